@@ -1,0 +1,1 @@
+"""What the tests start and fetch: our server, its peers, Node packages, MicroPython."""
