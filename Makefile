@@ -1,0 +1,60 @@
+# make serve   run the server on ./data                    (SERVE_ARGS="--port 8080" for options of `ds serve`)
+# make test    every test                                  (ARGS="tests/core -k cbor" for options of pytest)
+# make lint    ruff and mypy
+# make clean   remove what these set up
+#
+# Each sets up what it needs in .venv first, once. PYTHON=/path/to/python3.12 chooses the interpreter.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+HEADLESS := $(filter-out 0 false no,$(CI))
+
+.PHONY: help serve test lint clean setup-tests
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
+
+serve: $(VENV)/.serve
+	$(BIN)/ds serve --data ./data $(SERVE_ARGS)
+
+test: setup-tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Node and MicroPython run parts of the suite. Without them those parts are skipped, except under CI.
+setup-tests: $(VENV)/.test
+	@$(BIN)/python tests/tools/node.py $(if $(HEADLESS),,|| echo "(the tests that need it will be skipped)")
+	@$(BIN)/python tests/tools/micropython.py $(if $(HEADLESS),,|| echo "(the tests that need it will be skipped)")
+
+$(VENV)/.python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Python 3.11 or newer was not found. Debian, Ubuntu, Raspberry Pi OS: sudo apt install python3 python3-venv"; \
+		echo "(Debian 12, Ubuntu 24.04 or newer); macOS: brew install python. Or: make PYTHON=/path/to/python3.12"; \
+		exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is not Python 3.11 or newer. Install one, or: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module. Debian, Ubuntu, Raspberry Pi OS: sudo apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.python pyproject.toml
+	$(PIP) install --editable '.[speed]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.python pyproject.toml
+	$(PIP) install --editable '.[speed,test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.python pyproject.toml
+	$(PIP) install --editable '.[speed,lint]'
+	@touch $@
