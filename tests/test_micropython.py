@@ -1,4 +1,4 @@
-"""What a device runs is tested on the device's interpreter: real MicroPython, 64-bit and 32-bit, on a small heap.
+"""What a device runs is tested on a device's interpreter: MicroPython, 64-bit and 32-bit, on a small heap.
 
 Imports every module of ds_core, and runs every portable test file (tests/core/portable.py says what that is).
 `DS_TEST_HEAP64` and `DS_TEST_HEAP32` change the heap, in MicroPython's notation (`512k`, `2m`).

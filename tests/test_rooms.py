@@ -1,7 +1,7 @@
-"""The doors between the rooms: who may import whom. Read from the source, so that no import can hide in a function.
+"""The doors between the rooms: who may import whom. Read from the source, so no import can hide in a function.
 
-ds_core runs unchanged on MicroPython, so besides its own rooms it may import only what every MicroPython port has and
-what does no I/O: no clock, no randomness, no threads, no sockets, no typing.
+ds_core runs unchanged on MicroPython, so besides its own rooms it may import only what every MicroPython port
+has and what does no I/O: no clock, no randomness, no threads, no sockets, no typing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def sources() -> Iterator[tuple[str, Path]]:
 
 
 def imports(name: str, path: Path, source: str | None = None) -> Iterator[tuple[int, str]]:
-    """Every import in a module as (line, absolute dotted name), at any depth; names from a package included."""
+    """Every import in a module as (line, absolute dotted name), at any depth."""
     tree = ast.parse(path.read_text() if source is None else source, str(path))
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
@@ -167,7 +167,7 @@ def test_the_door_check_sees_every_form_of_import() -> None:
 @pytest.mark.parametrize("room", [room for room in WITH_README if (ROOT / room).is_dir()])
 def test_each_room_says_what_lives_there(room: str) -> None:
     readme = ROOT / room / "README.md"
-    assert readme.is_file(), f"{room}/README.md: one page on what lives here, what it may import, where to start"
+    assert readme.is_file(), f"{room}/README.md: what lives here, what it may import, where to start reading"
     assert readme.read_text().startswith("# ")
 
 

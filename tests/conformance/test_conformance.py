@@ -11,7 +11,7 @@ from tests.tools import ci, node, serve
 # The suite's size when this was written; fewer means that something kept tests from running.
 AT_LEAST = 332
 SECONDS = 420
-# Below the suite's 5 s patience for an empty long-poll, and long enough for its 0.5 s sleeps before an append.
+# Below the suite's 5 s patience for an empty long-poll, above the 0.5 s it sleeps before an append.
 LONG_POLL = "1.5"
 
 

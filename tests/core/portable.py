@@ -1,11 +1,11 @@
 """Helpers for tests that run unchanged under pytest on CPython and on MicroPython.
 
-A portable test file (tests/core/**/test_*.py, unless its name ends in `_cpython.py`) has plain `test_*` functions
-with bare asserts, loops instead of parametrize, and imports nothing but ds_core and this module.
+A portable test file (tests/core/**/test_*.py, unless its name ends in `_cpython.py`) has plain `test_*`
+functions with bare asserts, loops instead of parametrize, and imports nothing but ds_core and this module.
 """
 
 
-class raises:  # noqa: N801
+class raises:
     """`with raises(ValueError, "text") as caught:` the block must raise it, with `text` in its message.
 
     The exception is `caught.value` afterwards.

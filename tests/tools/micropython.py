@@ -5,9 +5,9 @@ integers overflowing and heaps filling up. Where a build comes from, first match
 
 1. `MICROPYTHON` (64-bit) or `MICROPYTHON32`: a command line, for example `MICROPYTHON=/opt/mp/micropython`.
 2. `micropython` on the PATH, when it is new enough and of the wanted word size.
-3. Debian 13's packages, unpacked into a cache folder (`DS_TEST_CACHE`, or `durable-streams-edge` in the user's
-   cache folder) and started through their own dynamic loader. Needs `apt-get` and `dpkg`, but neither root nor any
-   change to the system: apt is pointed at lists, cache and status of its own.
+3. Debian 13's packages, unpacked into a cache folder (`DS_TEST_CACHE`, or `durable-streams-edge` in the
+   user's cache folder) and started through their own dynamic loader. Needs `apt-get` and `dpkg`, but neither
+   root nor any change to the system: apt is pointed at lists, cache and status of its own.
 
 Only the standard library is used, so this runs before anything is installed:
 
@@ -112,14 +112,14 @@ def _fault(argv: list[str], build: int) -> str | None:
     return None
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------
 # Debian's packages
 
 
 def _debian(build: int) -> list[str]:
     help_text = f"set {VARIABLES[build]} to a MicroPython >= 1.24 of {build} bits to use your own"
     if sys.platform != "linux" or not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise Unavailable(f"no {build}-bit MicroPython here, and it can be fetched only with apt-get; {help_text}")
+        raise Unavailable(f"no {build}-bit MicroPython here, and fetching it needs apt-get; {help_text}")
     architecture = ARCHITECTURES.get(platform.machine(), {}).get(build)
     if architecture is None:
         raise Unavailable(f"Debian has no {build}-bit MicroPython for {platform.machine()}; {help_text}")
@@ -130,7 +130,7 @@ def _debian(build: int) -> list[str]:
             if not target.is_dir():
                 _fetch(architecture, target)
     except OSError as exc:
-        raise Unavailable(f"cannot write the cache folder {cache}: {exc}; DS_TEST_CACHE chooses another") from exc
+        raise Unavailable(f"cannot write to {cache}: {exc}; DS_TEST_CACHE chooses another folder") from exc
     argv = _launcher(target)
     fault = _fault(argv, build)
     if fault:
@@ -149,7 +149,7 @@ def _launcher(root: Path) -> list[str]:
 
 
 def _fetch(architecture: str, target: Path) -> None:
-    """Download and unpack MicroPython and all it needs into `target`, appearing there at once or not at all."""
+    """Download and unpack MicroPython and all it needs; `target` appears at once or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
     try:
@@ -165,7 +165,8 @@ def _fetch(architecture: str, target: Path) -> None:
             hint = "" if KEYRING.exists() else " (on Ubuntu: apt install debian-archive-keyring)"
             raise Unavailable(f"fetching MicroPython for {architecture} failed{hint}:\n" + "\n".join(faults))
         for package in sorted((scratch / "apt").rglob("*.deb")):
-            subprocess.run(["dpkg", "-x", str(package), str(scratch / "root")], check=True, timeout=FETCH_SECONDS)
+            unpack = ["dpkg", "-x", str(package), str(scratch / "root")]
+            subprocess.run(unpack, check=True, timeout=FETCH_SECONDS)
         os.replace(scratch / "root", target)
     except (subprocess.SubprocessError, KeyError) as exc:
         raise Unavailable(f"unpacking MicroPython for {architecture} failed: {exc}") from exc
@@ -248,13 +249,13 @@ def _mirrors() -> Iterator[str]:
                     yield word.rstrip("/")
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------
 # Command line
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Find or fetch MicroPython; run one build.")
-    parser.add_argument("--build", type=int, choices=(64, 32), help="run this build with the arguments after --")
+    parser.add_argument("--build", type=int, choices=(64, 32), help="run this one with what follows --")
     parser.add_argument("arguments", nargs="*", help="arguments for MicroPython")
     options = parser.parse_args()
     try:

@@ -1,7 +1,8 @@
 """Finds Node.js (20 or newer) and installs the tests' Node packages, exactly as tests/package-lock.json says.
 
-The packages are the public conformance suite with vitest, the official TypeScript client, and the reference server
-that serves as a peer. They land in tests/node_modules, once per lock file. Only the standard library is used:
+The packages are the public conformance suite with vitest, the official TypeScript client, and the reference
+server that serves as a peer. They land in tests/node_modules, once per lock file. Only the standard library
+is used:
 
     python tests/tools/node.py        # install if needed, print where node is
 """
@@ -131,7 +132,8 @@ def vitest(
         )
         output = done.stdout.decode(errors="replace")
     except subprocess.TimeoutExpired as exc:
-        return Report([], {file: f"vitest ran over {seconds} s"}, [], (exc.stdout or b"").decode(errors="replace"))
+        output = (exc.stdout or b"").decode(errors="replace")
+        return Report([], {file: f"vitest ran over {seconds} s\n{output}"}, [], output)
     result = Report([], {}, [], output)
     try:
         tree = json.loads(report.read_text())

@@ -99,7 +99,7 @@ class Server:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise TimeoutError(f"the server did not stop within {timeout} s of SIGTERM\n{self.output}") from None
+            raise TimeoutError(f"no end within {timeout} s of SIGTERM\n{self.output}") from None
         self._reader.join(5)
         return self.process.returncode
 
