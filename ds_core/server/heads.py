@@ -1,0 +1,82 @@
+"""Request heads: the strict, unambiguous grammar, read in one pass (RFC 9112 sections 2 to 6).
+
+What this module accepts, every correct parser reads the same way; what is legal but rare (obsolete
+folding, absolute targets' oddities, transfer codings, expectations) or plain wrong it leaves alone
+by returning None, so that a full HTTP authority can take over from the very same bytes.
+"""
+
+MAX_HEAD = 16384
+"""Longest request head in bytes, its last empty line included."""
+
+END = b"\r\n\r\n"
+
+# Everything a field value or a target may hold, as text decoded from Latin-1: no controls.
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+# Repeating one of these is never a list, so a repeat has no single meaning.
+
+_ODD = ("transfer-encoding", "expect", "upgrade", "connection", "trailer", "te")
+
+
+class RequestHead:
+    """A parsed head. ``length`` is the declared body length, 0 without one."""
+
+    __slots__ = ("method", "target", "headers", "length")
+
+    def __init__(self, method: str, target: str, headers: "dict[str, str]", length: int) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.length = length
+
+
+def parse(head: bytes) -> "RequestHead | None":
+    """The head that ``head`` holds, up to and including its empty line, or None to let another decide.
+
+    Accepted is HTTP/1.1 with ``Host``, one space between the parts of the request line, every line
+    ended by CRLF, no repeated field, no folding, printable ASCII in names, targets and values, and
+    no field that changes framing or connection but Content-Length. Names come back in lower case.
+    """
+    try:
+        text = str(head, "ascii")
+    except UnicodeError:
+        return None
+    lines = text.split("\r\n")
+    if len(lines) < 3 or lines[-1] or lines[-2]:
+        return None
+    parts = lines[0].split(" ")
+    if len(parts) != 3 or parts[2] != "HTTP/1.1" or not parts[0].isalpha() or parts[1][:1] != "/":
+        return None
+    if not _printable(text):
+        return None
+    headers: "dict[str, str]" = {}
+    for line in lines[1:-2]:
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        if not colon or name in headers or not _is_token(name) or name in _ODD:
+            return None
+        headers[name] = value.strip(" \t")
+    if "host" not in headers:
+        return None
+    length = headers.get("content-length", "0")
+    if not 0 < len(length) <= 12 or not length.isdigit():
+        return None
+    return RequestHead(parts[0], parts[1], headers, int(length))
+
+
+def _is_token(name: str) -> bool:
+    if not name:
+        return False
+    for char in name:
+        if char not in _TOKEN:
+            return False
+    return True
+
+
+def _printable(text: str) -> bool:
+    # CR and LF are here only as line ends: the split took every CRLF, a bare one is still inside.
+    for line in text.split("\r\n"):
+        for char in line:
+            if char < " " and char != "\t" or char == "\x7f":
+                return False
+    return True

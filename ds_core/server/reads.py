@@ -1,0 +1,86 @@
+"""Reads: what a GET means to a stream, up to the bytes themselves (protocol section 6).
+
+``plan`` says where the read starts and whether it can be answered now; the shell fetches bytes and
+``chunk_end`` tells how far one response goes. Readers see a stream only as far as it is durable.
+"""
+
+from ds_core.wire import media, names
+
+from . import messages, offsets
+from .errors import bad_request
+from .requests import Read
+from .responses import Position
+from .stream import Renewed, Stream, View, renewal, require
+
+
+class Plan:
+    """A read that may go on: from ``start`` to ``tail`` of the stream as readers see it.
+
+    ``waits`` is true for a live read that has nothing to show yet.
+    """
+
+    __slots__ = ("stream", "start", "tail", "closed", "waits")
+
+    def __init__(self, stream: Stream, start: int, live: bool) -> None:
+        self.stream = stream
+        self.start = start
+        self.tail = stream.visible_tail
+        self.closed = stream.visible_closed
+        self.waits = live and start == self.tail and not self.closed
+
+    def position(self, end: int) -> Position:
+        """The response's place in the stream when it goes up to ``end``."""
+        stream = self.stream
+        at_tail = end == self.tail
+        return Position(
+            stream.incarnation,
+            stream.kind,
+            stream.content_type,
+            self.start,
+            end,
+            at_tail,
+            at_tail and self.closed,
+        )
+
+
+def plan(view: View, command: Read) -> "tuple[Plan, Renewed | None]":
+    """Decide a GET. Every kind of read renews a sliding TTL, when it begins."""
+    stream = require(view.stream, view.now)
+    if command.offset == names.NOW:
+        start = stream.visible_tail
+    else:
+        assert not isinstance(command.offset, str)
+        start = offsets.position(
+            command.offset, stream.incarnation, stream.start, stream.visible_tail, view.fresh - 1
+        )
+    deadline = renewal(stream, view.now)
+    change = None if deadline is None else Renewed(deadline)
+    return Plan(stream, start, command.live is not None), change
+
+
+def check_start(kind: int, piece: "tuple[int, bytes]", start: int) -> None:
+    """400 unless a read may begin here. ``piece`` is the append that holds the position."""
+    first, data = piece
+    if not messages.is_boundary(kind, data, start - first):
+        raise bad_request(
+            "offset is not at a message boundary; use a Stream-Next-Offset value as it was given",
+            "INVALID_OFFSET",
+        )
+
+
+def chunk_end(kind: int, start: int, limit: int, last: "tuple[int, int]", data: "bytes | None") -> "int | None":
+    """Where a response that starts at ``start`` and may show ``limit`` bytes ends.
+
+    ``last`` is the append (its first and end positions) that holds position ``start + limit``.
+    Whole appends go together: the chunk ends where that append begins, unless the chunk would be
+    empty; then the append is cut, for JSON and CBOR between messages. None asks for the append's
+    stored bytes in ``data``.
+    """
+    first, end = last
+    if first > start:
+        return first
+    if kind == media.BYTES:
+        return min(end, start + max(limit, 1))
+    if data is None:
+        return None
+    return first + messages.cut(kind, data, start - first, limit)

@@ -1,0 +1,211 @@
+"""From an HTTP request head to a command: everything wrong with the request itself ends here.
+
+A command is what the client asked, already validated as far as that is possible without knowing
+the stream. What depends on the stream is decided in ``stream``, ``forks`` and ``reads``.
+"""
+
+from ds_core.wire import media, names
+
+from . import fields, offsets, producers, targets
+from .errors import ProtocolError, bad_request
+
+METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
+
+CREATE = "create"
+APPEND = "append"
+READ = "read"
+HEAD = "head"
+DELETE = "delete"
+
+
+class Create:
+    """PUT (protocol sections 3 and 8)."""
+
+    kind = CREATE
+    __slots__ = (
+        "path", "location", "content_type", "ttl", "expires_at", "closes", "body",
+        "source", "fork_offset", "fork_skip", "recipe",
+    )  # fmt: skip
+
+    path: str
+    location: str
+    content_type: "str | None"
+    ttl: "int | None"
+    expires_at: "str | None"
+    closes: bool
+    body: bytes
+    source: "str | None"
+    fork_offset: "tuple[int, int] | str"
+    fork_skip: int
+    recipe: "str | None"
+
+    def __init__(self, path: str, headers: "dict[str, str]", origin: str) -> None:
+        get = headers.get
+        self.path = path
+        self.location = origin + targets.url_path(path)
+        self.content_type = _content_type(headers)
+        ttl = get(names.TTL)
+        self.ttl = None if ttl is None else fields.seconds(ttl)
+        self.expires_at = get(names.EXPIRES_AT)
+        if self.expires_at is not None:
+            fields.instant(self.expires_at)
+            if ttl is not None:
+                raise bad_request("give Stream-TTL or Stream-Expires-At, not both")
+        self.closes = fields.flag(get(names.CLOSED))
+        self.body = b""
+        self._fork(headers)
+
+    def _fork(self, headers: "dict[str, str]") -> None:
+        source = headers.get(names.FORKED_FROM)
+        offset = headers.get(names.FORK_OFFSET)
+        skip = headers.get(names.FORK_SUB_OFFSET)
+        self.source = self.recipe = None
+        self.fork_offset = names.NOW
+        self.fork_skip = 0
+        if source is None:
+            if offset is not None or skip is not None:
+                raise bad_request("Stream-Fork-Offset and Stream-Fork-Sub-Offset need Stream-Forked-From")
+            return
+        self.source = targets.stream_path(targets.split_target(source)[0])
+        if offset is not None:
+            self.fork_offset = offsets.parse(offset)
+        if skip is not None:
+            self.fork_skip = fields.decimal(skip, "Stream-Fork-Sub-Offset", offsets.MAX_POSITION)
+            if self.fork_skip and offset is None:
+                raise bad_request("Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
+        # What was asked, in one spelling: the same request again is recognised by it (section 8).
+        self.recipe = "%s %s %d %s %s" % (
+            targets.url_path(self.source),
+            self.fork_offset if isinstance(self.fork_offset, str) else offsets.token(*self.fork_offset),
+            self.fork_skip,
+            self.ttl,
+            self.expires_at,
+        )
+
+
+class Append:
+    """POST (protocol sections 4 and 5). ``producer`` is (id, epoch, seq) or None."""
+
+    kind = APPEND
+    __slots__ = ("path", "content_type", "body", "closes", "producer", "stream_seq")
+
+    path: str
+    content_type: "str | None"
+    body: bytes
+    closes: bool
+    producer: "tuple[str, int, int] | None"
+    stream_seq: "str | None"
+
+    def __init__(self, path: str, headers: "dict[str, str]") -> None:
+        get = headers.get
+        self.path = path
+        # Validated against the stream only: a close without a body ignores it (section 4).
+        self.content_type = get("content-type")
+        self.body = b""
+        self.closes = fields.flag(get(names.CLOSED))
+        self.stream_seq = get(names.STREAM_SEQ)
+        producer = get(names.PRODUCER_ID)
+        epoch = get(names.PRODUCER_EPOCH)
+        seq = get(names.PRODUCER_SEQ)
+        self.producer = None
+        if producer is None and epoch is None and seq is None:
+            return
+        if producer is None or epoch is None or seq is None:
+            raise bad_request("Producer-Id, Producer-Epoch and Producer-Seq go together: give all or none")
+        if not 0 < len(producer) <= producers.MAX_ID:
+            raise bad_request("Producer-Id must have 1 to %d characters" % producers.MAX_ID)
+        self.producer = (
+            producer,
+            fields.decimal(epoch, "Producer-Epoch", producers.MAX_NUMBER),
+            fields.decimal(seq, "Producer-Seq", producers.MAX_NUMBER),
+        )
+
+
+class Read:
+    """GET (protocol section 6). ``live`` is None, ``long-poll`` or ``sse``."""
+
+    kind = READ
+    __slots__ = ("path", "offset", "live", "cursor", "max_bytes", "if_none_match")
+
+    path: str
+    offset: "tuple[int, int] | str"
+    live: "str | None"
+    cursor: "str | None"
+    max_bytes: "int | None"
+    if_none_match: "str | None"
+
+    def __init__(self, path: str, headers: "dict[str, str]", query: "dict[str, str]") -> None:
+        self.path = path
+        self.live = query.get(names.LIVE)
+        if self.live is not None and self.live not in (names.LONG_POLL, names.SSE):
+            raise bad_request("live must be long-poll or sse")
+        offset = query.get(names.OFFSET)
+        if offset is None:
+            if self.live is not None:
+                raise bad_request("live=%s needs an offset; offset=-1 is the beginning" % self.live)
+            self.offset = offsets.START
+        else:
+            self.offset = offsets.parse(offset)
+        self.cursor = query.get(names.CURSOR)
+        limit = query.get(names.MAX_BYTES)
+        self.max_bytes = None if limit is None else fields.decimal(limit, "max-bytes", offsets.MAX_POSITION)
+        self.if_none_match = headers.get("if-none-match")
+
+
+class Head:
+    """HEAD (protocol section 7)."""
+
+    kind = HEAD
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+class Delete:
+    """DELETE (protocol section 7)."""
+
+    kind = DELETE
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+def parse(
+    method: str, target: str, headers: "dict[str, str]", origin: str = ""
+) -> "Create | Append | Read | Head | Delete":
+    """The command of a request head; the shell sets ``body`` on Create and Append when it has it.
+
+    ``headers`` has lower-case names; ``origin`` is ``http://host`` for absolute Locations. OPTIONS
+    is answered by ``responses.preflight`` before it gets here. Raises ProtocolError.
+    """
+    raw_path, query = targets.split_target(target)
+    path = targets.stream_path(raw_path)
+    if method == "POST":
+        return Append(path, headers)
+    if method == "GET":
+        return Read(path, headers, targets.parse_query(query))
+    if method == "HEAD":
+        return Head(path)
+    if method == "PUT":
+        return Create(path, headers, origin)
+    if method == "DELETE":
+        return Delete(path)
+    raise ProtocolError(
+        405,
+        "METHOD_NOT_ALLOWED",
+        "streams know %s" % ", ".join(METHODS),
+        (("Allow", ", ".join(METHODS)),),
+    )
+
+
+def _content_type(headers: "dict[str, str]") -> "str | None":
+    given = headers.get("content-type")
+    if not given:
+        return None
+    try:
+        media.essence(given)
+    except ValueError as error:
+        raise bad_request(str(error)) from None
+    return given

@@ -1,0 +1,111 @@
+"""Request targets: one canonical stream path or 400, and the query (protocol sections 1 and 2).
+
+A path is the percent-decoded UTF-8 text behind the root: non-empty segments, no dot segments, no
+control characters, no encoded slash. Two spellings of one stream therefore meet here and nowhere
+else, and nothing behind this module decodes anything.
+"""
+
+from ds_core.wire import names
+
+from .errors import ProtocolError, bad_request
+
+MAX_PATH = 1024
+"""Longest stream path in bytes, before and after decoding."""
+
+_UNRESERVED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@")
+
+
+def stream_path(raw: str) -> str:
+    """The canonical path of a stream from the path part of a target, as ``/v1/stream/a/b``.
+
+    Raises ProtocolError 404 outside the root and inside the reserved prefix, 400 for a path that
+    has no canonical form, 414 for one that is too long.
+    """
+    root = names.ROOT
+    if not raw.startswith(root):
+        raise ProtocolError(404, "NOT_FOUND", "streams live under %s<path>" % root)
+    path = raw[len(root) :]
+    if len(path) > MAX_PATH:
+        raise ProtocolError(414, "PATH_TOO_LONG", "a stream path has at most %d bytes" % MAX_PATH)
+    segments = path.split("/")
+    for index in range(len(segments)):
+        segment = percent_decode(segments[index], "path")
+        if not segment or segment == "." or segment == "..":
+            raise bad_request("a stream path has no empty and no dot segments", "INVALID_PATH")
+        for char in segment:
+            if char < " " or char == "/" or char == "\x7f":
+                raise bad_request(
+                    "a stream path has no control characters and no encoded slashes", "INVALID_PATH"
+                )
+        segments[index] = segment
+    if segments[0] == names.RESERVED:
+        raise ProtocolError(
+            404, "NOT_FOUND", "paths under %s%s/ are reserved for control APIs" % (root, names.RESERVED)
+        )
+    return "/".join(segments)
+
+
+def url_path(path: str) -> str:
+    """The canonical, percent-encoded target of a stream path: what Location shows."""
+    parts = []
+    for byte in path.encode():
+        parts.append(chr(byte) if byte in _UNRESERVED or byte == 0x2F else "%%%02X" % byte)
+    return names.ROOT + "".join(parts)
+
+
+def split_target(target: str) -> "tuple[str, str]":
+    """Path and query of an origin-form or absolute-form target (RFC 9112 section 3.2)."""
+    if not target.startswith("/"):
+        scheme, found, rest = target.partition("://")
+        if not found or scheme.lower() not in ("http", "https"):
+            raise bad_request("the request target must be a path or an http URL", "INVALID_TARGET")
+        slash = rest.find("/")
+        target = rest[slash:] if slash >= 0 else "/"
+    path, _, query = target.partition("?")
+    return path, query
+
+
+def parse_query(query: str) -> "dict[str, str]":
+    """The parameters of a query, decoded. 400 for a repeated ``offset``, ``live`` or ``cursor``."""
+    found: "dict[str, str]" = {}
+    if not query:
+        return found
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        name = percent_decode(name.replace("+", " "), "query")
+        if name in found and name in (names.OFFSET, names.LIVE, names.CURSOR, names.MAX_BYTES):
+            raise bad_request("the parameter %s is given more than once" % name)
+        found[name] = percent_decode(value.replace("+", " "), "query")
+    return found
+
+
+def percent_decode(text: str, where: str) -> str:
+    """Text with its ``%XX`` escapes undone, strict about both the escapes and UTF-8."""
+    if "%" not in text:
+        for char in text:
+            if char > "~":
+                break
+        else:
+            return text
+    parts = text.split("%")
+    try:
+        raw = bytearray(_latin(parts[0]))
+        for part in parts[1:]:
+            if len(part) < 2:
+                raise ValueError
+            high, low = _HEX.find(part[0].lower()), _HEX.find(part[1].lower())
+            if high < 0 or low < 0:
+                raise ValueError
+            raw.append(high * 16 + low)
+            raw.extend(_latin(part[2:]))
+        return str(bytes(raw), "utf-8")
+    except (ValueError, UnicodeError):
+        raise bad_request("the %s must be UTF-8, percent-encoded as %%XX" % where) from None
+
+
+_HEX = "0123456789abcdef"
+
+
+def _latin(text: str) -> bytes:
+    # Heads are decoded as Latin-1, one character a byte; bytes() refuses anything wider.
+    return bytes([ord(char) for char in text])
