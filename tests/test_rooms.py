@@ -1,4 +1,4 @@
-"""The doors between the rooms: who may import whom. Read from the source, so no import can hide in a function.
+"""The doors between the rooms: who may import whom. Read from the source, so no function can hide an import.
 
 ds_core runs unchanged on MicroPython, so besides its own rooms it may import only what every MicroPython port
 has and what does no I/O: no clock, no randomness, no threads, no sockets, no typing.
