@@ -1,0 +1,119 @@
+"""A Writer's store in RAM: batches of records, lost with the power (see ds_core.client.writer)."""
+
+_OPEN = {"json": b"[", "cbor": b"", "bytes": b""}
+
+
+class _Batch:
+    def __init__(self, kind, content_type):
+        self._json = kind
+        self._data = bytearray()
+        self._at = 0
+        self.type = content_type
+        self.epoch = self.seq = -1
+        self.count = 0
+
+    @property
+    def length(self):
+        return len(self._data) + self._json
+
+    def add(self, record):
+        if self._json:
+            self._data.extend(b"," if self.count else b"[")
+        self._data.extend(record)
+        self.count += 1
+
+    def rewind(self):
+        self._at = 0
+
+    def readinto(self, view):
+        n = min(len(view), self.length - self._at)
+        end = min(self._at + n, len(self._data))
+        part = end - self._at
+        view[:part] = memoryview(self._data)[self._at : end]
+        if part < n:
+            view[part] = 93  # ]
+        self._at += n
+        return n
+
+
+class MemoryStore:
+    """`limit` bytes in all, `size` bytes or `count` records to a batch (0: no limit).
+
+    The oldest `keep` batches, which may be under way, are never dropped. `full` ("drop-oldest", "drop-newest",
+    "refuse") decides when there is no room; `dropped` counts records.
+    """
+
+    def __init__(self, epoch: int, content_type: str, json: bool, limit: int, size: int, count: int, full: str, keep=1):
+        self._epoch = epoch
+        self._seq = 0  # of the oldest batch
+        self._type = content_type
+        self._json = 1 if json else 0
+        self._limit = limit
+        self._size = size
+        self._count = count
+        self._full = full
+        self._keep = keep
+        self._batches = []
+        self._sealed = 0  # how many of them may not grow
+        self.bytes = self.records = self.dropped = 0
+
+    def append(self, record: bytes) -> bool:
+        """False when it was dropped, or is refused, for want of room."""
+        need = len(record) + self._json
+        while self.bytes + need > self._limit:
+            at = max(self._keep, 0)
+            if self._full != "drop-oldest" or at >= len(self._batches):
+                if self._full != "refuse":
+                    self.dropped += 1
+                return False
+            self.dropped += self._batches[at].count
+            self._remove(at)
+        last = self._batches[-1] if self._batches else None
+        if (
+            last is None
+            or self._sealed == len(self._batches)
+            or (self._count and last.count >= self._count)
+            or (last.length + need > self._size)
+        ):
+            last = _Batch(self._json, self._type)
+            self._batches.append(last)
+        last.add(record)
+        self.bytes += need
+        self.records += 1
+        return True
+
+    def ready(self) -> bool:
+        """Whether a batch is full."""
+        if len(self._batches) > 1:
+            return True
+        return bool(self._batches) and 0 < self._count <= self._batches[0].count
+
+    def batch(self, i: int):
+        if i >= len(self._batches):
+            return None
+        batch = self._batches[i]
+        if i >= self._sealed:
+            self._sealed = i + 1
+        batch.epoch = self._epoch
+        batch.seq = self._seq + i
+        return batch
+
+    def done(self) -> None:
+        self._seq += 1
+        self._remove(0)
+
+    def discard(self) -> None:
+        """Drop the oldest batch, which the server refused: its number goes to the next one."""
+        self.dropped += self._batches[0].count
+        self._remove(0)
+
+    def claim(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._seq = 0
+
+    def _remove(self, i):
+        batch = self._batches.pop(i)
+        if i < self._sealed:
+            self._sealed -= 1
+        self.bytes -= len(batch._data)
+        self.records -= batch.count

@@ -1,0 +1,179 @@
+"""Exactly-once reads: catch up, then live, resuming after any break (protocol section 6).
+
+An answer can break anywhere, and an offset names only an answer's end. So a cursor is (offset, items handled since it):
+after a break the reader asks again from the offset and passes over the items that were handed out. Items are JSON
+values, CBOR items, or, of any other type, single bytes. An item counts as handled once it is handed out; whoever keeps
+the cursor saves it after handling the item.
+
+    reader.query()              the query string of the next request
+    reader.head(status, heads)  its answer began; raises BadResponse
+    reader.feed(piece)          body bytes; then `next()` until NEED_DATA, before the piece's buffer is used again
+    reader.end()                the body is complete (after a break: just ask again)
+    reader.state                OVER when there is nothing more to ask for
+"""
+
+from ds_core.client.errors import BadResponse
+
+CATCH_UP, LIVE, OVER = "catch-up", "live", "over"
+NEED_DATA = object()
+
+# State -> where the answer ended -> state. (Without `live`, the tail is the end.)
+_MORE, _TAIL, _CLOSED = 0, 1, 2
+_STATES = {
+    CATCH_UP: (CATCH_UP, LIVE, OVER),
+    LIVE: (LIVE, LIVE, OVER),
+}
+
+
+def kind_of(content_type: str) -> str:
+    """How the bytes of this content type come in items: "json", "cbor" or "bytes" (protocol section 10)."""
+    content_type = content_type.split(";")[0].strip().lower()
+    if content_type == "application/json":
+        return "json"
+    return "cbor" if content_type[-8:] == "cbor-seq" and content_type[-9] in "/+" else "bytes"
+
+
+class _Bytes:
+    """The decoder of streams that have no items: pieces of bytes, copied."""
+
+    pending = 0
+
+    def __init__(self):
+        self._piece = b""
+
+    def feed(self, piece):
+        self._piece = piece
+
+    def next(self):
+        piece = bytes(self._piece)
+        self._piece = b""
+        return piece
+
+
+class Reader:
+    """`cursor` has `offset` and `items` and is kept up to date. `live`: None, "long-poll", "sse" or "auto" (SSE for
+    text and JSON). `max_bytes`: the most a server that knows the parameter sends at once. `limit`: the most bytes of one
+    item. `raw`: bytes, whatever the content type; such a cursor counts bytes.
+    """
+
+    def __init__(self, cursor, live=None, max_bytes: int = 0, limit: int = 65536, raw: bool = False):
+        self.cursor = cursor
+        self.state = CATCH_UP
+        self._live = live
+        self._max_bytes = max_bytes
+        self._limit = limit
+        self._raw = raw
+        self._cursor = None  # the server's, echoed
+        self._sse = None
+        self._decoder = None
+
+    def query(self) -> list:
+        """The parameters of the next request: a list of (name, value)."""
+        query = [("offset", self.cursor.offset)]
+        if self.state == LIVE:
+            query.append(("live", self._live))
+            if self._cursor:
+                query.append(("cursor", self._cursor))
+        if self._max_bytes:
+            query.append(("max-bytes", self._max_bytes))
+        return query
+
+    def head(self, status: int, headers: dict) -> None:
+        """The answer to the last request began with this success."""
+        content_type = headers.get("content-type", "")
+        self._next = headers.get("stream-next-offset")
+        self._cursor = headers.get("stream-cursor") or self._cursor
+        self._end = _MORE
+        if _true(headers, "stream-closed"):
+            self._end = _CLOSED
+        elif status == 204 or _true(headers, "stream-up-to-date"):
+            self._end = _TAIL
+        self._skip = self.cursor.items
+        self._sse = None
+        if self.state == LIVE and self._live == "sse":
+            from ds_core.client.events import Events
+
+            if content_type[:17] != "text/event-stream":
+                raise BadResponse("asked for events, got " + content_type)
+            self._sse = Events(self, headers.get("stream-sse-data-encoding") == "base64")
+        elif not self._next:
+            raise BadResponse("no Stream-Next-Offset: not a stream")
+        else:
+            if status == 200:
+                self._type = content_type
+                if self._live == "auto":
+                    text = content_type[:5] == "text/" or kind_of(content_type) == "json"
+                    self._live = "sse" if text else "long-poll"
+            self.start()
+
+    def start(self) -> None:
+        """A body, or the data of one event, begins."""
+        kind = "bytes" if self._raw else kind_of(self._type)
+        if kind == "cbor":
+            from ds_core.wire.cbor import Decoder
+        elif kind == "json":
+            from ds_core.client.jsonitems import Decoder
+        else:
+            self._decoder = _Bytes()
+            return
+        self._decoder = Decoder(max_bytes=self._limit)
+
+    def feed(self, piece) -> None:
+        """Bytes of the body."""
+        (self._sse or self._decoder).feed(piece)
+
+    def next(self):
+        """The next item that was not handled before, or NEED_DATA. Raises BadResponse."""
+        if self._sse:
+            return self._sse.next()
+        return self.item()
+
+    def item(self):
+        """The next item of the body or event."""
+        decoder = self._decoder
+        cursor = self.cursor
+        while True:
+            try:
+                item = decoder.next()
+            except ValueError as exc:
+                raise BadResponse(str(exc)) from exc
+            if isinstance(decoder, _Bytes):
+                if not item:
+                    return NEED_DATA
+                skip = min(self._skip, len(item))
+                self._skip -= skip
+                item = item[skip:]
+                if item:
+                    cursor.items += len(item)
+                    return item
+            elif type(item).__name__ == "_NeedData":
+                return NEED_DATA
+            elif self._skip:
+                self._skip -= 1
+            else:
+                cursor.items += 1
+                return item
+
+    def end(self) -> None:
+        """The body is complete: move the cursor to its end."""
+        if self._sse:
+            return
+        self.advance(self._next, self._end)
+
+    def advance(self, offset: str, end: int) -> None:
+        """All items up to `offset` were handed out."""
+        if self._decoder and self._decoder.pending:
+            raise BadResponse("the body ends within an item")
+        cursor = self.cursor
+        if offset == cursor.offset and end == _MORE:
+            end = _TAIL  # nothing came, so this is the tail, whatever a server forgot to say
+        # What is still to be passed over lies in the next answer: a server may cut its answers differently each time.
+        cursor.items = self._skip
+        cursor.offset = offset
+        self.state = _STATES[self.state][end]
+        if self.state == LIVE and not self._live:
+            self.state = OVER
+
+
+def _true(headers, name):
+    return headers.get(name, "").lower() == "true"

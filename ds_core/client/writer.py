@@ -1,0 +1,118 @@
+"""Exactly-once appends: which batch to send next, and what the server's answer means (protocol sections 4 and 5).
+
+A batch is one POST. Its (epoch, seq) is fixed before it is first sent and kept until it is answered, so that a retry is
+the same request and the server drops it if it had it. The batches live in a store (in RAM or on flash), oldest first:
+
+    store.batch(i)      the i-th oldest batch, sealed from now on; None when there is none. It has epoch, seq, count,
+                        length and type (attributes), rewind() and readinto(view)
+    store.done()        the oldest was accepted: forget it
+    store.claim(epoch)  number all batches anew: (epoch, 0), (epoch, 1), ...; durable before it returns
+
+A fresh store starts with a random epoch. Were it always 0, a device whose flash was erased would send sequence
+numbers that the server has seen, and have new records dropped as duplicates.
+
+Limits: two devices under one producer id take the id from each other; a batch of which the answer was lost, and whose
+id was then taken, is sent once more. The server's memory of a producer is assumed to last: a gap (409, the server
+expects less than we ask for) means it lost batches it had acknowledged; these are gone here too, so the rest goes on
+under a new epoch, and `gaps` counts it.
+"""
+
+# What an answer means for the oldest batch.
+DONE = "done"
+DUPLICATE = "duplicate"  # done, by an earlier attempt
+AGAIN = "again"  # send the same batch again, `delay` ms later
+REFUSED = "refused"  # the caller must change something; the batch is kept
+FENCED = "fenced"  # refused: somebody else uses the producer id
+
+_MAX_CLAIMS = 5
+
+
+class Writer:
+    """`depth`: how many batches may be under way at once, on one connection, in order (1 on a device).
+
+    `delay` is how many ms to wait before the next `request()`, 0 for none. Counts: `sent` batches acknowledged,
+    `duplicates` of these, `claims` of an epoch in a row, `gaps`.
+    """
+
+    def __init__(self, store, producer: str, backoff, depth: int = 1):
+        self._store = store
+        self._producer = producer
+        self._backoff = backoff
+        self._depth = depth
+        self._out = 0  # batches under way
+        self.delay = self.sent = self.duplicates = self.claims = self.gaps = 0
+
+    def request(self):
+        """The next batch to send, or None while there is none or `depth` are under way."""
+        if self._out == self._depth:
+            return None
+        batch = self._store.batch(self._out)
+        if batch:
+            batch.rewind()
+            self._out += 1
+        return batch
+
+    def headers(self, batch):
+        """The headers of its request."""
+        return (
+            ("Content-Type", batch.type),
+            ("Producer-Id", self._producer),
+            ("Producer-Epoch", batch.epoch),
+            ("Producer-Seq", batch.seq),
+            ("Content-Length", batch.length),
+        )
+
+    def broken(self, retry_after=None) -> None:
+        """The connection broke, or the server asked to come later: all that was under way is sent again."""
+        self._out = 0
+        self.delay = self._backoff.delay(retry_after)
+
+    def answer(self, batch, status: int, headers: dict) -> str:
+        """The answer to the oldest batch under way. After anything but DONE and DUPLICATE, close the connection if
+        others are under way: their answers mean nothing any more.
+        """
+        if 200 <= status < 300:
+            last = _number(headers, "producer-seq")
+            if status != 204 or last < batch.seq + self._depth:
+                return self._done(DUPLICATE if status == 204 else DONE)
+            # A duplicate of what we cannot have sent: the server's state is not ours (a foreign or restored device).
+            return self._claim(batch.epoch + 1)
+        self._out = 0
+        epoch = _number(headers, "producer-epoch")
+        if status == 403 and epoch >= batch.epoch:
+            return self._claim(epoch + 1)
+        expected = _number(headers, "producer-expected-seq")
+        if status == 409 and expected >= 0:
+            if batch.seq < expected <= batch.seq + self._depth:
+                return self._done(DUPLICATE)
+            self.gaps += 1
+            return self._claim(batch.epoch + 1)
+        if status in (408, 429) or status >= 500:
+            self.broken(headers.get("retry-after"))
+            return AGAIN
+        return REFUSED
+
+    def _done(self, how):
+        self._store.done()
+        self._backoff.reset()
+        self._out = max(0, self._out - 1)
+        self.sent += 1
+        self.delay = self.claims = 0
+        if how == DUPLICATE:
+            self.duplicates += 1
+        return how
+
+    def _claim(self, epoch):
+        self._out = 0
+        self.claims += 1
+        if self.claims > _MAX_CLAIMS:
+            self.claims = 0
+            return FENCED
+        self._store.claim(epoch)
+        self.delay = 0
+        return AGAIN
+
+
+def _number(headers, name):
+    value = headers.get(name, "")
+    return int(value) if value.isdigit() else -1
