@@ -17,7 +17,9 @@ PAUSE = 0.8
 
 
 @pytest.fixture(scope="module", params=["sqlite", "memory"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[serve.Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[serve.Server]:
     on_disk: Path | None = None
     if request.param == "sqlite":
         on_disk = tmp_path_factory.mktemp("interop") / "data"

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator
 import durable_streams
 import httpx
 import pytest
-from durable_streams import AsyncDurableStream, DurableStream, DurableStreamError, StreamNotFoundError, astream
+from durable_streams import (
+    AsyncDurableStream,
+    DurableStream,
+    DurableStreamError,
+    StreamNotFoundError,
+    astream,
+)
 from durable_streams import stream as read
 
 from tests.interop.conftest import PAUSE
@@ -147,8 +153,9 @@ def test_tailing_resumes_from_a_saved_offset(new_url: NewUrl) -> None:
 def test_only_what_is_new_after_now(new_url: NewUrl) -> None:
     url = new_url()
     with DurableStream.create(url, content_type="text/plain", body="old") as handle:
-        with later(lambda: handle.append("new")), read(url, offset="now", live="long-poll", timeout=SECONDS) as res:
-            assert next(filter(None, res.iter_text())) == "new"
+        with later(lambda: handle.append("new")):
+            with read(url, offset="now", live="long-poll", timeout=SECONDS) as res:
+                assert next(filter(None, res.iter_text())) == "new"
 
 
 def test_json_is_tailed_by_sse_until_the_stream_closes(new_url: NewUrl) -> None:
