@@ -7,14 +7,14 @@ check and split them with `cbor_check`, which builds no values.
     integers, bignums (tags 2, 3)  int
     byte / text string             bytes / str           (encode: bytearray and memoryview of bytes too)
     array                          list                  (encode: tuple too)
-    map                            dict, in wire order; of equal keys the last value wins
+    map                            dict; of equal keys the last value wins
     float 16/32/64                 float                 (encode: the shortest width that is exact)
     false, true, null              False, True, None
     undefined                      `undefined`
     other simple values, tags      Simple(value), Tag(tag, value)
 
 A map key must be hashable: within a key an array becomes a tuple and a map a tuple of (key, value) pairs.
-Encoding uses preferred serialization (RFC 8949, 4.1) and keeps a dict's order. Decoding takes every well-formed
+Encoding uses preferred serialization (RFC 8949, 4.1) and a dict's order. Decoding takes every well-formed
 item whose text is UTF-8 (MicroPython's own check of UTF-8 is laxer than CPython's); a tag 2 or 3 on anything but
 a byte string stays a Tag. A peer cannot cause recursion, nor an allocation larger than what it has sent.
 """
@@ -70,8 +70,11 @@ class Simple:
 undefined = Simple(23)
 
 
-class NEED_DATA:  # noqa: N801
-    """What Decoder.next() returns when it needs more bytes. The class itself, never an instance."""
+class _NeedData:
+    pass
+
+
+NEED_DATA = _NeedData()  # feed more, then ask again
 
 
 # Encoding
@@ -250,13 +253,14 @@ class Decoder:
             return value
         raise CBORError("ended by an earlier error")
 
+    @property
     def pending(self) -> int:
         """How many bytes were taken in after the last whole item: 0 between items."""
         return self._before + self._at - self.consumed
 
     def end(self) -> None:
         """There are no more bytes: raises CBORTruncated when that is within an item."""
-        if self.pending():
+        if self.pending:
             raise CBORTruncated("the data ends within the item begun at byte %d" % self.consumed)
 
     def _load(self, piece: bytes | bytearray | memoryview = b"") -> object:
@@ -322,7 +326,7 @@ class Decoder:
                         fail("entries are limited to %d" % max_entries)
                 frozen = frozen or frame[4]
             left = 2 * arg if major == 5 else arg
-            if self.pending() + (left if 1 < major < 6 else 0) > max_bytes:
+            if self.pending + (left if 1 < major < 6 else 0) > max_bytes:
                 fail("items are limited to %d bytes" % max_bytes)
 
             # Its value, or a new frame, to be filled by what follows.

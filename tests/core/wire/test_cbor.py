@@ -22,6 +22,7 @@ NAN = float("nan")
 
 # RFC 8949, appendix A: every example, and whether encoding the value gives the same bytes again.
 SAME = True
+ORDER = None  # MicroPython's dicts have an order of their own
 APPENDIX_A = (
     (0, "00", SAME),
     (1, "01", SAME),
@@ -93,13 +94,13 @@ APPENDIX_A = (
     ([1, [2, 3], [4, 5]], "8301820203820405", SAME),
     (list(range(1, 26)), "98190102030405060708090a0b0c0d0e0f101112131415161718181819", SAME),
     ({}, "a0", SAME),
-    ({1: 2, 3: 4}, "a201020304", SAME),
-    ({"a": 1, "b": [2, 3]}, "a26161016162820203", SAME),
+    ({1: 2, 3: 4}, "a201020304", ORDER),
+    ({"a": 1, "b": [2, 3]}, "a26161016162820203", ORDER),
     (["a", {"b": "c"}], "826161a161626163", SAME),
     (
         {"a": "A", "b": "B", "c": "C", "d": "D", "e": "E"},
         "a56161614161626142616361436164614461656145",
-        None,  # MicroPython's dicts have an order of their own
+        ORDER,
     ),
     (b"\x01\x02\x03\x04\x05", "5f42010243030405ff", False),
     ("streaming", "7f657374726561646d696e67ff", False),
@@ -367,7 +368,7 @@ def test_length_bombs_are_refused_at_the_head():
     decoder = Decoder(max_bytes=0x3FFFFFFF)
     decoder.feed(bytes.fromhex("5a3ffffff0") + b"abc")
     assert decoder.next() is NEED_DATA
-    assert decoder.pending() == 8
+    assert decoder.pending == 8
 
 
 def test_the_limit_in_bytes_is_exact():
@@ -405,16 +406,16 @@ def test_progress_is_counted_and_pieces_are_let_go():
     buffer = bytearray(b"\x01\x02\x82\x03")
     decoder.feed(memoryview(buffer))
     assert [decoder.next(), decoder.next(), decoder.next()] == [1, 2, NEED_DATA]
-    assert (decoder.items, decoder.consumed, decoder.pending()) == (2, 2, 2)
+    assert (decoder.items, decoder.consumed, decoder.pending) == (2, 2, 2)
     buffer[:] = b"\x44ab\xff"  # one buffer serves again
     decoder.feed(memoryview(buffer))
     assert decoder.next() is NEED_DATA
-    assert (decoder.items, decoder.consumed, decoder.pending()) == (2, 2, 6)
+    assert (decoder.items, decoder.consumed, decoder.pending) == (2, 2, 6)
     buffer[:2] = b"c\x1c"
     decoder.feed(memoryview(buffer)[:1])
     decoder.feed(memoryview(buffer)[1:2])  # too early, and still right
     assert decoder.next() == [3, b"ab\xffc"]
-    assert (decoder.items, decoder.consumed, decoder.pending()) == (3, 9, 0)
+    assert (decoder.items, decoder.consumed, decoder.pending) == (3, 9, 0)
     with raises(CBORError, "byte 9: reserved initial byte 0x1c"):
         decoder.next()
 
