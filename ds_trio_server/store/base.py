@@ -1,0 +1,122 @@
+"""The door to storage: what the gateway asks of a backend, and nothing about how it is done.
+
+A backend keeps streams (``ds_core.server.stream.Stream``) and their bytes. The core decides, the
+backend makes the decision durable in one atomic step and only then hands out the response. All
+methods are called from the trio thread. Every backend passes one contract suite.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
+
+from ds_core.server.errors import ProtocolError
+from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, View
+
+T = TypeVar("T")
+Change = Created | Appended | Renewed | Removed
+Decide = Callable[[View], tuple[T, Change | None]]
+Piece = tuple[int, bytes]
+"""An append: the position of its first byte, and its stored bytes."""
+
+Watcher = Callable[[Stream, int, bytes], None]
+"""Called with a stream, a position and the bytes that readers may see from there on since the last
+call; with no bytes when the stream was closed or removed."""
+
+
+class StorageFailed(Exception):
+    """The store can't promise anything any more (a failed fsync, a damaged file): stop serving."""
+
+
+class Vanished(Exception):
+    """The stream was removed while it was being read."""
+
+
+class StorageFull(ProtocolError):
+    """507: no space left on the device; nothing of the request was stored."""
+
+    def __init__(self) -> None:
+        super().__init__(507, "NO_SPACE", "the server's disk is full; appends resume when there is room")
+
+
+class Overloaded(ProtocolError):
+    """503: more is waiting for the disk than the server may hold in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            503, "OVERLOADED", "the disk can't keep up; try again shortly", (("Retry-After", "1"),)
+        )
+
+
+class Store(ABC):
+    """Streams and their bytes, durable as far as the backend promises."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make ready to serve. Raises OSError or StorageFailed with a line for the operator."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was accepted and let go of everything. Safe to call once."""
+
+    @abstractmethod
+    async def transact(
+        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
+    ) -> T:
+        """Show ``decide`` the present state, make its change durable, return its response.
+
+        ``source`` is the path a fork comes from, ``piece`` the append its offset falls into (see
+        ``append_at``). ``decide`` must be pure: a backend may run it again. Whatever it returns or
+        raises leaves only when all it was based on is durable. Raises what ``decide`` raises,
+        StorageFull, Overloaded or StorageFailed.
+        """
+
+    @abstractmethod
+    async def look(self, path: str, decide: Decide[T]) -> T:
+        """As ``transact`` for reads: decides on what is durable now and waits for no append."""
+
+    @abstractmethod
+    async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        """The stored bytes from ``start``, in pieces: all up to ``end``, or a first part of about
+        ``WINDOW`` bytes. Forks' inherited bytes come from their ancestors. Never empty for
+        ``start < end``; raises Vanished when the stream has been removed meanwhile."""
+
+    @abstractmethod
+    async def span(self, stream: Stream, position: int) -> tuple[int, int]:
+        """First and end position of the append that holds the byte at ``position``, as this
+        stream sees it: a fork ends an ancestor's append where it left."""
+
+    async def append_at(self, stream: Stream, position: int) -> Piece:
+        """The append that holds the byte at ``position``, whole."""
+        first, end = await self.span(stream, position)
+        pieces: list[bytes] = []
+        at = first
+        while at < end:
+            found = await self.read(stream, at, end)
+            pieces += found
+            at += sum(map(len, found))
+        return first, b"".join(pieces)
+
+    @abstractmethod
+    def watch(self, stream: Stream, watcher: Watcher) -> None:
+        """Call ``watcher`` whenever readers may see more of the stream, or its end."""
+
+    @abstractmethod
+    def unwatch(self, stream: Stream, watcher: Watcher) -> None:
+        """Stop calling it."""
+
+    @abstractmethod
+    async def sweep(self) -> int:
+        """Remove streams whose time is over and free some of what removed streams left behind.
+        Called every second or so; returns how many streams it removed."""
+
+    @abstractmethod
+    async def paths(self) -> list[str]:
+        """The paths of all streams that live, in order."""
+
+    @abstractmethod
+    def now(self) -> Now:
+        """The time that decisions are made with."""
+
+
+WINDOW = 256 * 1024
+"""About how many bytes ``read`` returns at once: what one reader may hold in memory."""

@@ -1,0 +1,156 @@
+"""States in memory, with a bound: idle streams cost nothing but their row.
+
+A state that holds a change which is not durable yet, or that someone watches, is never dropped:
+for everything else the file is the truth and is asked again.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ds_core.server.stream import Stream
+
+from . import schema
+
+if TYPE_CHECKING:
+    from .committer import Batch
+
+_PRODUCERS = 1024
+
+
+class Entry:
+    """A path's state in memory; ``stream`` is None when there is none (any more).
+
+    ``batch`` is the last batch with a change of it that is not durable yet, ``structural`` the last
+    such batch that makes or removes it. ``stored_deadline`` is what the row says: at or after the
+    true deadline, so that a TTL runs late after a crash, never early, and not every use of a stream
+    costs a write.
+    """
+
+    __slots__ = ("path", "stream", "batch", "structural", "stored_deadline")
+
+    def __init__(self, path: str, stream: Stream | None) -> None:
+        self.path = path
+        self.stream = stream
+        self.batch: Batch | None = None
+        self.structural: Batch | None = None
+        self.stored_deadline = None if stream is None else stream.deadline
+
+    def deadline_to_store(self) -> float | None:
+        """The deadline for the row: left alone while it covers the true one, else set ahead."""
+        stream = self.stream
+        assert stream is not None
+        if stream.deadline is None or stream.ttl is None:
+            self.stored_deadline = None
+        elif self.stored_deadline is None or self.stored_deadline < stream.deadline:
+            self.stored_deadline = stream.deadline + max(1.0, stream.ttl / 8)
+        return self.stored_deadline
+
+
+class Producers(dict[str, tuple[int, int]]):
+    """A stream's producers, fetched from the file as they turn up."""
+
+    __slots__ = ("_db", "_stream", "_complete")
+
+    def __init__(self, db: sqlite3.Connection, stream: int, *, complete: bool) -> None:
+        self._db = db
+        self._stream = stream
+        self._complete = complete
+
+    def get(self, id: str, default: object = None) -> tuple[int, int] | None:  # type: ignore[override]
+        found = super().get(id)
+        if found is None and not self._complete:
+            found = self._db.execute(
+                "SELECT epoch, seq FROM producers WHERE stream = ? AND id = ?", (self._stream, id)
+            ).fetchone()
+            if found is not None:
+                self[id] = found
+        return found
+
+    def trim(self) -> None:
+        """Forget them when there are many; for use while the file has them all."""
+        if len(self) > _PRODUCERS:
+            self.clear()
+            self._complete = False
+
+
+class StreamCache:
+    """Entries by path and by stream id, loaded on demand, at most about ``limit`` of them."""
+
+    def __init__(
+        self, db: sqlite3.Connection, limit: int, watched: Callable[[Stream], bool]
+    ) -> None:
+        self._db = db
+        self._limit = limit
+        self._watched = watched
+        self._by_path: dict[str, Entry] = {}
+        self._by_id: dict[int, Entry] = {}
+
+    def entry(self, path: str) -> Entry:
+        """The entry of a path; an empty one, not kept, when there is no stream."""
+        entry = self._by_path.get(path)
+        if entry is None:
+            entry = Entry(path, self._load("path", path))
+            if entry.stream is not None:
+                self.keep(entry)
+        return entry
+
+    def entry_by_id(self, id: int) -> Entry:
+        """The entry of a stream that must exist: a fork's ancestor."""
+        entry = self._by_id.get(id)
+        if entry is None:
+            stream = self._load("id", id)
+            assert stream is not None, "a fork's ancestors are kept as long as it lives"
+            entry = Entry(stream.path, stream)
+            self.keep(entry)
+        return entry
+
+    def get(self, id: int) -> Entry | None:
+        """The entry of a stream id if it is in memory."""
+        return self._by_id.get(id)
+
+    def producers(self, stream: Stream, *, complete: bool) -> Producers:
+        """The producers of a stream; ``complete`` when the file has none that are not in it."""
+        return Producers(self._db, stream.id, complete=complete)
+
+    def keep(self, entry: Entry) -> None:
+        """Put an entry in, and the oldest idle ones out."""
+        self.hold(entry)
+        if len(self._by_path) > self._limit:
+            self._evict(len(self._by_path) - self._limit)
+
+    def hold(self, entry: Entry) -> None:
+        """Make sure that an entry with a pending change is in: the only copy of that state."""
+        self._by_path[entry.path] = entry
+        if entry.stream is not None:
+            self._by_id[entry.stream.id] = entry
+
+    def drop(self, entry: Entry) -> None:
+        """Take an entry out: the file is the truth again."""
+        if self._by_path.get(entry.path) is entry:
+            del self._by_path[entry.path]
+        self.forget_id(entry)
+
+    def forget_id(self, entry: Entry) -> None:
+        """Take an entry's stream out of the index by id."""
+        if entry.stream is not None and self._by_id.get(entry.stream.id) is entry:
+            del self._by_id[entry.stream.id]
+
+    def _evict(self, excess: int) -> None:
+        # First in, first out. What is in use goes to the end of the line, so that a crowd of
+        # watched streams at the front isn't looked at again and again.
+        oldest = [entry for _, entry in zip(range(excess + 16), self._by_path.values(), strict=False)]
+        for entry in oldest:
+            busy = entry.batch is not None or (entry.stream is not None and self._watched(entry.stream))
+            if busy:
+                del self._by_path[entry.path]
+                self._by_path[entry.path] = entry
+            elif excess > 0:
+                self.drop(entry)
+                excess -= 1
+
+    def _load(self, where: str, value: str | int) -> Stream | None:
+        stream = schema.load(self._db, where, value)
+        if stream is not None:
+            stream.producers = self.producers(stream, complete=False)
+        return stream

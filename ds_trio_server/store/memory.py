@@ -1,0 +1,166 @@
+"""Streams in memory: for tests and scratch use. Everything is lost with the process."""
+
+from bisect import bisect_right
+from typing import TypeVar
+
+import trio
+
+from ds_core.server.create import owners
+from ds_core.server.stream import Appended, Created, Now, Removed, Stream, View, condition, expire
+
+from ..clock import Clock
+from .base import WINDOW, Change, Decide, Piece, Store, Vanished, Watcher
+from .watchers import Watchers
+
+T = TypeVar("T")
+
+
+class _Log:
+    """The appends of one stream: where each begins, and its bytes."""
+
+    __slots__ = ("starts", "data")
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.data: list[bytes] = []
+
+    def add(self, at: int, data: bytes) -> None:
+        self.starts.append(at)
+        self.data.append(data)
+
+
+class MemoryStore(Store):
+    """One dict of streams by path, one of logs by id; a change is durable when it is made."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
+        self._streams: dict[str, Stream] = {}
+        self._by_id: dict[int, Stream] = {}
+        self._logs: dict[int, _Log] = {}
+        self._mortal: dict[int, Stream] = {}
+        self._newest = 0
+        self._watchers = Watchers()
+
+    async def open(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def close(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def now(self) -> Now:
+        return self._clock.now()
+
+    async def transact(
+        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
+    ) -> T:
+        await trio.lowlevel.checkpoint()
+        return self._decide(path, decide, source, piece)
+
+    async def look(self, path: str, decide: Decide[T]) -> T:
+        return self._decide(path, decide, None, None)
+
+    def _decide(self, path: str, decide: Decide[T], source: str | None, piece: Piece | None) -> T:
+        stream = self._streams.get(path)
+        origin = self._streams.get(source) if source is not None else None
+        response, change = decide(View(stream, self.now(), self._newest + 1, origin, piece))
+        if change is not None:
+            self._apply(stream, change)
+        return response
+
+    def _apply(self, stream: Stream | None, change: Change) -> None:
+        if isinstance(change, Created):
+            if stream is not None:
+                self._remove(stream)
+            self._create(change)
+            return
+        assert stream is not None
+        if isinstance(change, Removed):
+            if change.soft:
+                stream.deleted = True
+                self._watchers.notify(stream, stream.visible_tail, b"")
+            else:
+                self._remove(stream)
+            return
+        change.apply(stream)
+        if isinstance(change, Appended):
+            if change.data:
+                self._logs[stream.id].add(change.at, change.data)
+            stream.publish()
+            self._watchers.notify(stream, change.at, change.data)
+
+    def _create(self, change: Created) -> None:
+        stream = change.stream
+        self._newest = stream.id
+        self._streams[stream.path] = self._by_id[stream.id] = stream
+        if stream.deadline is not None or stream.expires is not None:
+            self._mortal[stream.id] = stream
+        log = self._logs[stream.id] = _Log()
+        if change.data:
+            log.add(stream.tail - len(change.data), change.data)
+        if change.source is not None:
+            self._by_id[change.source].forks += 1
+        stream.publish()
+
+    def _remove(self, stream: Stream) -> None:
+        # Releasing a fork may free its deleted source, and so on up the chain.
+        while True:
+            del self._streams[stream.path], self._by_id[stream.id], self._logs[stream.id]
+            self._mortal.pop(stream.id, None)
+            stream.deleted = True
+            self._watchers.notify(stream, stream.visible_tail, b"")
+            if not stream.lineage:
+                return
+            stream = self._by_id[stream.lineage[-1][0]]
+            stream.forks -= 1
+            if stream.forks or not stream.deleted:
+                return
+
+    async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        pieces: list[bytes] = []
+        size = 0
+        for owner, first, stop in owners(stream, start, end):
+            log = self._log(owner)
+            index = bisect_right(log.starts, first) - 1
+            while first < stop and size < WINDOW:
+                data = log.data[index]
+                begin = first - log.starts[index]
+                part = data[begin : min(len(data), begin + min(stop - first, WINDOW))]
+                pieces.append(part)
+                first += len(part)
+                size += len(part)
+                if begin + len(part) == len(data):
+                    index += 1
+            if size >= WINDOW:
+                break
+        return pieces
+
+    async def span(self, stream: Stream, position: int) -> tuple[int, int]:
+        owner, _, stop = owners(stream, position, stream.visible_tail)[0]
+        log = self._log(owner)
+        index = bisect_right(log.starts, position) - 1
+        first = log.starts[index]
+        return first, min(first + len(log.data[index]), stop)
+
+    def _log(self, owner: int) -> _Log:
+        try:
+            return self._logs[owner]
+        except KeyError:
+            raise Vanished from None
+
+    def watch(self, stream: Stream, watcher: Watcher) -> None:
+        self._watchers.add(stream, watcher)
+
+    def unwatch(self, stream: Stream, watcher: Watcher) -> None:
+        self._watchers.remove(stream, watcher)
+
+    async def sweep(self) -> int:
+        now = self.now()
+        ended = [s for s in self._mortal.values() if not s.deleted and condition(s, now) in (0, 3)]
+        for stream in ended:
+            self._decide(stream.path, expire, None, None)
+        await trio.lowlevel.checkpoint()
+        return len(ended)
+
+    async def paths(self) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return sorted(path for path, stream in self._streams.items() if not stream.deleted)

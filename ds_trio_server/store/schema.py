@@ -1,0 +1,172 @@
+"""The SQLite file: its tables, its settings, and how a stream becomes a row and back.
+
+Appends are clustered by (stream, position), so that a stream's bytes lie together and a range is
+one walk. An append longer than ``ROW_LIMIT`` takes several rows; ``part`` is how far into its
+append a row begins, 0 for the first. ``removed`` lists streams whose rows are still to be freed.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from ds_core.server.stream import Stream
+
+from .base import StorageFailed
+
+FILE = "streams.db"
+VERSION = 1
+ROW_LIMIT = 256 * 1024
+
+_APPLICATION_ID = 0x44535452  # "DSTR", shown by file(1)
+
+_TABLES = """
+CREATE TABLE streams (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE,
+    incarnation INTEGER NOT NULL,
+    content_type TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    tail INTEGER NOT NULL,
+    closed INTEGER NOT NULL,
+    closed_by TEXT,
+    stream_seq TEXT,
+    ttl INTEGER,
+    deadline REAL,
+    expires_at TEXT,
+    expires REAL,
+    source INTEGER,
+    fork_at INTEGER,
+    recipe TEXT,
+    forks INTEGER NOT NULL DEFAULT 0,
+    deleted INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX streams_by_deadline ON streams (deadline) WHERE deadline IS NOT NULL;
+CREATE INDEX streams_by_expiry ON streams (expires) WHERE expires IS NOT NULL;
+CREATE TABLE appends (
+    stream INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (stream, position)
+) WITHOUT ROWID;
+CREATE TABLE producers (
+    stream INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (stream, id)
+) WITHOUT ROWID;
+CREATE TABLE removed (stream INTEGER PRIMARY KEY);
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+"""
+
+COLUMNS = (
+    "id, path, incarnation, content_type, start, tail, closed, closed_by, stream_seq, ttl, deadline, "
+    "expires_at, expires, source, fork_at, recipe, forks, deleted"
+)
+INSERT_STREAM = f"INSERT INTO streams ({COLUMNS}) VALUES (" + ",".join("?" * 18) + ")"
+UPDATE_STREAM = (
+    "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ? WHERE id = ?"
+)
+LINEAGE = (
+    "WITH RECURSIVE chain (id, upto) AS ("
+    " SELECT source, fork_at FROM streams WHERE id = ? AND source IS NOT NULL"
+    " UNION ALL"
+    " SELECT s.source, min(s.fork_at, chain.upto) FROM streams s JOIN chain ON s.id = chain.id"
+    " WHERE s.source IS NOT NULL"
+    ") SELECT id, upto FROM chain"
+)
+
+
+def connect(folder: Path, *, cache_kib: int) -> sqlite3.Connection:
+    """A connection with the settings that every connection needs, in autocommit mode."""
+    db = sqlite3.connect(folder / FILE, timeout=30.0, isolation_level=None, check_same_thread=False)
+    db.execute(f"PRAGMA cache_size = -{cache_kib}")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA temp_store = MEMORY")
+    return db
+
+
+def prepare(folder: Path) -> sqlite3.Connection:
+    """The writer's connection to the file, created if it is not there.
+
+    Raises StorageFailed with a line for the operator when the file is not ours or is damaged.
+    """
+    file = folder / FILE
+    db = connect(folder, cache_kib=8192)
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        owner = db.execute("PRAGMA application_id").fetchone()[0]
+        if version == 0 and owner == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(
+                f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION};"
+                f" PRAGMA application_id = {_APPLICATION_ID}; COMMIT;"
+            )
+        elif owner != _APPLICATION_ID or version != VERSION:
+            raise StorageFailed(
+                f"{file} is not a stream store of version {VERSION}; give another --data directory"
+            )
+        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StorageFailed(f"the file system of {folder} can't do write-ahead logging; use a local disk")
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise damaged(folder, error) from error
+    except StorageFailed:
+        db.close()
+        raise
+    return db
+
+
+def damaged(folder: Path, error: sqlite3.Error) -> StorageFailed:
+    """What to tell the operator when SQLite can't read or write its file."""
+    return StorageFailed(
+        f"{folder / FILE}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}); "
+        "check the disk, then restore the directory from a backup if the file is damaged"
+    )
+
+
+def state_row(stream: Stream, deadline: float | None) -> tuple[object, ...]:
+    """The parameters of UPDATE_STREAM."""
+    by = stream.closed_by
+    return (
+        stream.tail,
+        stream.closed,
+        None if by is None else f"{by[1]} {by[2]} {by[0]}",
+        stream.stream_seq,
+        deadline,
+        stream.id,
+    )
+
+
+def new_row(stream: Stream, deadline: float | None) -> tuple[object, ...]:
+    """The parameters of INSERT_STREAM."""
+    tail, closed, closed_by, seq, _, _ = state_row(stream, deadline)
+    source, fork_at = stream.lineage[-1] if stream.lineage else (None, None)
+    return (
+        stream.id, stream.path, stream.incarnation, stream.content_type, stream.start, tail, closed,
+        closed_by, seq, stream.ttl, deadline, stream.expires_at, stream.expires, source, fork_at,
+        stream.recipe, stream.forks, stream.deleted,
+    )  # fmt: skip
+
+
+def load(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
+    """The durable state of the stream with this ``path`` or ``id``, but for its producers."""
+    row = db.execute(f"SELECT {COLUMNS} FROM streams WHERE {where} = ?", (value,)).fetchone()
+    if row is None:
+        return None
+    stream = Stream(row[0], row[1], row[3])
+    (stream.incarnation, stream.start, stream.tail) = (row[2], row[4], row[5])
+    stream.closed = bool(row[6])
+    if row[7] is not None:
+        epoch, seq, producer = row[7].split(" ", 2)
+        stream.closed_by = (producer, int(epoch), int(seq))
+    (stream.stream_seq, stream.ttl, stream.deadline, stream.expires_at, stream.expires) = row[8:13]
+    if row[13] is not None:
+        stream.lineage = tuple(db.execute(LINEAGE, (stream.id,)))[::-1]
+    stream.recipe = row[15]
+    stream.forks = row[16]
+    stream.deleted = bool(row[17])
+    stream.publish()
+    return stream

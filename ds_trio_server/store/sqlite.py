@@ -1,0 +1,450 @@
+"""Streams in one SQLite file: what an edge gateway keeps them in.
+
+Decisions are made at once on states in memory and collected in a batch; a response leaves when the
+transaction that holds its batch is on disk (``committer``). Readers see a stream only as far as it
+is durable.
+
+A batch that finds the disk full fails as a whole, with everything that was decided on top of it,
+and the states it touched are dropped from the cache: the file is the truth again. Any other fault
+of the disk ends the store: nothing it could say afterwards would be a promise.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TypeVar
+
+import trio
+
+from ds_core.server.create import owners
+from ds_core.server.errors import ProtocolError
+from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, View, expire
+
+from ..clock import Clock
+from . import schema
+from .base import WINDOW, Change, Decide, Overloaded, Piece, StorageFailed, Store, Vanished, Watcher
+from .cache import Entry, StreamCache
+from .committer import Batch, Committer
+from .tail import TailCache
+from .watchers import Watchers
+
+T = TypeVar("T")
+
+_CACHED_STREAMS = 4096
+_TAIL_BYTES = 8 * 1024 * 1024
+_WAITING_BYTES = 64 * 1024 * 1024
+_INLINE_READ = 32 * 1024
+_SAVE_CLOCK_EVERY = 60.0
+_SWEEP_AT_ONCE = 100
+
+_FLOOR = (
+    "SELECT position, part, data FROM appends WHERE stream = ? AND position <= ?"
+    " ORDER BY position DESC LIMIT 1"
+)
+_FOLLOWING = "SELECT data FROM appends WHERE stream = ? AND position > ? AND position < ? ORDER BY position"
+_NEXT_FIRST = "SELECT min(position) FROM appends WHERE stream = ? AND position > ? AND part = 0"
+
+
+class SQLiteStore(Store):
+    """One directory, one file, one process."""
+
+    def __init__(self, folder: str | Path, clock: Clock | None = None) -> None:
+        self._folder = Path(folder)
+        self._clock = clock
+        self._watchers = Watchers()
+        self._tails = TailCache(_TAIL_BYTES)
+        self._batch = Batch()
+        self._writing: Batch | None = None
+        self._newest = 0
+        self._cleaning = False
+        self._saved_at = 0.0
+        self._idle_readers: list[sqlite3.Connection] = []
+        self.failure: StorageFailed | None = None
+        """What ended this store, if anything did."""
+        self.failed = trio.Event()
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        await trio.to_thread.run_sync(self._open)
+        self._committer = Committer(self._folder, self._writer, self._committed)
+
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self._folder)
+        try:
+            self._writer = schema.prepare(self._folder)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._reader = schema.connect(self._folder, cache_kib=4096)
+        self._cache = StreamCache(self._reader, _CACHED_STREAMS, self._watchers.watched)
+        meta = dict(self._writer.execute("SELECT name, value FROM meta"))
+        self._newest = meta.get("newest", 0)
+        self._cleaning = self._writer.execute("SELECT 1 FROM removed LIMIT 1").fetchone() is not None
+        if self._clock is None:
+            self._clock = Clock(meta.get("steady", 0.0), meta.get("wall", 0.0))
+        self._saved_at = self.now().steady
+
+    async def close(self) -> None:
+        with trio.CancelScope(shield=True):
+            if self.failure is None:
+                self._save_clock()
+                while self._writing is not None:
+                    await self._writing.done.wait()
+            await self._committer.close()
+            for db in (self._reader, *self._idle_readers):
+                db.close()
+            self._lock.close()
+
+    def now(self) -> Now:
+        assert self._clock is not None, "the store is not open"
+        return self._clock.now()
+
+    # Decisions
+
+    async def transact(
+        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
+    ) -> T:
+        self._check_health()
+        if self._batch.size > _WAITING_BYTES:
+            await trio.lowlevel.checkpoint()
+            raise Overloaded
+        entry = self._entry(path)
+        origin = None if source is None else self._entry(source)
+        view = View(
+            entry.stream, self.now(), self._newest + 1, None if origin is None else origin.stream, piece
+        )
+        try:
+            response, change = decide(view)
+        except ProtocolError:
+            # The refusal may rest on a change that can still be lost.
+            for based_on in (entry, origin):
+                if based_on is not None and based_on.batch is not None:
+                    await based_on.batch.wait()
+            raise
+        if change is not None:
+            self._apply(entry, change)
+        if entry.batch is not None:
+            await entry.batch.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        return response
+
+    async def look(self, path: str, decide: Decide[T]) -> T:
+        self._check_health()
+        entry = self._entry(path)
+        while entry.structural is not None:
+            await entry.structural.done.wait()
+            entry = self._entry(path)
+        response, change = decide(View(entry.stream, self.now(), self._newest + 1))
+        if change is not None:
+            assert isinstance(change, Renewed) and entry.stream is not None
+            if entry.stored_deadline is None or change.deadline > entry.stored_deadline:
+                self._apply(entry, change)
+                assert entry.batch is not None
+                await entry.batch.wait()
+            else:
+                change.apply(entry.stream)
+        return response
+
+    def _check_health(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _entry(self, path: str) -> Entry:
+        try:
+            return self._cache.entry(path)
+        except sqlite3.DatabaseError as error:
+            raise self._fail(schema.damaged(self._folder, error)) from error
+
+    def _apply(self, entry: Entry, change: Change) -> None:
+        batch = self._batch
+        if isinstance(change, Created):
+            if entry.stream is not None:
+                self._remove(entry)
+            self._create(entry, change)
+        elif isinstance(change, Removed):
+            if change.soft:
+                self._soften(entry)
+            else:
+                self._remove(entry)
+        else:
+            stream = entry.stream
+            assert stream is not None
+            change.apply(stream)
+            if isinstance(change, Appended):
+                self._collect(stream.id, change.at, change.data)
+                if change.producer is not None:
+                    batch.producers[(stream.id, change.producer[0])] = change.producer[1:]
+            self._touch(entry)
+        if self._writing is None:
+            self._start_commit()
+
+    def _touch(self, entry: Entry, structural: bool = False) -> None:
+        entry.batch = self._batch
+        if structural:
+            entry.structural = self._batch
+        self._batch.entries[entry] = None
+        self._cache.hold(entry)
+
+    def _collect(self, id: int, at: int, data: bytes) -> None:
+        if data:
+            self._batch.appends.append((id, at, data))
+        self._batch.size += len(data) + 256
+
+    def _create(self, entry: Entry, change: Created) -> None:
+        stream = entry.stream = change.stream
+        self._newest = stream.id
+        stream.producers = self._cache.producers(stream, complete=True)
+        self._cache.keep(entry)
+        structure = self._batch.structure
+        structure.append((schema.INSERT_STREAM, schema.new_row(stream, entry.deadline_to_store())))
+        structure.append(("INSERT OR REPLACE INTO meta VALUES ('newest', ?)", (stream.id,)))
+        self._collect(stream.id, stream.tail - len(change.data), change.data)
+        if change.source is not None:
+            self._count_fork(self._cache.entry_by_id(change.source), 1)
+        self._touch(entry, structural=True)
+
+    def _count_fork(self, source: Entry, by: int) -> None:
+        assert source.stream is not None
+        source.stream.forks += by
+        self._batch.structure.append(
+            ("UPDATE streams SET forks = forks + ? WHERE id = ?", (by, source.stream.id))
+        )
+        self._touch(source)
+
+    def _soften(self, entry: Entry) -> None:
+        stream = entry.stream
+        assert stream is not None
+        stream.deleted = True
+        # Its time is over already; what ends it now is its last fork.
+        stream.ttl = stream.deadline = stream.expires_at = stream.expires = None
+        self._batch.structure.append(
+            ("UPDATE streams SET deleted = 1, ttl = NULL, expires = NULL WHERE id = ?", (stream.id,))
+        )
+        self._batch.ended.append(stream)
+        self._touch(entry, structural=True)
+
+    def _remove(self, entry: Entry) -> None:
+        # Releasing a fork may free its deleted source, and so on up the chain (section 8).
+        while True:
+            stream = entry.stream
+            assert stream is not None
+            stream.deleted = True
+            self._batch.structure += (
+                ("DELETE FROM streams WHERE id = ?", (stream.id,)),
+                ("INSERT INTO removed VALUES (?)", (stream.id,)),
+            )
+            self._batch.ended.append(stream)
+            self._cleaning = True
+            # The entry stays, empty, until this is durable: the file still shows the stream.
+            self._cache.forget_id(entry)
+            entry.stream = None
+            self._touch(entry, structural=True)
+            if not stream.lineage:
+                return
+            entry = self._cache.entry_by_id(stream.lineage[-1][0])
+            self._count_fork(entry, -1)
+            assert entry.stream is not None
+            if entry.stream.forks or not entry.stream.deleted:
+                return
+
+    # Commits
+
+    def _start_commit(self) -> None:
+        batch = self._writing = self._batch
+        self._batch = Batch()
+        batch.seal()
+        self._committer.commit(batch)
+
+    def _committed(self, batch: Batch) -> None:
+        self._writing = None
+        if batch.error is not None:
+            self._undo(batch)
+        else:
+            self._publish(batch)
+        batch.done.set()
+        if self._batch and self.failure is None:
+            self._start_commit()
+
+    def _publish(self, batch: Batch) -> None:
+        for entry in batch.entries:
+            if entry.batch is batch:
+                entry.batch = None
+                if entry.stream is None:
+                    self._cache.drop(entry)
+                else:
+                    entry.stream.producers.trim()  # type: ignore[attr-defined]
+            if entry.structural is batch:
+                entry.structural = None
+        fresh: dict[int, list[bytes]] = {}
+        for id, at, data in batch.appends:
+            self._tails.add(id, at, data)
+            fresh.setdefault(id, []).append(data)
+        for row in batch.rows:
+            tail, closed, id = row[0], row[1], row[5]
+            assert isinstance(tail, int) and isinstance(id, int)
+            found = self._cache.get(id)
+            if found is None or found.stream is None:
+                continue
+            stream = found.stream
+            before: int = stream.visible_tail
+            stream.visible_tail = tail
+            stream.visible_closed = bool(closed)
+            if self._watchers.watched(stream):
+                self._watchers.notify(stream, before, b"".join(fresh.get(id, ())))
+        for stream in batch.ended:
+            self._tails.forget(stream.id)
+            self._watchers.notify(stream, stream.visible_tail, b"")
+        if batch.cleans:
+            self._cleaning = batch.more
+
+    def _undo(self, batch: Batch) -> None:
+        """Everything in the failed batch never happened, nor did what was decided on top of it."""
+        assert batch.error is not None
+        if isinstance(batch.error, StorageFailed):
+            self._fail(batch.error)
+        failed = [batch]
+        if self._batch:
+            failed.append(self._batch)
+            self._batch = Batch()
+        for lost in failed:
+            lost.error = batch.error
+            for entry in lost.entries:
+                self._cache.drop(entry)
+                entry.batch = entry.structural = None
+            lost.done.set()
+        self._cleaning = True
+
+    def _fail(self, failure: StorageFailed) -> StorageFailed:
+        if self.failure is None:
+            self.failure = failure
+            self.failed.set()
+        return self.failure
+
+    # Reading
+
+    async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        owner, start, stop = owners(stream, start, end)[0]
+        pieces = self._tails.get(owner, start, min(stop, start + WINDOW))
+        if pieces is not None:
+            return pieces
+        return await self._query(stop - start, self._fetch, owner, start, stop)
+
+    async def span(self, stream: Stream, position: int) -> tuple[int, int]:
+        owner, _, stop = owners(stream, position, stream.visible_tail)[0]
+        found = self._tails.span(owner, position)
+        if found is None:
+            found = await self._query(0, self._find, owner, position, stop)
+        return found[0], min(found[1], stop)
+
+    async def _query(self, size: int, query: Callable[..., T], *args: object) -> T:
+        """Run a query: here when it is short, else in a thread with a connection of its own."""
+        self._check_health()
+        try:
+            if size <= _INLINE_READ:
+                await trio.lowlevel.checkpoint()
+                return query(self._reader, *args)
+            db = self._idle_readers.pop() if self._idle_readers else None
+            if db is None:
+                db = schema.connect(self._folder, cache_kib=1024)
+            try:
+                return await trio.to_thread.run_sync(query, db, *args)
+            finally:
+                self._idle_readers.append(db)
+        except sqlite3.DatabaseError as error:
+            raise self._fail(schema.damaged(self._folder, error)) from error
+
+    @staticmethod
+    def _fetch(db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
+        floor = db.execute(_FLOOR, (owner, start)).fetchone()
+        if floor is None or floor[0] + len(floor[2]) <= start:
+            raise Vanished
+        begin = start - floor[0]
+        data = floor[2] if begin == 0 and len(floor[2]) <= stop - start else floor[2][begin : begin + stop - start]
+        pieces = [data]
+        size = len(data)
+        if start + size < stop and size < WINDOW:
+            rows = db.execute(_FOLLOWING, (owner, floor[0], stop))
+            for (data,) in rows:
+                if size + len(data) > stop - start:
+                    data = data[: stop - start - size]
+                pieces.append(data)
+                size += len(data)
+                if size >= WINDOW:
+                    break
+            rows.close()
+        return pieces
+
+    @staticmethod
+    def _find(db: sqlite3.Connection, owner: int, position: int, stop: int) -> tuple[int, int]:
+        row = db.execute(_FLOOR, (owner, position)).fetchone()
+        if row is None:
+            raise Vanished
+        following = db.execute(_NEXT_FIRST, (owner, row[0])).fetchone()[0]
+        return row[0] - row[1], stop if following is None else following
+
+    # Watching and upkeep
+
+    def watch(self, stream: Stream, watcher: Watcher) -> None:
+        self._watchers.add(stream, watcher)
+
+    def unwatch(self, stream: Stream, watcher: Watcher) -> None:
+        self._watchers.remove(stream, watcher)
+
+    async def sweep(self) -> int:
+        self._check_health()
+        now = self.now()
+        ended = self._reader.execute(
+            "SELECT path FROM streams WHERE deadline <= ? UNION SELECT path FROM streams WHERE expires <= ?"
+            f" LIMIT {_SWEEP_AT_ONCE}",
+            (now.steady, now.wall),
+        ).fetchall()
+        for (path,) in ended:
+            await self.transact(path, expire)
+        if self._cleaning and self._writing is None:
+            self._batch.cleans = True
+            self._start_commit()
+        if now.steady - self._saved_at > _SAVE_CLOCK_EVERY:
+            self._save_clock()
+        return len(ended)
+
+    def _save_clock(self) -> None:
+        # Only sliding deadlines need it, and a flash disk at rest should stay at rest.
+        self._saved_at = self.now().steady
+        if not self._reader.execute("SELECT 1 FROM streams WHERE deadline IS NOT NULL LIMIT 1").fetchone():
+            return
+        for name, value in (("steady", self._saved_at), ("wall", self.now().wall)):
+            self._batch.structure.append(("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value)))
+        if self._writing is None:
+            self._start_commit()
+
+    async def paths(self) -> list[str]:
+        rows = await self._query(
+            WINDOW,
+            lambda db: db.execute("SELECT path FROM streams WHERE deleted = 0 ORDER BY path").fetchall(),
+        )
+        return [row[0] for row in rows]
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Hold the directory for this process, until the file that is returned is closed."""
+    file = open(folder / "lock", "a+")  # noqa: SIM115 - held as long as the store is open
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip()
+        file.close()
+        raise StorageFailed(
+            f"{folder} is in use by another server"
+            + (f" (process {holder})" if holder else "")
+            + "; stop it or give another --data directory"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file

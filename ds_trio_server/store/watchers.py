@@ -1,0 +1,30 @@
+"""Who waits for which stream: the backends' shared bookkeeping for ``watch``."""
+
+from ds_core.server.stream import Stream
+
+from .base import Watcher
+
+
+class Watchers:
+    """Watchers by stream id."""
+
+    def __init__(self) -> None:
+        self._by_stream: dict[int, list[Watcher]] = {}
+
+    def add(self, stream: Stream, watcher: Watcher) -> None:
+        self._by_stream.setdefault(stream.id, []).append(watcher)
+
+    def remove(self, stream: Stream, watcher: Watcher) -> None:
+        found = self._by_stream.get(stream.id)
+        if found is not None and watcher in found:
+            found.remove(watcher)
+            if not found:
+                del self._by_stream[stream.id]
+
+    def watched(self, stream: Stream) -> bool:
+        return stream.id in self._by_stream
+
+    def notify(self, stream: Stream, at: int, data: bytes) -> None:
+        """Tell everyone who watches this stream; a watcher may remove itself meanwhile."""
+        for watcher in tuple(self._by_stream.get(stream.id, ())):
+            watcher(stream, at, data)
