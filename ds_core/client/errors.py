@@ -11,20 +11,16 @@ class StreamError(Exception):
     hint = ""
 
     def __init__(self, message: str, status: int = 0, code: str = "", url: str = "", retry_after=None):
-        super().__init__(message)
         self.message = message
         self.status = status
         self.code = code
         self.url = url
         self.retry_after = retry_after
-
-    def __str__(self) -> str:
-        text = self.message
         if self.hint:
-            text += "; " + self.hint
-        if self.status:
-            text = "%d %s: %s" % (self.status, self.code, text)
-        return text + " (" + self.url + ")" if self.url else text
+            message += "; " + self.hint
+        if status:
+            message = "%d %s: %s" % (status, code, message)
+        super().__init__(message + " (" + url + ")" if url else message)
 
 
 class Disconnected(StreamError):
@@ -39,6 +35,8 @@ class Timeout(Disconnected):
 
 class BadResponse(Disconnected):
     """The peer's answer is not HTTP/1.1, not this protocol, or not of the content type it names."""
+
+    retry = False
 
 
 class BadRequest(StreamError):

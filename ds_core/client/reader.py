@@ -110,12 +110,14 @@ class Reader:
         """A body, or the data of one event, begins."""
         kind = "bytes" if self._raw else kind_of(self._type)
         if kind == "cbor":
-            from ds_core.wire.cbor import Decoder
+            from ds_core.wire.cbor import NEED_DATA as need, Decoder
         elif kind == "json":
-            from ds_core.client.jsonitems import Decoder
+            from ds_core.client.jsonitems import NEED_DATA as need, Decoder
         else:
             self._decoder = _Bytes()
+            self._need = b""
             return
+        self._need = need
         self._decoder = Decoder(max_bytes=self._limit)
 
     def feed(self, piece) -> None:
@@ -136,23 +138,16 @@ class Reader:
             try:
                 item = decoder.next()
             except ValueError as exc:
-                raise BadResponse(str(exc)) from exc
-            if isinstance(decoder, _Bytes):
-                if not item:
-                    return NEED_DATA
-                skip = min(self._skip, len(item))
-                self._skip -= skip
-                item = item[skip:]
-                if item:
-                    cursor.items += len(item)
-                    return item
-            elif type(item).__name__ == "_NeedData":
+                raise BadResponse(str(exc))
+            if item is self._need or not item and decoder.__class__ is _Bytes:
                 return NEED_DATA
-            elif self._skip:
-                self._skip -= 1
-            else:
-                cursor.items += 1
+            n = len(item) if decoder.__class__ is _Bytes else 1
+            if self._skip < n:
+                item = item[self._skip :] if self._skip else item
+                cursor.items += n - self._skip
+                self._skip = 0
                 return item
+            self._skip -= n
 
     def end(self) -> None:
         """The body is complete: move the cursor to its end."""

@@ -134,12 +134,12 @@ class ResponseParser:
 
     For each expected response call `begin()`, then `poll()` until END: HEAD once, then body slices, and NEED_DATA in
     between. `status`, `headers` (lower-case names), `keep_alive` are set at HEAD. `pending` counts bytes received beyond
-    what was polled. `keep`: the only header names worth memory (None: all). `limit`: bytes of a whole head.
+    what was polled. `view` is the whole buffer: free for other use while nothing is pending. `keep`: the only header names worth memory (None: all). `limit`: bytes of a whole head.
     """
 
     def __init__(self, buf: bytearray, keep=None, limit: int = 16384):
         self._buf = buf
-        self._view = memoryview(buf)
+        self.view = memoryview(buf)
         self._start = self._end = 0
         self._limit = limit
         self._keep = keep
@@ -156,6 +156,11 @@ class ResponseParser:
     def pending(self) -> int:
         return self._end - self._start
 
+    @property
+    def busy(self) -> bool:
+        """Whether a response has begun and not ended."""
+        return self._state != _DONE
+
     def begin(self, head: bool = False) -> None:
         """Expect the next response; `head`: it answers HEAD, so it has no body whatever it says."""
         assert self._state == _DONE, "the last response was not read to its end"
@@ -166,7 +171,7 @@ class ResponseParser:
 
     def space(self):
         """Where to receive: a part of the buffer, never empty. Invalidates the pieces handed out before."""
-        start, end, view = self._start, self._end, self._view
+        start, end, view = self._start, self._end, self.view
         if start == end:
             start = end = 0
         elif end == len(view):
@@ -198,7 +203,7 @@ class ResponseParser:
                     self._size += self._end - self._start - 1
                     self._start = self._end - 1
                 return self._need(self._size + self.pending)
-            line = self._view[self._start : end]
+            line = self.view[self._start : end]
             self._size += end + 2 - self._start
             self._start = end + 2
             if self._size > self._limit:
@@ -219,7 +224,7 @@ class ResponseParser:
         left = self._left
         if left == _CHUNKED:
             while self.pending:
-                used, piece = self._chunks.feed(self._view[self._start : self._end])
+                used, piece = self._chunks.feed(self.view[self._start : self._end])
                 self._start += used
                 if piece:
                     return piece
@@ -229,7 +234,7 @@ class ResponseParser:
                 return self._need(0)
         elif left:
             if self.pending:
-                piece = self._view[self._start : self._end]
+                piece = self.view[self._start : self._end]
                 if left > 0:
                     piece = piece[:left]
                     self._left = left - len(piece)
