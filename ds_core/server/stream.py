@@ -246,7 +246,8 @@ def append(
     after = (names.NEXT_OFFSET, offsets.token(stream.incarnation, stream.tail + len(data)))
     if producer is None:
         return responses.appended(204, after, None, command.closes), change
-    return responses.appended(200, after, producer[1:], command.closes), change
+    # 200 tells a producer's first acceptance from a duplicate; a bare close has nothing to duplicate.
+    return responses.appended(200 if data else 204, after, producer[1:], command.closes), change
 
 
 def _append_to_closed(stream: Stream, command: Append) -> responses.Response:
