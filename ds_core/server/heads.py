@@ -10,16 +10,24 @@ MAX_HEAD = 16384
 
 END = b"\r\n\r\n"
 
-# Everything a field value or a target may hold, as text decoded from Latin-1: no controls.
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
-# Repeating one of these is never a list, so a repeat has no single meaning.
+CHUNKED = -1
+"""The ``length`` of a body in chunks, which ``ds_core.wire.http1.ChunkedDecoder`` reads."""
 
-_ODD = ("transfer-encoding", "expect", "upgrade", "connection", "trailer", "te")
+# What changes framing or the connection, and the values of it whose meaning is beyond doubt.
+_TRANSPORT = {
+    "transfer-encoding": ("chunked",),
+    "expect": ("100-continue",),
+    "connection": ("keep-alive", "close"),
+    "upgrade": (),
+    "trailer": (),
+    "te": (),
+}
 
 
 class RequestHead:
-    """A parsed head. ``length`` is the declared body length, 0 without one."""
+    """A parsed head. ``length`` is the declared body length, 0 without one, or CHUNKED."""
 
     __slots__ = ("method", "target", "headers", "length")
 
@@ -30,12 +38,16 @@ class RequestHead:
         self.length = length
 
 
-def parse(head: bytes) -> "RequestHead | None":
+def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
     """The head that ``head`` holds, up to and including its empty line, or None to let another decide.
 
     Accepted is HTTP/1.1 with ``Host``, one space between the parts of the request line, every line
     ended by CRLF, no repeated field, no folding, printable ASCII in names, targets and values, and
     no field that changes framing or connection but Content-Length. Names come back in lower case.
+
+    ``transport=True`` is for a server without another authority: it also accepts ``Connection:
+    keep-alive`` or ``close``, ``Expect: 100-continue`` and, without Content-Length,
+    ``Transfer-Encoding: chunked``; what it says about the connection is the caller's to obey.
     """
     try:
         text = str(head, "ascii")
@@ -47,17 +59,24 @@ def parse(head: bytes) -> "RequestHead | None":
     parts = lines[0].split(" ")
     if len(parts) != 3 or parts[2] != "HTTP/1.1" or not parts[0].isalpha() or parts[1][:1] != "/":
         return None
-    if not _printable(text):
+    if "\t" in parts[1] or not _printable(text):
         return None
     headers: "dict[str, str]" = {}
     for line in lines[1:-2]:
         name, colon, value = line.partition(":")
         name = name.lower()
-        if not colon or name in headers or not _is_token(name) or name in _ODD:
+        value = value.strip(" \t")
+        if not colon or name in headers or not _is_token(name):
             return None
-        headers[name] = value.strip(" \t")
+        if name in _TRANSPORT and not (transport and value.lower() in _TRANSPORT[name]):
+            return None
+        headers[name] = value
     if "host" not in headers:
         return None
+    if "transfer-encoding" in headers:
+        if "content-length" in headers:
+            return None
+        return RequestHead(parts[0], parts[1], headers, CHUNKED)
     length = headers.get("content-length", "0")
     if not 0 < len(length) <= 12 or not length.isdigit():
         return None
@@ -75,8 +94,9 @@ def _is_token(name: str) -> bool:
 
 def _printable(text: str) -> bool:
     # CR and LF are here only as line ends: the split took every CRLF, a bare one is still inside.
+    # Beyond ASCII: MicroPython decodes "ascii" as UTF-8.
     for line in text.split("\r\n"):
         for char in line:
-            if char < " " and char != "\t" or char == "\x7f":
+            if (char < " " and char != "\t") or char > "~":
                 return False
     return True
