@@ -6,10 +6,10 @@
 
 from ds_core.wire import media, names
 
-from . import messages, offsets
+from . import messages, offsets, responses
 from .errors import bad_request
 from .requests import Read
-from .responses import Position
+from .responses import Position, Response
 from .stream import Renewed, Stream, View, renewal, require
 
 
@@ -84,3 +84,35 @@ def chunk_end(kind: int, start: int, limit: int, last: "tuple[int, int]", data: 
     if data is None:
         return None
     return first + messages.cut(kind, data, start - first, limit)
+
+
+def answer(command: Read, position: Position, data: bytes, cursor: str, cache_control: str) -> Response:
+    """The whole response to any GET but SSE. ``data`` is the stored bytes of the position's range.
+
+    ``cursor`` comes from ``cursors.next_cursor``; ``cache_control`` is ``responses.PUBLIC`` or PRIVATE.
+    """
+    if command.live is not None:
+        response = responses.long_poll(position, cursor, cache_control)
+    elif command.offset == names.NOW:
+        return responses.at_now(position)
+    else:
+        response = responses.catch_up(position, command.if_none_match, cache_control)
+    if response.status == 200:
+        response.body = messages.shown(position.kind, data)
+    return response
+
+
+def events(position: Position, data: bytes, cursor: str) -> bytes:
+    """The SSE events of one batch: its data, if there is any, and the control event that follows."""
+    from ds_core.wire import sse
+
+    batch = sse.control_event(
+        offsets.token(position.incarnation, position.end),
+        None if position.closed else cursor,
+        position.up_to_date,
+        position.closed,
+    )
+    if position.start == position.end:
+        return batch
+    binary = not media.is_text(position.content_type)
+    return sse.data_event(messages.shown(position.kind, data), binary) + batch

@@ -173,9 +173,9 @@ class Delete:
 
 
 def parse(
-    method: str, target: str, headers: "dict[str, str]", origin: str = ""
+    method: str, target: str, headers: "dict[str, str]", origin: str = "", body: bytes = b""
 ) -> "Create | Append | Read | Head | Delete":
-    """The command of a request head; the shell sets ``body`` on Create and Append when it has it.
+    """The command of a request; a shell that parses before it has the body sets it on Create and Append.
 
     ``headers`` has lower-case names; ``origin`` is ``http://host`` for absolute Locations. OPTIONS
     is answered by ``responses.preflight`` before it gets here. Raises ProtocolError.
@@ -183,13 +183,17 @@ def parse(
     raw_path, query = targets.split_target(target)
     path = targets.stream_path(raw_path)
     if method == "POST":
-        return Append(path, headers)
+        append = Append(path, headers)
+        append.body = body
+        return append
     if method == "GET":
         return Read(path, headers, targets.parse_query(query))
     if method == "HEAD":
         return Head(path)
     if method == "PUT":
-        return Create(path, headers, origin)
+        create = Create(path, headers, origin)
+        create.body = body
+        return create
     if method == "DELETE":
         return Delete(path)
     raise ProtocolError(
