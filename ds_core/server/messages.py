@@ -17,6 +17,9 @@ from ds_core.wire import media
 from . import json_text
 from .errors import bad_request
 
+# What is stored can be read, however deep the shell's own parser let it be nested.
+_NO_LIMIT = 0x3FFFFFFF
+
 
 class Codecs:
     """The parsers a shell lends to the core; these defaults are pure and run everywhere.
@@ -29,9 +32,9 @@ class Codecs:
         return json_text.split(body)
 
     def check_cbor(self, body: bytes) -> None:
-        from ds_core.wire import cbor
+        from ds_core.wire import cbor_check
 
-        cbor.check(body)
+        cbor_check.check(body)
 
 
 def stored(kind: int, body: bytes, codecs: Codecs) -> bytes:
@@ -79,13 +82,13 @@ def ends(kind: int, data: bytes) -> "Iterator[int]":  # type: ignore[name-define
         yield size
     elif kind == media.JSON:
         while at < size:
-            at = json_text.value_end(data, at) + 1
+            at = json_text.value_end(data, at, _NO_LIMIT) + 1
             yield at
     else:
-        from ds_core.wire import cbor
+        from ds_core.wire import cbor_check
 
         while at < size:
-            at = cbor.next_end(data, at)
+            at = cbor_check.next_end(data, at, _NO_LIMIT)
             yield at
 
 
