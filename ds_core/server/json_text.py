@@ -42,23 +42,23 @@ def split(text: bytes) -> "list[bytes]":
         messages.append(text[at:end])
         at = _skip_space(text, end)
         mark = text[at : at + 1]
-        at = _skip_space(text, at + 1)
         if mark == b"]":
-            _expect_end(text, at)
+            _expect_end(text, at + 1)
             return messages
         if mark != b",":
             raise _wrong(text, at, "a comma or ]")
+        at = _skip_space(text, at + 1)
 
 
-def value_end(text: bytes, at: int) -> int:
+def value_end(text: bytes, at: int, max_depth: int = MAX_DEPTH) -> int:
     """Where the one JSON value that begins at ``at`` ends. ValueError when there is none."""
     # The stack holds the kind of every open container; the innermost is its last byte.
     stack = bytearray()
     while True:
         char = text[at] if at < len(text) else -1
         if char == _ARRAY or char == _OBJECT:
-            if len(stack) == MAX_DEPTH:
-                raise ValueError("JSON is nested deeper than %d levels" % MAX_DEPTH)
+            if len(stack) == max_depth:
+                raise ValueError("JSON is nested deeper than %d levels" % max_depth)
             at = _skip_space(text, at + 1)
             if text[at : at + 1] == (b"]" if char == _ARRAY else b"}"):
                 at += 1
