@@ -59,8 +59,9 @@ def split_target(target: str) -> "tuple[str, str]":
         scheme, found, rest = target.partition("://")
         if not found or scheme.lower() not in ("http", "https"):
             raise bad_request("the request target must be a path or an http URL", "INVALID_TARGET")
+        rest, _, query = rest.partition("?")
         slash = rest.find("/")
-        target = rest[slash:] if slash >= 0 else "/"
+        return rest[slash:] if slash >= 0 else "/", query
     path, _, query = target.partition("?")
     return path, query
 
@@ -98,7 +99,14 @@ def percent_decode(text: str, where: str) -> str:
                 raise ValueError
             raw.append(high * 16 + low)
             raw.extend(_latin(part[2:]))
-        return str(bytes(raw), "utf-8")
+        decoded = str(bytes(raw), "utf-8")
+        # MicroPython also decodes surrogates and overlong forms; they are not what they decode to.
+        for char in decoded:
+            if 0xD800 <= ord(char) <= 0xDFFF:
+                raise ValueError
+        if "".join([chr(ord(char)) for char in decoded]).encode() != raw:
+            raise ValueError
+        return decoded
     except (ValueError, UnicodeError):
         raise bad_request("the %s must be UTF-8, percent-encoded as %%XX" % where) from None
 
