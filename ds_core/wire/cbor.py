@@ -21,7 +21,7 @@ a byte string stays a Tag. A peer cannot cause recursion, nor an allocation larg
 
 import struct
 
-NO_LIMIT = 0x3FFFFFFF  # the largest small integer of a 32-bit MicroPython
+NO_LIMIT = 1 << 66  # more than any length there is
 
 
 class CBORError(ValueError):
@@ -291,7 +291,7 @@ class Decoder:
         fail = self._fail
         stack: list[list] = []  # type: ignore[type-arg]
         while True:
-            # A head: the initial byte and its argument.
+            # The initial byte.
             while self._at == len(self._piece):
                 yield self._load()
             self._head = self._before + self._at
@@ -299,17 +299,10 @@ class Decoder:
             self._at += 1
             major = byte >> 5
             arg = info = byte & 31
-            raw = None
-            if 23 < info < 28:
-                while (raw := self._take(1 << info - 24)) is None:
-                    yield self._load()
-                arg = int.from_bytes(raw, "big")
-            elif info > 27:
-                if info < 31 or major < 2 or major == 6:
-                    fail("reserved initial byte 0x%02x" % byte)
-                arg = 0
+            if info > 27 and (info < 31 or major < 2 or major == 6):
+                fail("reserved initial byte 0x%02x" % byte)
 
-            # May it stand here, and within the limits?
+            # May it stand here?
             frame = stack[-1] if stack else None
             frozen = False
             if byte == 0xFF:
@@ -325,7 +318,16 @@ class Decoder:
                     if frame[2] < 0 and len(frame[1]) >= max_entries:
                         fail("entries are limited to %d" % max_entries)
                 frozen = frozen or frame[4]
-            left = 2 * arg if major == 5 else arg
+
+            # Its argument; -1 for an indefinite length.
+            raw = None
+            if info > 30:
+                arg = -1
+            elif info > 23:
+                while (raw := self._take(1 << info - 24)) is None:
+                    yield self._load()
+                arg = int.from_bytes(raw, "big")
+            left = 2 * arg if major == 5 and arg > 0 else arg
             if self.pending + (left if 1 < major < 6 else 0) > max_bytes:
                 fail("items are limited to %d bytes" % max_bytes)
 
@@ -336,8 +338,6 @@ class Decoder:
                     fail("nesting is limited to %d" % max_depth)
                 if major < 6 and arg > max_entries:
                     fail("entries are limited to %d" % max_entries)
-                if info == 31:
-                    left = -1
                 stack.append([major, arg if major == 6 else {} if major == 5 else [], left, _BREAK, frozen])
                 if left or major == 6:
                     continue

@@ -25,13 +25,7 @@ def next_end(data: bytes | bytearray | memoryview, start: int = 0, max_depth: in
         major = byte >> 5
         arg = info = byte & 31
         top = stack[-1] if stack else 0
-        if 23 < info < 28:
-            end = at + (1 << info - 24)
-            if end > size:
-                break
-            arg = int.from_bytes(data[at:end], "big")
-            at = end
-        elif info > 27 and (info < 31 or major < 2 or major == 6):
+        if info > 27 and (info < 31 or major < 2 or major == 6):
             raise CBORError("byte %d: reserved initial byte 0x%02x" % (head, byte))
 
         if byte == 0xFF:
@@ -43,6 +37,12 @@ def next_end(data: bytes | bytearray | memoryview, start: int = 0, max_depth: in
         else:
             if top < -4 and (major - 8 != top or info == 31):
                 raise CBORError("byte %d: must be a definite-length string of major type %d" % (head, top + 8))
+            if 23 < info < 28:
+                end = at + (1 << info - 24)
+                if end > size:
+                    break
+                arg = int.from_bytes(data[at:end], "big")
+                at = end
             if 3 < major < 7 or 1 < major < 4 and info == 31:
                 if len(stack) >= max_depth:
                     raise CBORError("byte %d: nesting is limited to %d" % (head, max_depth))

@@ -203,6 +203,7 @@ MALFORMED = (
     ("5fc14161ff", "definite-length string of major type 2"),
     ("5f5f4161ffff", "definite-length string of major type 2"),
     ("7f7fff", "definite-length string of major type 3"),
+    ("7f5b", "byte 1: must be a definite-length string of major type 3"),
     ("5ff6ff", "definite-length string of major type 2"),
     ("61ff", "byte 0: text is not UTF-8"),
     ("62c328", "not UTF-8"),
@@ -362,8 +363,9 @@ def test_length_bombs_are_refused_at_the_head():
         for size in (1, 100):
             with raises(CBORError, "byte 0: items are limited to 65536 bytes"):
                 fed(data, size)
-        with raises(CBORTruncated):
-            check(data)
+        for function in (check, decode):
+            with raises(CBORTruncated):
+                function(data)
     # Below the limit nothing is allocated ahead of the data either.
     decoder = Decoder(max_bytes=0x3FFFFFFF)
     decoder.feed(bytes.fromhex("5a3ffffff0") + b"abc")

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from ds_core.wire.cbor import (
     NEED_DATA,
+    NO_LIMIT,
     CBORError,
     CBORTruncated,
     Decoder,
@@ -118,7 +119,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 def fed(chunks: list[bytes], drain: bool = True) -> list[object]:
-    decoder = Decoder()
+    decoder = Decoder(max_bytes=NO_LIMIT)
     found: list[object] = []
     for number, chunk in enumerate(chunks):
         decoder.feed((bytes, bytearray, memoryview)[number % 3](chunk))
@@ -191,6 +192,8 @@ def outcome(function, *arguments):  # type: ignore[no-untyped-def]
 
 @given(WIRE, CUTS)
 @example(b"\x5f\x79", [])
+@example(b"\x5b" + b"\xff" * 8, [])
+@example(b"\xbb" + b"\xff" * 8, [3])
 @example(b"\x7f\x61\xc3\x61\xa9\xff", [])
 def test_checks_and_decoder_agree(data: bytes, sizes: list[int]) -> None:
     found = outcome(lambda: list(items(data)))
