@@ -26,12 +26,12 @@ class _Batch:
         self._at = 0
 
     def readinto(self, view):
-        n = min(len(view), self.length - self._at)
-        end = min(self._at + n, len(self._data))
-        part = end - self._at
-        view[:part] = memoryview(self._data)[self._at : end]
-        if part < n:
-            view[part] = 93  # ]
+        part = memoryview(self._data)[self._at : self._at + len(view)]
+        n = len(part)
+        view[:n] = part
+        if n < len(view) and self._at + n < self.length:
+            view[n] = 93  # ]
+            n += 1
         self._at += n
         return n
 

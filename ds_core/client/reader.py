@@ -95,19 +95,18 @@ class Reader:
 
             if content_type[:17] != "text/event-stream":
                 raise BadResponse("asked for events, got " + content_type)
-            self._sse = Events(self, headers.get("stream-sse-data-encoding") == "base64")
+            self._sse = Events(self, headers.get("stream-sse-data-encoding") == "base64", NEED_DATA)
         elif not self._next:
             raise BadResponse("no Stream-Next-Offset: not a stream")
-        else:
-            if status == 200:
-                self._type = content_type
-                if self._live == "auto":
-                    text = content_type[:5] == "text/" or kind_of(content_type) == "json"
-                    self._live = "sse" if text else "long-poll"
-            self.start()
+        elif status == 200:
+            self._type = content_type
+            if self._live == "auto":
+                text = content_type[:5] == "text/" or kind_of(content_type) == "json"
+                self._live = "sse" if text else "long-poll"
+        self.start()
 
     def start(self) -> None:
-        """A body, or the data of one event, begins."""
+        """A body begins."""
         kind = "bytes" if self._raw else kind_of(self._type)
         if kind == "cbor":
             from ds_core.wire.cbor import NEED_DATA as need, Decoder
@@ -119,6 +118,16 @@ class Reader:
             return
         self._need = need
         self._decoder = Decoder(max_bytes=self._limit)
+
+    def feed_decoder(self, piece) -> None:
+        """Bytes of the data of one event."""
+        self._decoder.feed(piece)
+
+    def control(self, offset: str, cursor, up_to_date, closed) -> None:
+        """The data of an event is complete."""
+        self._cursor = cursor or self._cursor
+        self.advance(offset, _CLOSED if closed else _TAIL if up_to_date else _MORE)
+        self._skip = self.cursor.items
 
     def feed(self, piece) -> None:
         """Bytes of the body."""

@@ -363,9 +363,11 @@ class Items:
         reader = self.reader
         while True:
             try:
+                if reader.state == OVER:
+                    if stream._owner is self:
+                        stream.drop()  # the server need not be the one who ends it
+                    return OVER
                 if stream._owner is not self:
-                    if reader.state == OVER:
-                        return OVER
                     step = stream._live_step if reader.state == LIVE else None
                     status = await stream._request("GET", query=reader.query(), step=step)
                     reader.head(status, stream._parser.headers)

@@ -1,0 +1,146 @@
+"""The same names on asyncio: `await s.append(...)`, `async for item in s.read(...)`, `await box.flush()`.
+
+The flows are those of the blocking client; only the transport differs. One Stream is one connection and serves one task at
+a time; cancelling is safe, the next call opens a new connection.
+"""
+
+import asyncio
+import errno
+import sys
+
+from ds_core.client.errors import *  # noqa: F403
+from ds_micro.net import resolve as _resolve
+from ds_micro.outbox import Box
+from ds_micro.stream import OVER, Cursor, Flows, Items, Result  # noqa: F401
+
+_CPYTHON = sys.implementation.name != "micropython"
+
+
+async def _within(awaitable, ms):
+    try:
+        return await asyncio.wait_for(awaitable, ms / 1000)
+    except asyncio.TimeoutError:
+        raise OSError(errno.ETIMEDOUT, "no progress before the deadline")
+
+
+class Net:
+    """The transport on asyncio's streams; see ds_micro.net.Net."""
+
+    def __init__(self):
+        self._reader = self._writer = None
+
+    if _CPYTHON:
+
+        @staticmethod
+        async def resolve(host, port, ms):
+            import socket
+
+            loop = asyncio.get_running_loop()
+            found = await _within(loop.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_STREAM), ms)
+            return found[0][4]
+
+    else:
+        resolve = staticmethod(_resolve)
+
+    async def open(self, address, ms, tls=None, host=None):
+        self.close()
+        if _CPYTHON:
+            if tls:
+                opened = asyncio.open_connection(address[0], address[1], ssl=tls.context, server_hostname=host)
+            else:
+                opened = asyncio.open_connection(address[0], address[1])
+            self._reader, self._writer = await _within(opened, ms)
+            if tls:
+                tls.check(self._writer.get_extra_info("ssl_object"))
+        else:
+            self._reader = self._writer = await _within(_connect(address, tls, host, ms), ms)
+
+    def close(self):
+        if self._writer:
+            if _CPYTHON:
+                self._writer.transport.abort()
+            else:
+                self._writer.s.close()
+            self._reader = self._writer = None
+
+    def stale(self):
+        if _CPYTHON:
+            return self._reader.at_eof() or self._writer.transport.is_closing()
+        import select
+
+        poll = select.poll()
+        poll.register(self._reader.s, select.POLLIN)
+        return bool(poll.poll(0))
+
+    async def recv(self, view, ms):
+        if _CPYTHON:
+            data = await _within(self._reader.read(len(view)), ms)
+            view[: len(data)] = data
+            return len(data)
+        return await _within(self._reader.readinto(view), ms) or 0
+
+    async def send(self, view, ms):
+        if _CPYTHON:
+            self._writer.write(bytes(view))
+            await _within(self._writer.drain(), ms)
+        else:
+            self._writer.write(view)
+            await _within(self._writer.drain(), ms)
+
+    async def sleep(self, ms):
+        await asyncio.sleep(ms / 1000)
+
+
+def _connect(address, tls, host, ms):
+    """MicroPython, where generators are coroutines: asyncio.open_connection to an address that is known already."""
+    import select
+    import socket
+
+    s = socket.socket()
+    try:
+        s.setblocking(False)
+        try:
+            s.connect(address)
+        except OSError as exc:
+            if exc.errno != errno.EINPROGRESS:
+                raise
+        stream = asyncio.StreamWriter(s)
+        yield asyncio.core._io_queue.queue_write(s)
+        if tls:
+            poll = select.poll()
+
+            def wait(flag, ms):
+                poll.register(stream.s, flag)
+                if not poll.poll(ms):
+                    raise OSError(errno.ETIMEDOUT)
+
+            stream = asyncio.StreamWriter(tls(s, host, ms, wait))
+        return stream
+    except BaseException:
+        s.close()
+        raise
+
+
+class _Items(Items):
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        item = await self.next()
+        if item is OVER:
+            raise StopAsyncIteration
+        return item
+
+
+class Stream(Flows):
+    _net = Net
+    _items = _Items
+
+
+class Outbox(Box):
+    async def run(self, interval=1.0):
+        """For a task of its own: send each batch once it is due (see `count`, `age`); raises as flush() does."""
+        while True:
+            if self.due():
+                await self.flush()
+            await asyncio.sleep(interval)
