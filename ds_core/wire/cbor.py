@@ -1,7 +1,8 @@
-"""CBOR data items (RFC 8949) and sequences of them (RFC 8742), for devices: encode, and decode as bytes arrive.
+"""CBOR data items (RFC 8949) and sequences of them (RFC 8742), for devices: encode, and decode as bytes
+arrive.
 
-Protocol section 10: the messages of `application/cbor-seq` are whole, well-formed items, back to back. Servers
-check and split them with `cbor_check`, which builds no values.
+Protocol section 10: the messages of `application/cbor-seq` are whole, well-formed items, back to back.
+Servers check and split them with `cbor_check`, which builds no values.
 
     CBOR                          Python
     integers, bignums (tags 2, 3)  int
@@ -15,8 +16,9 @@ check and split them with `cbor_check`, which builds no values.
 
 A map key must be hashable: within a key an array becomes a tuple and a map a tuple of (key, value) pairs.
 Encoding uses preferred serialization (RFC 8949, 4.1) and a dict's order. Decoding takes every well-formed
-item whose text is UTF-8 (MicroPython's own check of UTF-8 is laxer than CPython's); a tag 2 or 3 on anything but
-a byte string stays a Tag. A peer cannot cause recursion, nor an allocation larger than what it has sent.
+item whose text is UTF-8 (MicroPython's own check of UTF-8 is laxer than CPython's); a tag 2 or 3 on
+anything but a byte string stays a Tag. A peer cannot cause recursion, nor an allocation larger than what
+it has sent.
 """
 
 import struct
@@ -70,11 +72,7 @@ class Simple:
 undefined = Simple(23)
 
 
-class _NeedData:
-    pass
-
-
-NEED_DATA = _NeedData()  # feed more, then ask again
+NEED_DATA = object()  # feed more, then ask again
 
 
 # Encoding
@@ -92,8 +90,8 @@ def encode_into(out: bytearray, value: object, max_depth: int = 32) -> None:
 
     TypeError: a type that CBOR has no item for here. CBORError: nested deeper than `max_depth` (a list that
     contains itself, say), a tag or simple value out of range. UnicodeError: text with lone surrogates.
-    Allocates what `out` grows by and a copy of each text; `out[:] = b""` empties it and, on MicroPython, keeps
-    its memory, so that one bytearray serves for ever.
+    Allocates what `out` grows by and a copy of each text; `out[:] = b""` empties it and, on MicroPython,
+    keeps its memory, so that one bytearray serves for ever.
     """
     start = len(out)
     try:
@@ -125,10 +123,8 @@ def _head(out: bytearray, major: int, n: int) -> None:
 def _encode(out: bytearray, value: object, depth: int) -> None:
     if value is None:
         out.append(0xF6)
-    elif value is True:
-        out.append(0xF5)
-    elif value is False:
-        out.append(0xF4)
+    elif value is True or value is False:
+        out.append(0xF5 if value else 0xF4)
     elif isinstance(value, int):
         if value < 0:
             _head(out, 0x20, -1 - value)
@@ -136,13 +132,13 @@ def _encode(out: bytearray, value: object, depth: int) -> None:
             _head(out, 0, value)
     elif isinstance(value, float):
         _float(out, value)
-    elif isinstance(value, str):
-        value = value.encode()
-        _head(out, 0x60, len(value))
-        out.extend(value)
-    elif isinstance(value, (bytes, bytearray, memoryview)):
+    elif isinstance(value, (str, bytes, bytearray, memoryview)):
+        major = 0x40
+        if isinstance(value, str):
+            value = value.encode()
+            major = 0x60
         size = len(value)
-        _head(out, 0x40, size)
+        _head(out, major, size)
         size += len(out)
         out.extend(value)
         if len(out) != size:
@@ -182,7 +178,8 @@ def _float(out: bytearray, value: float) -> None:
         raw = struct.pack(">f", value)
     except OverflowError:  # CPython, where MicroPython packs an infinity
         raw = b"\x7f\x80\0\0"
-    # The half by hand, for MicroPython need not know struct's "e". Bits that do not fit are cut off, and missed below.
+    # The half by hand, for MicroPython need not know struct's "e". Bits that do not fit are cut off, and
+    # missed below.
     bits = int.from_bytes(raw, "big")
     exponent = (bits >> 23 & 0xFF) - 112
     fraction = bits & 0x7FFFFF
@@ -219,13 +216,13 @@ class Decoder:
         decoder.feed(piece)
         while (item := decoder.next()) is not NEED_DATA: ...
 
-    `items` counts the items handed out, `consumed` their bytes (of all that was fed). Limits: `max_bytes` of one
-    item's encoding, `max_depth` of nested arrays, maps, tags and indefinite-length strings, `max_entries` of one
-    array (values) or map (pairs). A violation raises CBORError, and ends the decoder.
+    `items` counts the items handed out, `consumed` their bytes (of all that was fed). Limits: `max_bytes`
+    of one item's encoding, `max_depth` of nested arrays, maps, tags and indefinite-length strings,
+    `max_entries` of one array (values) or map (pairs). A violation raises CBORError, and ends the decoder.
 
     Items are built straight from the piece; nothing is copied but the strings handed out. An item that spans
-    pieces is kept as values; only a string, number or head that is itself cut is gathered in a bytearray, which
-    grows with what arrives, and is then copied once. Each open array, map and tag costs a list of five.
+    pieces is kept as values; only a string, number or head that is itself cut is gathered in a bytearray,
+    which grows with what arrives, and is then copied once. Each open array, map and tag costs a list of five.
     """
 
     def __init__(self, max_depth: int = 32, max_bytes: int = 65536, max_entries: int = NO_LIMIT) -> None:
@@ -303,24 +300,25 @@ class Decoder:
                 fail("reserved initial byte 0x%02x" % byte)
 
             # May it stand here?
-            frame = stack[-1] if stack else None
+            frame = stack[-1] if stack else []
             frozen = False
+            entries = 0
             if byte == 0xFF:
                 if not frame or frame[2] >= 0:
-                    fail("break outside an indefinite-length item")
+                    fail("break outside an indefinite item")
                 if frame[3] is not _BREAK:
-                    fail("break in place of a map's value")
+                    fail("break instead of a value")
             elif frame:
                 if frame[0] < 4 and (major != frame[0] or info == 31):
-                    fail("must be a definite-length string of major type %d" % frame[0])
+                    fail("must be a definite string of major type %d" % frame[0])
                 if frame[3] is _BREAK:
                     frozen = frame[0] == 5
-                    if frame[2] < 0 and len(frame[1]) >= max_entries:
-                        fail("entries are limited to %d" % max_entries)
+                    if frame[2] < 0:
+                        entries = len(frame[1]) + 1
                 frozen = frozen or frame[4]
 
             # Its argument; -1 for an indefinite length.
-            raw = None
+            raw: bytes | bytearray | memoryview | None = b""
             if info > 30:
                 arg = -1
             elif info > 23:
@@ -328,16 +326,18 @@ class Decoder:
                     yield self._load()
                 arg = int.from_bytes(raw, "big")
             left = 2 * arg if major == 5 and arg > 0 else arg
+            if 3 < major < 6 and arg > entries:
+                entries = arg
+            if entries > max_entries:
+                fail("entries are limited to %d" % max_entries)
             if self.pending + (left if 1 < major < 6 else 0) > max_bytes:
                 fail("items are limited to %d bytes" % max_bytes)
 
             # Its value, or a new frame, to be filled by what follows.
             value: object = arg
-            if 3 < major < 7 or 1 < major < 4 and info == 31:
+            if 3 < major < 7 or (1 < major < 4 and info == 31):
                 if len(stack) >= max_depth:
                     fail("nesting is limited to %d" % max_depth)
-                if major < 6 and arg > max_entries:
-                    fail("entries are limited to %d" % max_entries)
                 stack.append([major, arg if major == 6 else {} if major == 5 else [], left, _BREAK, frozen])
                 if left or major == 6:
                     continue
@@ -348,7 +348,7 @@ class Decoder:
                 if info == 31:
                     value = _BREAK
                 elif info > 25:
-                    value = struct.unpack(">f" if info == 26 else ">d", raw)[0]
+                    value = struct.unpack(">f" if info == 26 else ">d", raw or b"")[0]
                 elif info == 25:
                     value = _half(arg)
                 elif 19 < arg < 24 and info < 24:
@@ -368,7 +368,8 @@ class Decoder:
                     except UnicodeError:
                         fail("text is not UTF-8")
 
-            # A whole value, or the end of the innermost frame: put it where it belongs, which may end more frames.
+            # A whole value, or the end of the innermost frame: put it where it belongs, which may end more
+            # frames.
             while stack:
                 major, box, left, key, frozen = frame = stack[-1]
                 if value is not _BREAK:
@@ -420,13 +421,17 @@ def _half(bits: int) -> float:
 
 
 def decode(data: bytes | bytearray | memoryview, max_depth: int = 32) -> object:
-    """The value of the one item that `data` is. CBORTruncated when it ends early, CBORError when it goes on."""
+    """The value of the one item that `data` is. CBORTruncated when it ends early, CBORError when it goes
+    on.
+    """
     decoder = Decoder(max_depth, NO_LIMIT)
     decoder.feed(data)
     value = decoder.next()
     decoder.end()
     if not 0 < decoder.consumed == len(data):
-        raise (CBORError if data else CBORTruncated)("byte %d: must be one item, ending here" % decoder.consumed)
+        raise (CBORError if data else CBORTruncated)(
+            "byte %d: must be one item, ending here" % decoder.consumed
+        )
     return value
 
 

@@ -1,9 +1,10 @@
-"""Whether bytes are CBOR data items, and where each ends (RFC 8949 section 5.3.1, RFC 8742), without building values.
+"""Whether bytes are CBOR data items, and where each ends (RFC 8949 section 5.3.1, RFC 8742), without
+building values.
 
-For servers, on CPython and MicroPython: what an appended body must be, where a fork may cut (protocol sections 8
-and 10). It accepts what `cbor.Decoder` decodes, so that no reader is ever stopped by what a server let in: the
-item is well-formed, its text strings are UTF-8, and it is nested no deeper than `max_depth`. Errors are
-`cbor.CBORTruncated` when more bytes could make it right, else `cbor.CBORError`.
+For servers, on CPython and MicroPython: what an appended body must be, where a fork may cut (protocol
+sections 8 and 10). It accepts what `cbor.Decoder` decodes, so that no reader is ever stopped by what a
+server let in: the item is well-formed, its text strings are UTF-8, and it is nested no deeper than
+`max_depth`. Errors are `cbor.CBORTruncated` when more bytes could make it right, else `cbor.CBORError`.
 """
 
 from ds_core.wire.cbor import CBORError, CBORTruncated
@@ -13,8 +14,8 @@ def next_end(data: bytes | bytearray | memoryview, start: int = 0, max_depth: in
     """Where the item that begins at byte `start` ends. Allocates nothing but a number per open container."""
     size = len(data)
     at = start
-    # Of each open array, map or tag, how many items are to come; an indefinite-length one is -1 (array), -2 (map
-    # before a key), -3 (map before a value), or its major type - 8 (-6 and -5: string).
+    # Of each open array, map or tag, how many items are to come; an indefinite-length one is -1 (array),
+    # -2 (map before a key), -3 (map before a value), or its major type - 8 (-6 and -5: string).
     stack: list[int] = []
     while True:
         if at >= size:
@@ -30,20 +31,20 @@ def next_end(data: bytes | bytearray | memoryview, start: int = 0, max_depth: in
 
         if byte == 0xFF:
             if top >= 0:
-                raise CBORError("byte %d: break outside an indefinite-length item" % head)
+                raise CBORError("byte %d: break outside an indefinite item" % head)
             if top == -3:
-                raise CBORError("byte %d: break in place of a map's value" % head)
+                raise CBORError("byte %d: break instead of a value" % head)
             stack.pop()
         else:
             if top < -4 and (major - 8 != top or info == 31):
-                raise CBORError("byte %d: must be a definite-length string of major type %d" % (head, top + 8))
+                raise CBORError("byte %d: must be a definite string of major type %d" % (head, top + 8))
             if 23 < info < 28:
                 end = at + (1 << info - 24)
                 if end > size:
                     break
                 arg = int.from_bytes(data[at:end], "big")
                 at = end
-            if 3 < major < 7 or 1 < major < 4 and info == 31:
+            if 3 < major < 7 or (1 < major < 4 and info == 31):
                 if len(stack) >= max_depth:
                     raise CBORError("byte %d: nesting is limited to %d" % (head, max_depth))
                 if info == 31:

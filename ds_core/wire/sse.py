@@ -1,7 +1,7 @@
 """Server-sent events: encoded by servers, parsed by clients as bytes arrive (protocol section 6, `live=sse`).
 
 The grammar is WHATWG's event stream (HTML standard, 9.2.5 and 9.2.6). It carries lines, not bytes: CR, LF and
-CRLF within a payload all arrive as LF, so text with carriage returns does not make the round trip, which is why
+CRLF within a payload all arrive as LF, so text with carriage returns does not make the round trip, and
 everything that is neither text nor JSON goes as base64. An `id` or `retry` field is ignored.
 """
 
@@ -9,6 +9,8 @@ import binascii
 import json
 
 NEED_DATA = object()  # feed more, then ask again
+
+_NOWHERE = bytearray()
 
 
 class SSEError(ValueError):
@@ -61,11 +63,13 @@ class Parser:
     with LF: it is good until the next call of next(), which empties and fills it again; bytes(data) keeps it.
 
     `limit` is how many bytes of data, and of name, the parser holds. An event with more is an SSEError; with
-    `partial` its data is handed out `limit` bytes at a time instead, with `more` True for all but the last. So a
-    device never holds a whole batch. An `event:` line that comes only after a first part is missed.
+    `partial` its data is handed out `limit` bytes at a time instead, with `more` True for all but the
+    last. So a device never holds a whole batch. An `event:` line that comes only after a first part is
+    missed.
 
     Allocates the bytearray, which grows up to `limit` and on MicroPython keeps its memory, and per piece and
-    line a view. Lines that do not matter are never held. An event cut off by the end of the stream is dropped.
+    line a view. Lines that do not matter are never held. An event cut off by the end of the stream is
+    dropped.
     """
 
     def __init__(self, limit: int = 65536, partial: bool = False) -> None:
@@ -77,7 +81,8 @@ class Parser:
     def feed(self, piece: bytes | bytearray | memoryview) -> None:
         """More bytes. The piece must keep its content until next() is NEED_DATA, and is let go then.
 
-        Feeding before that works, but copies what is left. bytes and bytearrays are searched faster than views.
+        Feeding before that works, but copies what is left. bytes and bytearrays are searched faster than
+        views.
         """
         if self._at < len(self._piece):
             piece = bytes(self._piece[self._at :]) + bytes(piece)
@@ -110,7 +115,8 @@ class Parser:
         data = bytearray()
         name = bytearray()
         field = bytearray()
-        sink = None  # where the line's value goes: data, name, False for nowhere; None while in the field's name
+        # Where the line's value goes: data, name or _NOWHERE; None while in the field's name.
+        sink: bytearray | None = None
         has_data = after_cr = space = False
         mark = b"\xef\xbb\xbf"  # a byte order mark may come first of all
         while True:
@@ -145,7 +151,7 @@ class Parser:
                         field = field[3:]
                     mark = b""
                 space = True
-                sink = False
+                sink = _NOWHERE
                 if field == b"data":
                     sink = data
                     newline = has_data
@@ -165,7 +171,7 @@ class Parser:
                 space = False
                 if run[0] == 32:
                     run = run[1:]
-            while sink is not False and (newline or len(run)):
+            while sink is not _NOWHERE and (newline or len(run)):
                 left = limit - len(sink)
                 if left <= 0:
                     if not partial or sink is name:
@@ -192,7 +198,8 @@ def _text(name: bytearray) -> str:
 
 
 def decode_base64(data: bytes | bytearray | memoryview, rest: bytes = b"") -> tuple[bytes, bytes]:
-    """What `rest` and `data` of an `event: data` decode to, and the rest to give with its next part: b"" at its end.
+    """What `rest` and `data` of an `event: data` decode to, and the rest to give with its next part: b""
+    at its end.
 
     Line ends within are passed over. ValueError: not base64. Allocates `data` twice at most.
     """

@@ -2,7 +2,8 @@
 
     python tests/fuzz/fuzz_sse.py -max_total_time=60 tests/fuzz/corpus/sse
 
-Needs `pip install atheris`. The first byte chooses how the rest is cut. test_corpus.py runs the corpus without atheris.
+Needs `pip install atheris`. The first byte chooses how the rest is cut. test_corpus.py runs the corpus
+without atheris.
 """
 
 from __future__ import annotations

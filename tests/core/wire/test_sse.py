@@ -1,4 +1,6 @@
-"""Server-sent events on both interpreters: what is encoded, what arrives however it is cut, and the limits."""
+"""Server-sent events on both interpreters: what is encoded, what arrives however it is cut, and the
+limits.
+"""
 
 from portable import pieces, raises
 
@@ -19,8 +21,10 @@ STREAMS = (
     (b"data:test\n\ndata: test\n\n", [("message", b"test")] * 2),
     (b"data: a\ndata: b\ndata:\ndata: c\n\n", [("message", b"a\nb\n\nc")]),
     (b"data: YHOO\ndata: +2\ndata: 10\n\n", [("message", b"YHOO\n+2\n10")]),
-    (b": a comment\n\ndata: first\nid: 1\n\ndata:second\nid\n\ndata:  third\n\n",
-     [("message", b"first"), ("message", b"second"), ("message", b" third")]),
+    (
+        b": a comment\n\ndata: first\nid: 1\n\ndata:second\nid\n\ndata:  third\n\n",
+        [("message", b"first"), ("message", b"second"), ("message", b" third")],
+    ),
     (b"event: control\ndata: {}\n\n", [("control", b"{}")]),
     (b"data: {}\nevent: control\n\n", [("control", b"{}")]),
     (b"event: a\nevent: b\ndata: c\n\n", [("b", b"c")]),
@@ -46,8 +50,10 @@ STREAMS = (
     (b"data: \xef\xbb\xbf\n\n", [("message", b"\xef\xbb\xbf")]),
     (b"id: 1\nretry: 10\nunknown: x\ndata: a\n\n", [("message", b"a")]),
     (b"id: 1\n\nretry: 3\n\nwhatever\n\n", []),
-    (b"Data: a\nDATA: b\n data: c\ndata : d\ndat: e\ndata2: f\ndatadatadata: g\nevents: h\ndata: i\n\n",
-     [("message", b"i")]),
+    (
+        b"Data: a\nDATA: b\n data: c\ndata : d\ndat: e\ndata2: f\ndatadatadata: g\nevents: h\ndata: i\n\n",
+        [("message", b"i")],
+    ),
     (b":" + b"x" * 300 + b"\ndata: a\n\n", [("message", b"a")]),
     (b"x" * 300 + b":\ndata: a\n\n", [("message", b"a")]),
     (b"x" * 300 + b"\ndata: a\n\n", [("message", b"a")]),
@@ -130,7 +136,11 @@ def test_an_event_over_the_limit_is_an_error():
                 parse(stream, size, limit=4)
     with raises(SSEError, "events are limited to 4 bytes"):
         parse(b"event: 12345\n", 1, limit=4, partial=True)
-    for stream in (b"data: 1234\n\n", b"data: 1\ndata: 23\n\ndata: 4\ndata: 23\n\n", b"event: 1234\ndata: 1234\n\n"):
+    for stream in (
+        b"data: 1234\n\n",
+        b"data: 1\ndata: 23\n\ndata: 4\ndata: 23\n\n",
+        b"event: 1234\ndata: 1234\n\n",
+    ):
         assert parse(stream, 3, limit=4)
     parser = Parser(4)
     parser.feed(b"data: 12345\n\n")
@@ -184,7 +194,16 @@ def test_control_events():
     )
     import json
 
-    for token in ('"', "\\", "\n", "\r\n\r\n", 'x","streamClosed":true,"y":"', "\0\x1f", "\u00fc", "</script>"):
+    for token in (
+        '"',
+        "\\",
+        "\n",
+        "\r\n\r\n",
+        'x","streamClosed":true,"y":"',
+        "\0\x1f",
+        "\u00fc",
+        "</script>",
+    ):
         stream = control_event(token, token)
         [(name, data)] = parse(stream, 5)
         assert name == "control"

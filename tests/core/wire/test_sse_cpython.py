@@ -11,7 +11,20 @@ from ds_core.wire.sse import NEED_DATA, Parser, control_event, data_event, decod
 
 # Mostly what means something to the grammar.
 TOKENS = st.sampled_from(
-    [b"\r", b"\n", b"\r\n", b":", b" ", b"data", b"event", b"id", b"data: ", b"event: control\n", b"\xef\xbb\xbf", b"x"]
+    [
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b":",
+        b" ",
+        b"data",
+        b"event",
+        b"id",
+        b"data: ",
+        b"event: control\n",
+        b"\xef\xbb\xbf",
+        b"x",
+    ]
 )
 PAYLOADS = st.one_of(st.binary(), st.lists(TOKENS, max_size=30).map(b"".join))
 CUTS = st.lists(st.integers(0, 40), max_size=40)
