@@ -236,3 +236,25 @@ def test_binary_payloads_round_trip():
         assert (found, rest) == (payload[:length], b"")
     assert decode_base64(b"AP8K\nAP\n8") == (b"\x00\xff\n", b"AP8")
     assert decode_base64(b"K", b"AP8") == (b"\x00\xff\n", b"")
+
+
+def test_parts_keep_one_bytearray():
+    # It is emptied and filled again; on MicroPython it keeps its memory, so only views are allocated.
+    import gc
+
+    stream = data_event(b"x" * 700, True) + control_event("1_2", "3", True)
+    parser = Parser(256, True)
+    buffer = bytearray(100)
+    first = None
+    free = [0, 0]
+    for number in range(60):
+        for piece in pieces(stream, 100):
+            buffer[: len(piece)] = piece
+            parser.feed(memoryview(buffer)[: len(piece)])
+            while (result := parser.next()) is not NEED_DATA:
+                first = first or result[1]
+                assert result[1] is first
+        gc.collect()
+        if hasattr(gc, "mem_free"):
+            free[number > 5] = gc.mem_free()
+    assert free[1] >= free[0] - 256, free
