@@ -14,11 +14,7 @@ NEED_DATA = object()  # receive more, then poll again
 HEAD = object()  # status and headers are complete
 END = object()  # the body is complete
 
-# Where a parser is.
-_STATUS, _FIELDS, _BODY, _DONE = 0, 1, 2, 3
-# How a body ends, when it does not end after a number of bytes that is still left.
-_CHUNKED, _UNTIL_CLOSE = -1, -2
-
+_FRAMING = ("content-length", "transfer-encoding", "connection")
 
 class BadMessage(ValueError):
     """The peer sent what is not HTTP/1.1, or what no two readers would read alike."""
@@ -47,86 +43,66 @@ def request_head(method: str, target: str, host: str, headers=()) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-# A chunked body byte by byte (RFC 9112 section 7.1), for all that is not data. State -> byte class -> next state.
-# Byte classes: h hex digit, r CR, n LF, s semicolon, t tab, o any other visible or space.
-_SIZE0, _SIZE, _EXT, _SIZE_LF, _DATA, _DATA_CR, _DATA_LF, _LINE, _TRAILER, _TRAILER_LF, _LAST_LF, _OVER = range(12)
-_CHUNK = (
-    {"h": 1},  # the size needs a digit
-    {"h": 1, "s": 2, "r": 3},
-    {"h": 2, "s": 2, "t": 2, "o": 2, "r": 3},  # an extension, ignored
-    {"n": 4},  # -> data, or -> trailer line when the size was 0
-    {},
-    {"r": 6},
-    {"n": 0},
-    {"h": 8, "o": 8, "r": 10},  # a trailer line, or the empty line
-    {"h": 8, "s": 8, "t": 8, "o": 8, "r": 9},
-    {"n": 7},
-    {"n": 11},
-    {},
-)
-
-
 class ChunkedDecoder:
-    """Reads one chunked body. `done` turns true at its last byte; what follows belongs to the next message."""
+    """Reads one chunked body (RFC 9112 section 7.1). `done` turns true at its last byte; what follows belongs to the next
+    message. Extensions and trailers are passed over.
+
+    Within a line `_left` is 0; `_line` collects it. After it, `_state` says what the line was:
+
+        0 a chunk's size    -> data, or 2 if it was 0
+        1 the end of data   -> 0; it must be empty
+        2 a trailer         -> 2, or done if it was empty
+    """
 
     def __init__(self, limit: int = 4096):
-        """`limit`: bytes of extensions between two chunks, and of all trailers."""
-        self._state = _SIZE0
-        self._size = 0
+        """`limit`: bytes of one line, and of all trailers."""
+        self.done = False
+        self._state = 0
+        self._left = 0
         self._limit = limit
-        self._extra = 0
-
-    @property
-    def done(self) -> bool:
-        return self._state == _OVER
+        self._line = b""
 
     def feed(self, view):
         """One step: (bytes of `view` used, a slice of `view` with body bytes or None). Raises BadMessage.
 
         Call again with the rest until all is used or `done`.
         """
-        state = self._state
+        left = self._left
+        if left:
+            piece = view[:left]
+            self._left -= len(piece)
+            return len(piece), piece
+        line = self._line
         used = 0
         for byte in view:
-            if state == _DATA or state == _OVER:
-                break
-            if byte == 13:
-                kind = "r"
-            elif byte == 10:
-                kind = "n"
-            elif byte == 59:
-                kind = "s"
-            elif byte == 9:
-                kind = "t"
-            elif byte < 32 or byte == 127:
-                kind = ""
-            elif 48 <= byte <= 57 or 65 <= (byte & 0xDF) <= 70:
-                kind = "h"
-            else:
-                kind = "o"
-            before = state
-            state = _CHUNK[before].get(kind)
-            self._extra += 1
-            if state is None or self._extra > self._limit:
-                raise BadMessage("bad chunk framing")
-            if state == _SIZE:
-                self._size = self._size * 16 + (byte - 48 if byte < 58 else (byte & 0xDF) - 55)
-                if self._size > 0x3FFFFFFF:
-                    raise BadMessage("chunk over 1 GiB")
-            elif state == _DATA and not self._size:
-                state = _LINE
-            elif state == _SIZE0:
-                self._extra = 0
             used += 1
-        piece = None
-        if state == _DATA:
-            piece = view[used : used + self._size]
-            used += len(piece)
-            self._size -= len(piece)
-            if not self._size:
-                state = _DATA_CR
-        self._state = state
-        return used, piece if piece else None
+            if byte == 10:
+                break
+            if byte < 32 and byte != 9 and byte != 13 or line[-1:] == b"\r" or len(line) > self._limit:
+                raise BadMessage("bad chunk framing")
+            line += bytes((byte,))
+        else:
+            self._line = line
+            return used, None
+        state = self._state
+        self._line = b""
+        text = line[:-1]
+        if line[-1:] != b"\r" or state == 1 and text:
+            raise BadMessage("bad end of chunk")
+        if state == 1:
+            self._state = 0
+        elif state == 2:
+            self._limit -= len(line)
+            self.done = not text
+        else:
+            for byte in text.split(b";")[0] or b"?":
+                byte = b"0123456789abcdef".find(bytes((byte,)).lower())
+                left = left * 16 + byte
+                if byte < 0 or left > 0x3FFFFFFF:
+                    raise BadMessage("bad chunk size")
+            self._left = left
+            self._state = 1 if left else 2
+        return used, None
 
 
 class ResponseParser:
@@ -134,13 +110,16 @@ class ResponseParser:
 
     For each expected response call `begin()`, then `poll()` until END: HEAD once, then body slices, and NEED_DATA in
     between. `status`, `headers` (lower-case names), `keep_alive` are set at HEAD. `pending` counts bytes received beyond
-    what was polled. `view` is the whole buffer: free for other use while nothing is pending. `keep`: the only header names worth memory (None: all). `limit`: bytes of a whole head.
+    what was polled. `view` is the whole buffer: free for other use while nothing is pending. `keep`: the only header names
+    worth memory besides those of the framing (None: all). `limit`: bytes of a whole head.
     """
+
+    # _state: 0 before the status line, 1 in the fields, 2 in the body, 3 at the end.
+    # _left: bytes left of the body, -1 if it is chunked, -2 if it ends with the connection.
 
     def __init__(self, buf: bytearray, keep=None, limit: int = 16384):
         self._buf = buf
         self.view = memoryview(buf)
-        self._start = self._end = 0
         self._limit = limit
         self._keep = keep
         self.reset()
@@ -148,9 +127,8 @@ class ResponseParser:
     def reset(self) -> None:
         """Forget the connection: a new one starts with an empty buffer."""
         self._start = self._end = 0
-        self._state = _DONE
+        self._state = 3
         self._eof = False
-        self.keep_alive = True
 
     @property
     def pending(self) -> int:
@@ -159,132 +137,123 @@ class ResponseParser:
     @property
     def busy(self) -> bool:
         """Whether a response has begun and not ended."""
-        return self._state != _DONE
+        return self._state < 3
 
     def begin(self, head: bool = False) -> None:
         """Expect the next response; `head`: it answers HEAD, so it has no body whatever it says."""
-        assert self._state == _DONE, "the last response was not read to its end"
-        self._state = _STATUS
+        assert self._state == 3, "the last response was not read to its end"
+        self._state = 0
         self._no_body = head
         self._size = 0
         self._skip = False
 
     def space(self):
         """Where to receive: a part of the buffer, never empty. Invalidates the pieces handed out before."""
-        start, end, view = self._start, self._end, self.view
-        if start == end:
-            start = end = 0
-        elif end == len(view):
-            if not start:
-                # A line longer than the buffer: passed over if nobody wants its field, which its start must show.
-                name = bytes(view[:64]).split(b":")
-                if self._state != _FIELDS or len(name) < 2 or self._wanted(name[0].decode().lower()):
-                    raise BadMessage("line in the head over %d bytes" % end)
-                self._skip = True
-                start = end - 1
+        start = self._start
+        end = self._end
+        view = self.view
+        if end == len(view) and not start:
+            # A line longer than the buffer: passed over if nobody wants its field, which its start must show.
+            name, colon, _ = bytes(view[:64]).partition(b":")
+            if self._state != 1 or not colon or self._wanted(str(name, "latin-1").lower()):
+                raise BadMessage("a line of the head is over %d bytes" % end)
+            self._skip = True
+            start = end - 1
+        if start:
             view[: end - start] = view[start:end]
-            end -= start
-            start = 0
-        self._start, self._end = start, end
+            self._start = 0
+            self._end = end = end - start
         return view[end:]
 
     def received(self, n: int) -> None:
         """`n` bytes were put into `space()`; 0: the peer closed."""
         self._end += n
-        if not n:
-            self._eof = True
+        self._eof = not n
 
     def poll(self):
         """The next result: NEED_DATA, HEAD, a body slice or END. Raises BadMessage, Truncated."""
-        while self._state < _BODY:
-            end = self._buf.find(b"\r\n", self._start, self._end)
+        while self._state < 2:
+            start = self._start
+            end = self._buf.find(b"\r\n", start, self._end)
             if end < 0:
-                if self._skip:
-                    self._size += self._end - self._start - 1
-                    self._start = self._end - 1
-                return self._need(self._size + self.pending)
-            line = self.view[self._start : end]
-            self._size += end + 2 - self._start
+                end = self._end
+                if self._skip and end > start:
+                    self._start = end - 1  # perhaps a CR
+                    self._size += self._start - start
+                return self._need(end - start)
+            line = bytes(self.view[start:end])
             self._start = end + 2
+            self._size += end + 2 - start
             if self._size > self._limit:
-                return self._need(self._size)
+                self._need(0)
             if self._skip:
                 self._skip = False
-            elif self._state == _STATUS:
-                self._status_line(bytes(line))
-            elif len(line):
-                self._field(bytes(line))
-            elif self.status >= 200:
+            elif self._state == 0:
+                self._status_line(line)
+            elif line:
+                self._field(line)
+            elif self.status < 200:
+                self._state = 0  # an interim response; the real one follows
+            else:
                 self._framing()
                 return HEAD
-            else:
-                self._state = _STATUS  # an interim response; the real one follows
-        if self._state == _DONE:
-            return END
         left = self._left
-        if left == _CHUNKED:
-            while self.pending:
-                used, piece = self._chunks.feed(self.view[self._start : self._end])
-                self._start += used
-                if piece:
-                    return piece
-                if self._chunks.done:
+        while self._state == 2 and left:
+            piece = self.view[self._start : self._end]
+            if not piece:
+                if left == -2 and self._eof:
                     break
-            if not self._chunks.done:
                 return self._need(0)
-        elif left:
-            if self.pending:
-                piece = self.view[self._start : self._end]
-                if left > 0:
-                    piece = piece[:left]
-                    self._left = left - len(piece)
-                self._start += len(piece)
+            n = len(piece)
+            if left == -1:
+                n, piece = self._chunks.feed(piece)
+                if self._chunks.done:
+                    left = 0
+            elif left > 0:
+                piece = piece[:left]
+                n = len(piece)
+                self._left -= n
+            self._start += n
+            if piece:
                 return piece
-            if left > 0 or not self._eof:
-                return self._need(0)
-        self._state = _DONE
+        self._state = 3
         return END
 
-    def _need(self, size):
-        if size > self._limit:
-            raise BadMessage("head over %d bytes" % self._limit)
+    def _need(self, more):
+        if self._state < 2 and self._size + more > self._limit:
+            raise BadMessage("a head over %d bytes" % self._limit)
         if self._eof:
-            raise Truncated("closed in the %s" % ("body" if self._state == _BODY else "head"))
+            raise Truncated("the connection closed in the middle of a response")
         return NEED_DATA
 
     def _wanted(self, name):
-        return (
-            self._keep is None
-            or name in self._keep
-            or name in ("content-length", "transfer-encoding", "connection")
-        )
+        return not self._keep or name in self._keep or name in _FRAMING
 
     def _status_line(self, line):
-        if line[:7] != b"HTTP/1." or line[8:9] != b" " or line[12:13] not in (b" ", b"") or not line[9:12].isdigit():
-            raise BadMessage("not an HTTP/1.1 status line")
-        self.status = int(line[9:12])
+        status = line[9:12]
+        if line[:7] != b"HTTP/1." or line[8:9] != b" " or line[12:13] not in b" " or not status.isdigit():
+            raise BadMessage("not an HTTP/1.1 response")
+        self.status = int(status)
         if self.status < 100 or self.status == 101:
             raise BadMessage("status %d" % self.status)
-        self.keep_alive = line[7:8] != b"0"
+        self.keep_alive = line[7] != 48
         self.headers = {}
-        self._state = _FIELDS
+        self._state = 1
 
     def _field(self, line):
         name, colon, value = line.partition(b":")
+        bad = not name or not colon
         for byte in line:
-            if byte < 32 and byte != 9:
-                colon = b""
+            bad = bad or byte < 32 and byte != 9
         for byte in name:
-            if byte < 33 or byte > 126 or byte in b'"(),/;<=>?@[]{}\\':
-                colon = b""
-        if not colon or not name:
-            raise BadMessage("bad header field")
-        name = name.decode().lower()
+            bad = bad or byte < 33 or byte > 126 or byte in b'"(),/;<=>?@[]{}\\'
+        if bad:
+            raise BadMessage("a bad header field")
+        name = str(name, "ascii").lower()
         if self._wanted(name):
             value = str(value.strip(), "latin-1")
             if name in self.headers:
-                old = self.headers[name]
-                value = old if name == "content-length" and old == value else old + ", " + value
+                value = self.headers[name] + ", " + value
             self.headers[name] = value
 
     def _framing(self):
@@ -297,19 +266,20 @@ class ResponseParser:
             self.keep_alive = True
         coding = headers.get("transfer-encoding")
         length = headers.get("content-length")
-        if coding is not None:
+        left = -2
+        if coding:
+            left = -1
             if length is not None or coding.lower() != "chunked":
-                raise BadMessage("ambiguous body framing")
-            self._chunks = ChunkedDecoder(self._limit)
-            self._left = _CHUNKED
+                raise BadMessage("an ambiguous body")
+            self._chunks = ChunkedDecoder()
         elif length is not None:
+            # Two lengths were joined to something else than a number, and so are refused even when they agree.
             if not length.isdigit() or len(length) > 15:
-                raise BadMessage("bad Content-Length")
-            self._left = int(length)
-        else:
-            self._left = _UNTIL_CLOSE
+                raise BadMessage("a bad Content-Length")
+            left = int(length)
         if self._no_body or self.status in (204, 304):
-            self._left = 0
-        elif self._left == _UNTIL_CLOSE:
+            left = 0
+        if left == -2:
             self.keep_alive = False
-        self._state = _BODY
+        self._left = left
+        self._state = 2
