@@ -1,10 +1,9 @@
-"""CBOR data items (RFC 8949) and sequences of them (RFC 8742), for devices: encode, and decode as bytes
-arrive.
+"""CBOR items (RFC 8949) and sequences of them (RFC 8742), for devices: encode, and decode as bytes arrive.
 
 Protocol section 10: the messages of `application/cbor-seq` are whole, well-formed items, back to back.
 Servers check and split them with `cbor_check`, which builds no values.
 
-    CBOR                          Python
+    CBOR                           Python
     integers, bignums (tags 2, 3)  int
     byte / text string             bytes / str           (encode: bytearray and memoryview of bytes too)
     array                          list                  (encode: tuple too)
@@ -127,7 +126,7 @@ def _encode(out: bytearray, value: object, depth: int) -> None:
         out.append(0xF5 if value else 0xF4)
     elif isinstance(value, int):
         if value < 0:
-            _head(out, 0x20, -1 - value)
+            _head(out, 0x20, ~value)
         else:
             _head(out, 0, value)
     elif isinstance(value, float):
@@ -201,11 +200,12 @@ def _float(out: bytearray, value: float) -> None:
 
 # Decoding
 
+_SIMPLE = (False, True, None, undefined)  # from 20
 _BREAK = object()
 # A frame is an open array (major type 4), map (5), tag (6) or indefinite-length string (2, 3), as a list of:
 #   0 its major type
 #   1 what was gathered, list or dict; of a tag, its number
-#   2 how many values are to come, two for each pair of a map; -1 until the break
+#   2 how many values are to come, two for each pair of a map; negative until the break
 #   3 a map's key whose value is to come, else _BREAK
 #   4 whether it is within a map key, and becomes a tuple
 
@@ -226,8 +226,7 @@ class Decoder:
     """
 
     def __init__(self, max_depth: int = 32, max_bytes: int = 65536, max_entries: int = NO_LIMIT) -> None:
-        self.items = 0
-        self.consumed = 0
+        self.items = self.consumed = 0
         self._piece = memoryview(b"")
         self._at = 0  # within the piece
         self._before = 0  # bytes of all earlier pieces
@@ -288,7 +287,8 @@ class Decoder:
         fail = self._fail
         stack: list[list] = []  # type: ignore[type-arg]
         while True:
-            # The initial byte.
+            # The initial byte. No view of the last piece may outlive it.
+            raw: bytes | bytearray | memoryview | None = None
             while self._at == len(self._piece):
                 yield self._load()
             self._head = self._before + self._at
@@ -318,17 +318,14 @@ class Decoder:
                 frozen = frozen or frame[4]
 
             # Its argument; -1 for an indefinite length.
-            raw: bytes | bytearray | memoryview | None = b""
             if info > 30:
                 arg = -1
             elif info > 23:
                 while (raw := self._take(1 << info - 24)) is None:
                     yield self._load()
                 arg = int.from_bytes(raw, "big")
-            left = 2 * arg if major == 5 and arg > 0 else arg
-            if 3 < major < 6 and arg > entries:
-                entries = arg
-            if entries > max_entries:
+            left = 2 * arg if major == 5 else arg
+            if entries > max_entries or (3 < major < 6 and arg > max_entries):
                 fail("entries are limited to %d" % max_entries)
             if self.pending + (left if 1 < major < 6 else 0) > max_bytes:
                 fail("items are limited to %d bytes" % max_bytes)
@@ -343,7 +340,7 @@ class Decoder:
                     continue
                 value = _BREAK
             elif major == 1:
-                value = -1 - arg
+                value = ~arg
             elif major == 7:
                 if info == 31:
                     value = _BREAK
@@ -351,8 +348,8 @@ class Decoder:
                     value = struct.unpack(">f" if info == 26 else ">d", raw or b"")[0]
                 elif info == 25:
                     value = _half(arg)
-                elif 19 < arg < 24 and info < 24:
-                    value = (False, True, None, undefined)[arg - 20]
+                elif 19 < info < 24:
+                    value = _SIMPLE[info - 20]
                 elif info == 24 and arg < 32:
                     fail("simple value %d: must be 32..255 here" % arg)
                 else:
@@ -378,7 +375,7 @@ class Decoder:
                         if 1 < box < 4 and isinstance(value, bytes):
                             value = int.from_bytes(value, "big")
                             if box == 3:
-                                value = -1 - value
+                                value = ~value
                         else:
                             value = Tag(box, value)
                         continue
@@ -389,10 +386,8 @@ class Decoder:
                     else:
                         box[key] = value
                         frame[3] = _BREAK
-                    frame[2] = left = left - 1
-                    if left:
-                        if left < 0:
-                            frame[2] = -1
+                    frame[2] = left - 1
+                    if left != 1:
                         break
                 stack.pop()
                 value = box
@@ -429,9 +424,7 @@ def decode(data: bytes | bytearray | memoryview, max_depth: int = 32) -> object:
     value = decoder.next()
     decoder.end()
     if not 0 < decoder.consumed == len(data):
-        raise (CBORError if data else CBORTruncated)(
-            "byte %d: must be one item, ending here" % decoder.consumed
-        )
+        raise (CBORError if data else CBORTruncated)("byte %d: must be one item, ending here" % decoder.consumed)
     return value
 
 
