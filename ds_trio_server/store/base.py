@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
+import trio
+
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, View
 
@@ -72,7 +74,10 @@ class Store(ABC):
 
     @abstractmethod
     async def look(self, path: str, decide: Decide[T]) -> T:
-        """As ``transact`` for reads: decides on what is durable now and waits for no append."""
+        """As ``transact`` for reads: decides on what is durable now and waits for no append.
+
+        Nothing is awaited after the decision, so that what it saw is still so when this returns.
+        """
 
     @abstractmethod
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
@@ -112,6 +117,11 @@ class Store(ABC):
     @abstractmethod
     async def paths(self) -> list[str]:
         """The paths of all streams that live, in order."""
+
+    async def wait_failed(self) -> StorageFailed:
+        """Wait until the store can't go on, if ever; what to tell the operator."""
+        await trio.sleep_forever()
+        raise AssertionError
 
     @abstractmethod
     def now(self) -> Now:

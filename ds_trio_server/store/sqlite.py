@@ -61,9 +61,8 @@ class SQLiteStore(Store):
         self._cleaning = False
         self._saved_at = 0.0
         self._idle_readers: list[sqlite3.Connection] = []
-        self.failure: StorageFailed | None = None
-        """What ended this store, if anything did."""
-        self.failed = trio.Event()
+        self._failure: StorageFailed | None = None
+        self._failed = trio.Event()
 
     # Opening and closing
 
@@ -90,7 +89,7 @@ class SQLiteStore(Store):
 
     async def close(self) -> None:
         with trio.CancelScope(shield=True):
-            if self.failure is None:
+            if self._failure is None:
                 self._save_clock()
                 while self._writing is not None:
                     await self._writing.done.wait()
@@ -139,20 +138,23 @@ class SQLiteStore(Store):
         while entry.structural is not None:
             await entry.structural.done.wait()
             entry = self._entry(path)
-        response, change = decide(View(entry.stream, self.now(), self._newest + 1))
-        if change is not None:
+        while True:
+            response, change = decide(View(entry.stream, self.now(), self._newest + 1))
+            if change is None:
+                return response
             assert isinstance(change, Renewed) and entry.stream is not None
-            if entry.stored_deadline is None or change.deadline > entry.stored_deadline:
-                self._apply(entry, change)
-                assert entry.batch is not None
-                await entry.batch.wait()
-            else:
+            if entry.stored_deadline is not None and change.deadline <= entry.stored_deadline:
                 change.apply(entry.stream)
-        return response
+                return response
+            self._apply(entry, change)
+            assert entry.batch is not None
+            await entry.batch.wait()
+            # Whoever looks goes on from the very present; so look again.
+            entry = self._entry(path)
 
     def _check_health(self) -> None:
-        if self.failure is not None:
-            raise self.failure
+        if self._failure is not None:
+            raise self._failure
 
     def _entry(self, path: str) -> Entry:
         try:
@@ -267,7 +269,7 @@ class SQLiteStore(Store):
         else:
             self._publish(batch)
         batch.done.set()
-        if self._batch and self.failure is None:
+        if self._batch and self._failure is None:
             self._start_commit()
 
     def _publish(self, batch: Batch) -> None:
@@ -319,11 +321,16 @@ class SQLiteStore(Store):
             lost.done.set()
         self._cleaning = True
 
+    async def wait_failed(self) -> StorageFailed:
+        await self._failed.wait()
+        assert self._failure is not None
+        return self._failure
+
     def _fail(self, failure: StorageFailed) -> StorageFailed:
-        if self.failure is None:
-            self.failure = failure
-            self.failed.set()
-        return self.failure
+        if self._failure is None:
+            self._failure = failure
+            self._failed.set()
+        return self._failure
 
     # Reading
 

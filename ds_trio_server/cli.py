@@ -1,0 +1,175 @@
+"""The command ``ds``: its options, their environment variables, and how a server process ends."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+
+import trio
+
+from ds_core import __version__
+from ds_core.wire.names import DEFAULT_PORT
+
+from . import server
+from .config import Config
+from .store.base import StorageFailed, Store
+from .store.memory import MemoryStore
+from .store.sqlite import SQLiteStore
+
+log = logging.getLogger("ds")
+
+_LEVELS = ("debug", "info", "warning", "error")
+_DEFAULTS = {field.name: field.default for field in fields(Config)}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argument errors in one line, without the usage text around it."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ds", description="Durable Streams for the edge.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    serving = commands.add_parser(
+        "serve",
+        help="run a server",
+        description="Serve durable streams over HTTP/1.1.",
+        epilog="Every option can also be set as an environment variable: --long-poll-timeout is "
+        "DS_LONG_POLL_TIMEOUT. An option on the command line wins.",
+    )
+    _add_serve_options(serving)
+    return parser
+
+
+def _add_serve_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address or name to listen on (default: %(default)s)")
+    add("--port", type=_port, default=DEFAULT_PORT, help="TCP port, 0 for a free one (default: %(default)s)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--data", metavar="DIR", help="directory of the SQLite file (default: ./data)")
+    where.add_argument("--memory", action="store_true", help="keep streams in memory only; all is lost at exit")
+    add("--long-poll-timeout", type=_seconds, metavar="S", default=_DEFAULTS["long_poll_timeout"],
+        help="how long a long-poll waits for data (default: %(default)s)")  # fmt: skip
+    add("--sse-max", type=_seconds, metavar="S", default=_DEFAULTS["sse_max"],
+        help="how long an SSE connection lasts before its client comes back (default: %(default)s)")  # fmt: skip
+    add("--max-body", type=_size, metavar="BYTES", default=_DEFAULTS["max_body"],
+        help="largest request body; K, M and G are understood (default: 16M)")  # fmt: skip
+    add("--chunk", type=_size, metavar="BYTES", default=_DEFAULTS["chunk"],
+        help="most bytes of a stream in one response (default: 1M)")  # fmt: skip
+    add("--log-level", choices=_LEVELS, default="info", help="what goes to stderr (default: %(default)s)")
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port; a port is a number from 0 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time; give seconds, more than 0 and at most 86400")
+    return value
+
+
+def _size(text: str) -> int:
+    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
+    if not number.isdigit() or unit not in ("", "K", "M", "G"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size; give bytes, such as 65536, 64K or 16M")
+    value = int(number) << {"": 0, "K": 10, "M": 20, "G": 30}[unit]
+    if not 1 <= value <= 1 << 30:
+        raise argparse.ArgumentTypeError(f"'{text}' is out of range; a size is 1 byte to 1G")
+    return value
+
+
+def _with_environment(arguments: Sequence[str]) -> list[str]:
+    """Options from DS_... variables put before those of the command line, which win."""
+    if not arguments or arguments[0] != "serve":
+        return list(arguments)
+    given = {word.split("=", 1)[0] for word in arguments}
+    extra: list[str] = []
+    for name in ("host", "port", "data", "long-poll-timeout", "sse-max", "max-body", "chunk", "log-level"):
+        value = os.environ.get("DS_" + name.upper().replace("-", "_"))
+        if value is None or (name == "data" and "--memory" in given):
+            continue
+        extra += [f"--{name}={value}"]
+    memory = os.environ.get("DS_MEMORY", "").lower()
+    if memory not in ("", "0", "false", "no") and "--data" not in given:
+        extra = [word for word in extra if not word.startswith("--data=")] + ["--memory"]
+    return [arguments[0], *extra, *arguments[1:]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_args(_with_environment(sys.argv[1:] if arguments is None else arguments))
+    return _serve(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    logging.basicConfig(
+        level=options.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    server.raise_file_limit()
+    config = Config(
+        long_poll_timeout=options.long_poll_timeout,
+        sse_max=options.sse_max,
+        max_body=options.max_body,
+        chunk=options.chunk,
+    )
+    folder = options.data or "data"
+    store: Store = MemoryStore() if options.memory else SQLiteStore(folder)
+    try:
+        listeners = server.listen(options.host, options.port)
+    except OSError as error:
+        print(f"ds serve: can't listen on {options.host} port {options.port}: {error.strerror}", file=sys.stderr)
+        return 1
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+
+            def started(running: server.Server) -> None:
+                nursery.start_soon(_stop_on_signal, running)
+                log.info("streams are %s", "in memory only" if options.memory else f"in {folder}")
+                for listener in listeners:
+                    print(f"listening on {server.url_of(listener)}", flush=True)
+
+            await server.serve(store, config, listeners, started)
+            nursery.cancel_scope.cancel()
+
+    problems: list[BaseException] = []
+    try:
+        trio.run(run)
+    except* (StorageFailed, OSError) as failures:
+        problems = _leaves(failures)
+    for problem in problems:
+        print(f"ds serve: {problem}", file=sys.stderr)
+    if not problems:
+        log.info("stopped")
+    return 1 if problems else 0
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+async def _stop_on_signal(running: server.Server) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("got %s", signal.Signals(number).name)
+            running.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The fast parsers that the server lends to the core: msgspec for JSON, cbor2 for CBOR.
+
+msgspec is optional; without it the core's own splitter does the work. cbor2 is asked for
+well-formedness only: every tag it would interpret is read as a plain tag, so that no client can
+make it compile a pattern or build a number of a million digits, and a tag with odd content is not
+an error, because RFC 8949 section 5.3 leaves validity to the application.
+"""
+
+import os
+from typing import Any
+
+import cbor2
+
+from ds_core.server.messages import Codecs
+from ds_core.wire import media
+
+try:
+    import msgspec
+except ImportError:  # the extra "speed" is not installed
+    msgspec = None  # type: ignore[assignment]
+
+MAX_DEPTH = 64
+"""Deepest nesting of CBOR items accepted."""
+MAX_MESSAGES = 500_000
+"""Most JSON messages in one append: what its split list may cost in memory."""
+
+_AMPLE = 256 * 1024 * 1024
+_CONTAINERS = bytes(range(0x80, 0xC0))
+_NO_CONTAINER = bytes(set(range(256)) - set(_CONTAINERS))
+_EXPLAINED = 64 * 1024
+_SENTINEL = int.from_bytes(os.urandom(8), "big") | 1 << 63
+_END = b"\x1b" + _SENTINEL.to_bytes(8, "big") + b"\xff"
+
+
+def _plain(value: Any, immutable: bool) -> Any:
+    return 0
+
+
+# Every tag that cbor2 has a decoder for.
+_TAGS = dict.fromkeys(
+    (*range(6), 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000, 55799), _plain
+)
+
+
+class FastCodecs(Codecs):
+    """``Codecs`` at C speed, with memory in proportion to the body whatever it holds."""
+
+    def split_json(self, body: bytes) -> list[bytes]:
+        if msgspec is None or body.count(b",") >= MAX_MESSAGES:
+            messages = super().split_json(body)
+            if len(messages) > MAX_MESSAGES:
+                raise ValueError(f"one append has at most {MAX_MESSAGES} messages; send several")
+            return messages
+        try:
+            # msgspec looks into strings only for their ends; this refuses what is not UTF-8.
+            body.decode()
+            if body.lstrip(b" \t\n\r")[:1] == b"[":
+                return list(map(bytes, _ARRAY.decode(body)))
+            return [bytes(_VALUE.decode(body))]
+        except (ValueError, RecursionError):
+            # Its own words don't say where; the core's splitter does, or knows better.
+            return super().split_json(body)
+
+    def check_cbor(self, body: bytes) -> None:
+        # An empty container is one byte on the wire and sixty in memory: what could add up to too
+        # much is checked by the slow scanner that builds nothing.
+        if 64 * len(body.translate(None, _NO_CONTAINER)) + 40 * len(body) > _AMPLE:
+            super().check_cbor(body)
+            return
+        try:
+            # One call checks the whole sequence as an array. A stray break in the body would end
+            # the array early, so the last item must be one that no client can know.
+            items = cbor2.loads(b"\x9f" + body + _END, max_depth=MAX_DEPTH + 1, semantic_decoders=_TAGS)
+            if len(items) > 1 and items[-1] == _SENTINEL:
+                return
+            reason = "a break outside of an indefinite-length item"
+        except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError, OverflowError) as error:
+            reason = str(error)
+        if len(body) <= _EXPLAINED:
+            super().check_cbor(body)  # names the byte; or knows better, and then its word counts
+            return
+        raise ValueError(f"the body is not a sequence of whole CBOR items: {reason}")
+
+
+if msgspec is not None:
+    _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+    _VALUE = msgspec.json.Decoder(msgspec.Raw)
+
+
+class Known(Codecs):
+    """The outcome of parsing one body ahead of time: ``parse`` may run in a thread."""
+
+    def __init__(self, codecs: Codecs) -> None:
+        self._codecs = codecs
+        self._messages: list[bytes] = []
+        self._error: ValueError | None = None
+
+    def parse(self, kind: int, body: bytes) -> None:
+        """Parse a body as that kind of stream would; the error, if any, waits until it is asked."""
+        try:
+            if kind == media.JSON:
+                self._messages = self._codecs.split_json(body)
+            elif kind == media.CBOR:
+                self._codecs.check_cbor(body)
+        except ValueError as error:
+            self._error = error
+
+    def split_json(self, body: bytes) -> list[bytes]:
+        if self._error is not None:
+            raise self._error
+        return self._messages
+
+    def check_cbor(self, body: bytes) -> None:
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,203 @@
+"""One connection: its requests in order, its answers framed, its end clean.
+
+The hot path is the plain one: a strict head, a Content-Length body, a response in one send.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+
+from ds_core.server import responses
+from ds_core.server.errors import ProtocolError
+
+from .config import Config
+from .exchange import BodyBudget, H11Reader, PlainReader, Reader, Request, encode
+from .handlers import Handlers
+from .store.base import StorageFailed, Vanished
+from .transport import Disconnected, Transport
+
+log = logging.getLogger("ds")
+
+_LINGER = 2.0
+_SKIPPED = 65536
+_ONE_PACKET = 65536
+
+
+class Connection:
+    """Serves one transport until either side is done with it."""
+
+    __slots__ = ("transport", "idle", "closing", "_handlers", "_config", "_budget", "_reader", "_started")
+
+    def __init__(
+        self, transport: Transport, handlers: Handlers, config: Config, budget: BodyBudget
+    ) -> None:
+        self.transport = transport
+        self.idle = True
+        self.closing = False
+        self._handlers = handlers
+        self._config = config
+        self._budget = budget
+        self._reader: Reader = PlainReader(transport, config, budget)
+        self._started = False
+
+    async def run(self) -> None:
+        """Answer requests until the connection ends. Never raises for what a peer does."""
+        linger = 0.0
+        try:
+            while not self.closing:
+                self.idle = True
+                self._started = False
+                request = await self._answer_next()
+                if request is None or not request.keep_alive or not self._reader.begin_next():
+                    # A peer that is still sending must get to read the answer before the reset.
+                    linger = _LINGER if request is not None and request.unread else 0.0
+                    return
+        except (Disconnected, Vanished):
+            pass
+        except StorageFailed:
+            await self._unavailable()
+        finally:
+            await self.transport.close(linger)
+
+    async def _answer_next(self) -> Request | None:
+        request: Request | None = None
+        try:
+            request = await self._next_request()
+            if request is not None:
+                self.idle = False
+                self.transport.deadline = float("inf")
+                await self._handlers.handle(self, request)
+            return request
+        except ProtocolError as refusal:
+            if self._started:
+                raise Disconnected from refusal  # halfway through an answer this is all one can say
+            if request is None:
+                # The head could not be read, so nobody knows where the next one begins.
+                request = Request("GET", "", {}, None, keep_alive=False)
+            await self._refuse(request, refusal)
+            return request
+
+    def stop(self) -> None:
+        """The server is stopping: finish what is being answered, take nothing new."""
+        self.closing = True
+        if self.idle:
+            self.transport.stop_receiving()
+
+    def push(self, data: bytes) -> bool:
+        """Keep bytes of the next request that came early; False when that are enough of them."""
+        self._reader.push(data)
+        return len(self._reader.rest()) < _SKIPPED
+
+    async def body(self, request: Request) -> bytes:
+        """The whole body of a request."""
+        if not request.unread:
+            return b""
+        body = await self._reader.body(request)
+        request.unread = False
+        self.transport.deadline = float("inf")
+        return body
+
+    async def _next_request(self) -> Request | None:
+        request = await self._reader.next_request()
+        if request is None and isinstance(self._reader, PlainReader) and self._reader.rest():
+            self._reader = H11Reader(self.transport, self._config, self._budget, self._reader.rest())
+            request = await self._reader.next_request()
+        return request
+
+    async def _refuse(self, request: Request, refusal: ProtocolError) -> None:
+        if request.unread and not await self._skip_body(request):
+            request.keep_alive = False
+        await self.respond(request, responses.refusal(refusal))
+
+    async def _skip_body(self, request: Request) -> bool:
+        """Read past the body of a refused request; False when that isn't worth it."""
+        if request.length is None or request.length > _SKIPPED or not isinstance(self._reader, PlainReader):
+            return False
+        try:
+            await self.body(request)
+        except ProtocolError:
+            return False
+        return True
+
+    async def _unavailable(self) -> None:
+        if self._started:
+            return
+        refusal = ProtocolError(
+            503, "STORAGE_FAILED", "the server's storage has failed", (("Retry-After", "30"),)
+        )
+        try:
+            await self.respond(Request("GET", "", {}, 0, keep_alive=False), responses.refusal(refusal))
+        except Disconnected:
+            pass
+
+    # Answering
+
+    def head(
+        self, request: Request, response: responses.Response, framing: str, length: int | None
+    ) -> bytes:
+        """The bytes of a response head; ``framing`` is header lines for a body without a length."""
+        keep = request.keep_alive and not self.closing
+        extra = self._handlers.date() + framing + ("" if keep else "connection: close\r\n")
+        return encode(request, response, extra, length)
+
+    async def respond(self, request: Request, response: responses.Response) -> None:
+        """Send a whole response."""
+        body = response.body
+        if request.method == "HEAD":
+            data = self.head(request, response, "", None)
+        else:
+            data = self.head(request, response, "", len(body)) + body
+        self._started = True
+        await self.transport.send_all(data)
+
+    async def respond_in_parts(
+        self,
+        request: Request,
+        response: responses.Response,
+        parts: AsyncIterator[bytes],
+        length: int | None,
+    ) -> None:
+        """Send a response whose body comes in parts; ``length`` is None when it isn't known."""
+        if length is None:
+            head = self._open_head(request, response)
+        else:
+            head = self.head(request, response, "", length)
+        try:
+            async for part in parts:
+                data = part if length is not None else self.part(request, part)
+                if head and len(data) <= _ONE_PACKET:
+                    data = head + data  # small answers leave at once
+                elif head:
+                    await self._send(head)
+                head = b""
+                await self._send(data)
+        except ProtocolError as error:
+            raise Disconnected from error
+        if length is None:
+            await self.finish(request)
+
+    async def _send(self, data: bytes) -> None:
+        self._started = True
+        await self.transport.send_all(data)
+
+    def _open_head(self, request: Request, response: responses.Response) -> bytes:
+        if request.http10:
+            request.keep_alive = False
+            return self.head(request, response, "", None)
+        return self.head(request, response, "transfer-encoding: chunked\r\n", None)
+
+    async def start(self, request: Request, response: responses.Response) -> None:
+        """Send the head of a response whose end isn't known yet."""
+        await self._send(self._open_head(request, response))
+
+    def part(self, request: Request, data: bytes) -> bytes:
+        """Data framed as a part of a response without a length."""
+        return data if request.http10 else b"%x\r\n%b\r\n" % (len(data), data)
+
+    async def send_part(self, request: Request, data: bytes) -> None:
+        """Send data as a part of a response without a length."""
+        await self._send(self.part(request, data))
+
+    async def finish(self, request: Request) -> None:
+        """End a response without a length."""
+        if not request.http10:
+            await self._send(b"0\r\n\r\n")

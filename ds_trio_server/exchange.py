@@ -1,0 +1,304 @@
+"""One request and its response on a connection, and the two ways there are to read them.
+
+``PlainReader`` takes heads that are written the one strict, unambiguous way (``ds_core.server.heads``)
+in a single pass. For everything else, from the same bytes on and for the rest of the connection,
+h11 is the authority: chunked bodies, expectations, folding, HTTP/1.0, and all that is wrong.
+"""
+
+from typing import Protocol
+
+import h11
+import trio
+
+from ds_core.server import heads, responses
+from ds_core.server.errors import ProtocolError
+
+from .config import Config
+from .transport import Disconnected, Transport
+
+
+class Request:
+    """A request head. ``headers`` has lower-case names; repeated fields are joined by commas.
+
+    ``length`` is the body's in bytes, None when it shows only at its end; ``unread`` is true until
+    the body has been read.
+    """
+
+    __slots__ = ("method", "target", "headers", "length", "unread", "http10", "keep_alive")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        length: int | None,
+        http10: bool = False,
+        keep_alive: bool = True,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.length = length
+        self.unread = length != 0
+        self.http10 = http10
+        self.keep_alive = keep_alive
+
+
+class BodyBudget:
+    """How many bytes of request bodies all connections together may hold."""
+
+    # Small bodies are bounded by the number of connections and not worth counting.
+    FREE = 65536
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def take(self, size: int) -> None:
+        """Reserve room or refuse with 503."""
+        if size > self._left:
+            raise ProtocolError(
+                503, "OVERLOADED", "too many large bodies at once; try again shortly", (("Retry-After", "1"),)
+            )
+        self._left -= size
+
+    def give_back(self, size: int) -> None:
+        """Return what was taken."""
+        self._left += size
+
+
+class Reader(Protocol):
+    """Reads requests from a transport, one after the other."""
+
+    async def next_request(self) -> "Request | None":
+        """The next head, None when the peer is done. Raises ProtocolError for a bad one."""
+
+    async def body(self, request: Request) -> bytes:
+        """The whole body, to be called once if there is one."""
+
+    def rest(self) -> bytes:
+        """Bytes received beyond the current request."""
+
+    def push(self, data: bytes) -> None:
+        """Bytes that were received by someone else, to be read next."""
+
+    def begin_next(self) -> bool:
+        """Whether another request may follow on this connection, and get ready for it."""
+
+
+class PlainReader:
+    """Reads requests with strict heads and Content-Length bodies; see ``handed_over``."""
+
+    def __init__(self, transport: Transport, config: Config, budget: BodyBudget) -> None:
+        self._transport = transport
+        self._config = config
+        self._budget = budget
+        self._buffer = b""
+
+    def rest(self) -> bytes:
+        return self._buffer
+
+    def push(self, data: bytes) -> None:
+        self._buffer += data
+
+    def begin_next(self) -> bool:
+        return True
+
+    async def next_request(self) -> Request | None:
+        """The next request; None when the peer is done, or when the head in ``rest`` is h11's."""
+        transport = self._transport
+        buffer = self._buffer
+        transport.deadline = trio.current_time() + self._config.idle_timeout
+        end = buffer.find(heads.END)
+        while end < 0:
+            if len(buffer) > heads.MAX_HEAD:
+                raise head_too_large()
+            if buffer:
+                if not transport.overdue and len(buffer) == len(self._buffer):
+                    transport.deadline = trio.current_time() + self._config.head_timeout
+            received = await transport.receive()
+            if not received:
+                if transport.overdue and buffer:
+                    raise slow("head")
+                if buffer:
+                    self._buffer = buffer  # a truncated head: h11 says what is wrong with it
+                return None
+            if not buffer:
+                transport.deadline = trio.current_time() + self._config.head_timeout
+            buffer += received
+            end = buffer.find(heads.END)
+        self._buffer = buffer
+        end += len(heads.END)
+        head = heads.parse(buffer[:end], True)
+        if head is None or head.length == heads.CHUNKED or "expect" in head.headers:
+            return None
+        self._buffer = buffer[end:]
+        return Request(
+            head.method,
+            head.target,
+            head.headers,
+            head.length,
+            keep_alive=head.headers.get("connection", "").lower() != "close",
+        )
+
+    async def body(self, request: Request) -> bytes:
+        length = request.length
+        assert length is not None
+        buffer = self._buffer
+        if len(buffer) >= length:
+            self._buffer = buffer[length:]
+            return buffer[:length]
+        check_size(length, self._config)
+        if length > self._budget.FREE:
+            self._budget.take(length)
+        try:
+            started = trio.current_time()
+            pieces = [buffer]
+            have = len(buffer)
+            self._buffer = b""
+            while have < length:
+                self._transport.deadline = body_deadline(started, have, self._config)
+                received = await self._transport.receive(min(length - have, 262144))
+                if not received:
+                    raise slow("body") if self._transport.overdue else Disconnected
+                pieces.append(received)
+                have += len(received)
+            return b"".join(pieces)
+        finally:
+            if length > self._budget.FREE:
+                self._budget.give_back(length)
+
+
+class H11Reader:
+    """Reads any HTTP/1 request that h11 accepts."""
+
+    def __init__(
+        self, transport: Transport, config: Config, budget: BodyBudget, received: bytes
+    ) -> None:
+        self._transport = transport
+        self._config = config
+        self._budget = budget
+        self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=heads.MAX_HEAD)
+        self._started = False
+        if received:
+            self._feed(received)
+
+    def _feed(self, data: bytes) -> None:
+        self._connection.receive_data(data)
+        self._started = self._started or bool(data)
+
+    def rest(self) -> bytes:
+        return self._connection.trailing_data[0]
+
+    def push(self, data: bytes) -> None:
+        self._feed(data)
+
+    def begin_next(self) -> bool:
+        # Responses are written by our own hand, so h11 is told their outline only.
+        connection = self._connection
+        if connection.our_state is h11.SEND_RESPONSE:
+            connection.send(h11.Response(status_code=204, headers=[]))
+            connection.send(h11.EndOfMessage())
+        if connection.our_state is h11.MUST_CLOSE or connection.their_state is not h11.DONE:
+            return False
+        connection.start_next_cycle()
+        self._started = bool(connection.trailing_data[0])
+        return True
+
+    async def next_request(self) -> Request | None:
+        config = self._config
+        now = trio.current_time()
+        self._transport.deadline = now + (config.head_timeout if self._started else config.idle_timeout)
+        event = await self._next_event()
+        if not isinstance(event, h11.Request):
+            return None
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in event.headers:
+            name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        length: int | None = int(headers.get("content-length", "0"))
+        if "transfer-encoding" in headers:
+            length = None
+        tokens = [token.strip().lower() for token in headers.get("connection", "").split(",")]
+        http10 = event.http_version < b"1.1"
+        return Request(
+            event.method.decode("ascii"),
+            event.target.decode("ascii"),
+            headers,
+            length,
+            http10,
+            keep_alive=not http10 and "close" not in tokens,
+        )
+
+    async def body(self, request: Request) -> bytes:
+        if request.length is not None:
+            check_size(request.length, self._config)
+        if self._connection.they_are_waiting_for_100_continue:
+            go_on = self._connection.send(h11.InformationalResponse(status_code=100, headers=[]))
+            assert go_on is not None
+            await self._transport.send_all(go_on)
+        started = trio.current_time()
+        pieces: list[bytes] = []
+        have = 0
+        taken = 0
+        try:
+            while True:
+                self._transport.deadline = body_deadline(started, have, self._config)
+                event = await self._next_event("body")
+                if isinstance(event, h11.EndOfMessage):
+                    return b"".join(pieces)
+                if not isinstance(event, h11.Data):
+                    raise Disconnected
+                pieces.append(bytes(event.data))
+                have += len(event.data)
+                check_size(have, self._config)
+                if have > self._budget.FREE:
+                    self._budget.take(have - taken)
+                    taken = have
+        finally:
+            self._budget.give_back(taken)
+
+    async def _next_event(self, waiting_for: str = "head") -> object:
+        try:
+            while (event := self._connection.next_event()) is h11.NEED_DATA:
+                received = await self._transport.receive()
+                if not received and self._transport.overdue and self._started:
+                    raise slow(waiting_for)
+                if not received and waiting_for == "body":
+                    raise Disconnected
+                if received and not self._started:
+                    self._transport.deadline = trio.current_time() + self._config.head_timeout
+                self._feed(received)
+            return event
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint == 431:
+                raise head_too_large() from error
+            raise ProtocolError(error.error_status_hint, "BAD_HTTP", str(error)) from error
+
+
+def head_too_large() -> ProtocolError:
+    """431."""
+    return ProtocolError(431, "HEAD_TOO_LARGE", f"a request head has at most {heads.MAX_HEAD} bytes")
+
+
+def slow(what: str) -> ProtocolError:
+    """408."""
+    return ProtocolError(408, "TOO_SLOW", f"the request's {what} did not arrive in time")
+
+
+def check_size(size: int, config: Config) -> None:
+    """413 when a body is over the limit."""
+    if size > config.max_body:
+        raise ProtocolError(413, "BODY_TOO_LARGE", f"a body has at most {config.max_body} bytes; send it in parts")
+
+
+def body_deadline(started: float, have: int, config: Config) -> float:
+    """By when more of a body must have come: slow links may be slow, but not stand still."""
+    return started + config.body_timeout + have / config.slowest_body
+
+
+def encode(
+    request: Request, response: responses.Response, extra: str, length: int | None
+) -> bytes:
+    """The bytes of a response head for this request; see ``responses.encode_head``."""
+    cors = request.method != "POST" or "origin" in request.headers
+    return responses.encode_head(response.status, response.headers, extra, cors, length)

@@ -1,0 +1,203 @@
+"""The server: listeners, connections, upkeep, and an orderly end.
+
+``serve`` runs inside any trio program. When it is told to stop it takes no new connections, ends
+live reads with a last control event, lets what is in flight finish, and closes the store.
+"""
+
+import errno
+import logging
+import resource
+import socket
+from collections.abc import Callable, Sequence
+
+import trio
+
+from ds_core.wire import names
+
+from .config import Config
+from .connection import Connection
+from .exchange import BodyBudget
+from .handlers import Handlers
+from .store.base import Store
+from .transport import Transport
+
+log = logging.getLogger("ds")
+
+_BACKLOG = 1024
+_ACCEPT_PAUSE = 0.1
+_SWEEP_EVERY = 1.0
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_REFUSED = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class Server:
+    """One store behind one set of listeners."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store = store
+        self._config = config
+        self._handlers = Handlers(store, config)
+        self._budget = BodyBudget(config.body_memory)
+        self._connections: dict[Connection, None] = {}
+        self._stopping = trio.Event()
+
+    def stop(self) -> None:
+        """Begin the orderly end; may be called from the trio thread at any time."""
+        self._stopping.set()
+
+    async def run(self, listeners: Sequence[socket.socket]) -> None:
+        """Serve until ``stop``, or until the store fails (then it raises what failed it).
+
+        Closes the listeners. The store must be open and stays so.
+        """
+        try:
+            async with trio.open_nursery() as upkeep:
+                upkeep.start_soon(self._sweep_streams)
+                upkeep.start_soon(self._sweep_connections)
+                async with trio.open_nursery() as serving:
+                    async with trio.open_nursery() as accepting:
+                        for listener in listeners:
+                            accepting.start_soon(self._accept, listener, serving)
+                        await self._stopping.wait()
+                        accepting.cancel_scope.cancel()
+                    self._wind_down()
+                    serving.cancel_scope.deadline = trio.current_time() + self._config.grace
+                upkeep.cancel_scope.cancel()
+        finally:
+            for listener in listeners:
+                listener.close()
+
+    def _wind_down(self) -> None:
+        log.info("stopping: %d connections to finish", len(self._connections))
+        self._handlers.hub.close()
+        for connection in list(self._connections):
+            connection.stop()
+
+    async def _accept(self, listener: socket.socket, serving: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            # Several may have come; but those who are served get their turn in between.
+            for _ in range(64):
+                try:
+                    sock, _ = listener.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _EXHAUSTED:
+                        log.warning("can't accept connections: %s", error)
+                        await trio.sleep(_ACCEPT_PAUSE)
+                    break
+                if len(self._connections) >= self._config.max_connections:
+                    self._turn_away(sock)
+                else:
+                    serving.start_soon(self._serve, sock)
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        try:
+            sock.send(_REFUSED)
+        except OSError:
+            pass
+        sock.close()
+
+    async def _serve(self, sock: socket.socket) -> None:
+        try:
+            transport = Transport(sock, self._config.send_timeout)
+        except OSError:
+            sock.close()  # gone before it was served
+            return
+        connection = Connection(transport, self._handlers, self._config, self._budget)
+        self._connections[connection] = None
+        try:
+            await connection.run()
+        except Exception:
+            log.exception("a request failed inside the server; its connection is closed")
+        finally:
+            del self._connections[connection]
+
+    async def _sweep_connections(self) -> None:
+        """Cut off who makes no progress: one look a second instead of a timer per request."""
+        while True:
+            await trio.sleep(_SWEEP_EVERY)
+            now = trio.current_time()
+            for connection in list(self._connections):
+                if connection.transport.deadline <= now:
+                    connection.transport.expire()
+
+    async def _sweep_streams(self) -> None:
+        while True:
+            await trio.sleep(_SWEEP_EVERY)
+            removed = await self._store.sweep()
+            if removed:
+                log.debug("%d streams expired", removed)
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for every address of a host name; port 0 takes a free one."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, proto, _, address in dict.fromkeys(found):
+            sock = socket.socket(family, kind, proto)
+            listeners.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if port == 0 and len(listeners) > 1:
+                address = (address[0], listeners[0].getsockname()[1], *address[2:])
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+            sock.setblocking(False)
+    except OSError:
+        for sock in listeners:
+            sock.close()
+        raise
+    return listeners
+
+
+def url_of(listener: socket.socket) -> str:
+    """The root URL that a listener serves."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{names.ROOT.rstrip('/')}"
+
+
+async def serve(
+    store: Store,
+    config: Config,
+    listeners: Sequence[socket.socket],
+    started: Callable[[Server], None] = lambda server: None,
+) -> None:
+    """Open the store, serve it until the server's ``stop`` is called, close everything.
+
+    ``started`` is given the server when it accepts. Raises StorageFailed when the disk gave up.
+    """
+    await store.open()
+    try:
+        server = Server(store, config)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_failure, store, server)
+            started(server)
+            await server.run(listeners)
+            nursery.cancel_scope.cancel()
+    finally:
+        await store.close()
+
+
+async def _stop_on_failure(store: Store, server: Server) -> None:
+    failure = await store.wait_failed()
+    log.critical("%s", failure)
+    server.stop()
+
+
+def raise_file_limit() -> int:
+    """Allow as many connections as the system lets this process have; that many files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, 65536, 10240):
+        if wanted == resource.RLIM_INFINITY or wanted > hard > 0:
+            continue
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return wanted
+        except (ValueError, OSError):
+            continue
+    return soft

@@ -1,0 +1,131 @@
+"""A connected socket: receive, send, and send at once from anywhere without waiting.
+
+Deadlines cost nothing per request: a transport carries the time by which it must have made
+progress, and the server's sweep (``expire``) shuts down the side that is overdue, which wakes
+whatever waits on it.
+"""
+
+import errno
+import socket
+
+import trio
+
+_GONE = (ConnectionError, TimeoutError)
+"""What sockets raise when the peer or the network is gone; a shut-down side counts as that."""
+
+
+class Disconnected(Exception):
+    """The peer is gone, or was cut off because it made no progress."""
+
+
+class Transport:
+    """A non-blocking TCP socket in the hands of one task.
+
+    ``deadline`` is on trio's clock; ``overdue`` tells that it has passed. ``send_now`` may be called
+    by other tasks while the owner waits in ``wait_readable``.
+    """
+
+    __slots__ = ("_socket", "_send_timeout", "deadline", "overdue", "peer")
+
+    def __init__(self, sock: socket.socket, send_timeout: float) -> None:
+        sock.setblocking(False)
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._send_timeout = send_timeout
+        self.deadline = float("inf")
+        self.overdue = False
+        self.peer = sock.getpeername()[0] if sock.family != socket.AF_UNIX else "local"
+
+    async def receive(self, most: int = 65536) -> bytes:
+        """Some bytes, empty at the end of the stream. Always lets other tasks run."""
+        try:
+            await trio.lowlevel.wait_readable(self._socket)
+            return self._socket.recv(most)
+        except BlockingIOError:
+            return await self.receive(most)
+        except _GONE as error:
+            raise Disconnected from error
+        except OSError as error:
+            raise _translated(error) from error
+
+    async def wait_readable(self) -> None:
+        """Return when the peer sent something or hung up."""
+        try:
+            await trio.lowlevel.wait_readable(self._socket)
+        except (trio.ClosedResourceError, OSError) as error:
+            raise Disconnected from error
+
+    def receive_now(self, most: int = 65536) -> bytes | None:
+        """What is there now: None when nothing is, empty at the end of the stream."""
+        try:
+            return self._socket.recv(most)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise _translated(error) from error
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """How many bytes the kernel took at once; may be none."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise _translated(error) from error
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        """Send everything; the deadline moves as long as the peer takes something."""
+        sent = self.send_now(data)
+        if sent == len(data):
+            return
+        rest = memoryview(data)[sent:]
+        while rest:
+            self.deadline = trio.current_time() + self._send_timeout
+            try:
+                await trio.lowlevel.wait_writable(self._socket)
+            except OSError as error:
+                raise Disconnected from error
+            rest = rest[self.send_now(rest) :]
+        self.deadline = float("inf")
+
+    def expire(self) -> None:
+        """Cut off a peer that is overdue: its reads end, and its writes fail."""
+        self.overdue = True
+        self.deadline = float("inf")
+        self._shut(socket.SHUT_RD)
+
+    def stop_receiving(self) -> None:
+        """Let a wait for the next request end as if the peer had closed."""
+        self._shut(socket.SHUT_RD)
+
+    def cut(self) -> None:
+        """End both directions at once, whatever is still to be sent."""
+        self._shut(socket.SHUT_RDWR)
+
+    def _shut(self, how: int) -> None:
+        try:
+            self._socket.shutdown(how)
+        except OSError as error:
+            if error.errno not in (errno.ENOTCONN, errno.EBADF):
+                raise
+
+    async def close(self, linger: float = 0.0) -> None:
+        """Close; with ``linger`` first let the peer read an answer to a request it is still sending."""
+        if linger:
+            self._shut(socket.SHUT_WR)
+            with trio.move_on_after(linger, shield=True):
+                try:
+                    while await self.receive():
+                        pass
+                except Disconnected:
+                    pass
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+def _translated(error: OSError) -> Exception:
+    if isinstance(error, _GONE) or error.errno in (errno.EBADF, errno.EPIPE, errno.ENOTCONN, errno.EHOSTUNREACH):
+        return Disconnected()
+    return error
