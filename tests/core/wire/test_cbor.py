@@ -332,6 +332,18 @@ def test_malformed():
             assert not isinstance(caught.value, CBORTruncated), (text, caught.value)
 
 
+def test_checks_are_strict_about_text_on_micropython_too():
+    strings = ("c080", "c1bf", "e08080", "e09fbf", "eda080", "edbfbf", "f0808080", "f08fbfbf", "f4908080", "f5808080")
+    for text in strings:
+        raw = b"a" + bytes.fromhex(text)
+        item = bytes([0x60 + len(raw)]) + raw
+        for data in (item, b"\x7f" + item + b"\xff", b"\x81" + item):
+            with raises(CBORError, "text is not UTF-8"):
+                check(data)
+    for text in ("\0", "\x7f", "\x80", "\u07ff", "\u0800", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010ffff"):
+        assert check(encode(text + "a")) == 1 and check(encode("\u0800" + text)) == 1
+
+
 def test_decode_wants_one_item():
     with raises(CBORError, "byte 1: must be one item, ending here") as caught:
         decode(b"\x00\x00")
