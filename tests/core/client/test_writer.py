@@ -1,0 +1,262 @@
+"""The writer, its RAM store and a model of a server's producer rules (protocol section 5), wired together in memory."""
+
+from portable import raises
+
+from ds_core.client.backoff import Backoff
+from ds_core.client.memory import MemoryStore
+from ds_core.client.writer import AGAIN, DONE, DUPLICATE, FENCED, REFUSED, Writer
+
+
+class Server:
+    """One stream; `state` is producer id -> [epoch, last seq]."""
+
+    def __init__(self):
+        self.bodies = []
+        self.state = {}
+
+    def post(self, headers, body):
+        name = headers["Producer-Id"]
+        epoch = headers["Producer-Epoch"]
+        seq = headers["Producer-Seq"]
+        assert headers["Content-Length"] == len(body) > 0
+        known = self.state.get(name)
+        if known and epoch < known[0]:
+            return 403, {"producer-epoch": str(known[0])}
+        if known and epoch == known[0]:
+            if seq <= known[1]:
+                return 204, {"producer-epoch": str(epoch), "producer-seq": str(known[1])}
+            if seq > known[1] + 1:
+                return 409, {"producer-expected-seq": str(known[1] + 1), "producer-received-seq": str(seq)}
+        elif seq:
+            return (400, {}) if known else (409, {"producer-expected-seq": "0", "producer-received-seq": str(seq)})
+        self.state[name] = [epoch, seq]
+        self.bodies.append(body)
+        return 200, {"producer-epoch": str(epoch), "producer-seq": str(seq)}
+
+
+def make(epoch=5, limit=10000, size=100, count=0, full="drop-oldest", depth=1, json=False):
+    store = MemoryStore(epoch, "text/plain", json, limit, size, count, full, depth)
+    return store, Writer(store, "p", Backoff(lambda n: 0, 100, 1000), depth)
+
+
+def body_of(batch, step=7):
+    out = b""
+    view = memoryview(bytearray(step))
+    while True:
+        n = batch.readinto(view)
+        if not n:
+            return out
+        out += bytes(view[:n])
+
+
+def send(writer, server):
+    """One exchange: the outcome, or None when there is nothing to send."""
+    batch = writer.request()
+    if batch is None:
+        return None
+    status, headers = server.post(dict(writer.headers(batch)), body_of(batch))
+    return writer.answer(batch, status, headers)
+
+
+def test_batches_by_size_and_count():
+    for size, count, expected in ((6, 0, [b"aabbcc", b"dd"]), (100, 2, [b"aabb", b"ccdd"]), (100, 0, [b"aabbccdd"])):
+        store, writer = make(size=size, count=count)
+        server = Server()
+        for record in (b"aa", b"bb", b"cc", b"dd"):
+            assert store.append(record)
+        while send(writer, server):
+            pass
+        assert server.bodies == expected
+        assert store.records == store.bytes == 0
+        assert writer.sent == len(expected)
+
+
+def test_json_batches_are_arrays():
+    store, writer = make(json=True, size=8)
+    server = Server()
+    for record in (b"1", b"22", b"[3]", b"4"):
+        store.append(record)
+    while send(writer, server):
+        pass
+    assert b"".join(server.bodies) in (b"[1,22][[3],4]", b"[1,22,[3]][4]", b"[1,22][[3]][4]")
+
+
+def test_a_lost_answer_is_not_a_second_append():
+    store, writer = make()
+    server = Server()
+    store.append(b"x")
+    batch = writer.request()
+    server.post(dict(writer.headers(batch)), body_of(batch))
+    writer.broken()
+    assert writer.delay == 100
+    store.append(b"y")  # goes into the next batch, not into the one that was sent
+    assert send(writer, server) == DUPLICATE
+    assert send(writer, server) == DONE
+    assert send(writer, server) is None
+    assert server.bodies == [b"x", b"y"]
+    assert writer.duplicates == 1 and writer.delay == 0
+
+
+def test_only_depth_batches_are_under_way():
+    store, writer = make(count=1, depth=2)
+    for record in (b"a", b"b", b"c"):
+        store.append(record)
+    first, second = writer.request(), writer.request()
+    assert writer.request() is None and writer.full
+    assert (first.seq, second.seq) == (0, 1)
+
+
+def test_batches_under_way_are_all_sent_again_after_a_break():
+    for accepted in range(4):
+        for answered in range(accepted + 1):
+            store, writer = make(count=1, depth=3)
+            server = Server()
+            for record in (b"a", b"b", b"c", b"d"):
+                store.append(record)
+            batches = [writer.request() for _ in range(3)]
+            answers = [server.post(dict(writer.headers(b)), body_of(b)) for b in batches[:accepted]]
+            for batch, answer in list(zip(batches, answers))[:answered]:
+                assert writer.answer(batch, answer[0], answer[1]) == DONE
+            writer.broken()
+            while send(writer, server):
+                pass
+            assert server.bodies == [b"a", b"b", b"c", b"d"], (accepted, answered)
+
+
+def test_a_newer_epoch_is_claimed_and_nothing_is_lost():
+    store, writer = make(epoch=5, count=1)
+    server = Server()
+    server.state["p"] = [9, 41]
+    for record in (b"a", b"b"):
+        store.append(record)
+    assert send(writer, server) == AGAIN
+    assert send(writer, server) == DONE
+    assert send(writer, server) == DONE
+    assert server.bodies == [b"a", b"b"]
+    assert server.state["p"] == [10, 1]
+
+
+def test_an_erased_device_that_reuses_its_epoch_loses_nothing():
+    store, writer = make(epoch=5)
+    server = Server()
+    server.state["p"] = [5, 41]  # of its former life
+    store.append(b"a")
+    assert send(writer, server) == AGAIN  # a "duplicate" of what it cannot have sent
+    assert send(writer, server) == DONE
+    assert server.bodies == [b"a"]
+
+
+def test_a_server_that_lost_its_memory_of_us_is_told_a_new_epoch():
+    store, writer = make(count=1)
+    server = Server()
+    for record in (b"a", b"b"):
+        store.append(record)
+    assert send(writer, server) == DONE
+    server.state.clear()
+    assert send(writer, server) == AGAIN
+    assert writer.gaps == 1
+    assert send(writer, server) == DONE
+    assert server.bodies == [b"a", b"b"]
+
+
+def test_an_expected_sequence_beyond_ours_means_it_was_accepted():
+    store, writer = make()
+    store.append(b"a")
+    batch = writer.request()
+    assert writer.answer(batch, 409, {"producer-expected-seq": "1"}) == DUPLICATE
+    assert store.records == 0
+
+
+def test_two_devices_with_one_id_are_told():
+    store, writer = make()
+    store.append(b"a")
+    for _ in range(5):
+        batch = writer.request()
+        assert writer.answer(batch, 403, {"producer-epoch": str(batch.epoch + 7)}) == AGAIN
+    batch = writer.request()
+    assert writer.answer(batch, 403, {"producer-epoch": str(batch.epoch + 7)}) == FENCED
+    assert store.records == 1
+
+
+def test_what_each_answer_means():
+    for status, headers, outcome, delay in (
+        (200, {}, DONE, 0),
+        (201, {}, DONE, 0),
+        (204, {}, DUPLICATE, 0),
+        (400, {}, REFUSED, 0),
+        (401, {}, REFUSED, 0),
+        (403, {}, REFUSED, 0),
+        (404, {}, REFUSED, 0),
+        (409, {}, REFUSED, 0),
+        (409, {"stream-closed": "true"}, REFUSED, 0),
+        (410, {}, REFUSED, 0),
+        (413, {}, REFUSED, 0),
+        (307, {}, REFUSED, 0),
+        (408, {}, AGAIN, 100),
+        (429, {"retry-after": "3"}, AGAIN, 3000),
+        (500, {}, AGAIN, 100),
+        (502, {}, AGAIN, 100),
+        (503, {"retry-after": "1"}, AGAIN, 1000),
+        (507, {}, AGAIN, 100),
+    ):
+        store, writer = make()
+        store.append(b"a")
+        batch = writer.request()
+        assert writer.answer(batch, status, headers) == outcome, status
+        assert writer.delay == delay, status
+        assert store.records == (0 if outcome in (DONE, DUPLICATE) else 1), status
+        if outcome in (AGAIN, REFUSED):
+            again = writer.request()
+            assert (again.epoch, again.seq, body_of(again)) == (batch.epoch, batch.seq, b"a")
+
+
+def test_a_refused_batch_can_be_discarded_and_its_number_goes_on():
+    store, writer = make(count=1)
+    server = Server()
+    store.append(b"poison")
+    store.append(b"a")
+    batch = writer.request()
+    assert writer.answer(batch, 400, {}) == REFUSED
+    store.discard()
+    assert send(writer, server) == DONE
+    assert server.bodies == [b"a"] and server.state["p"][1] == 0
+    assert store.dropped == 1
+
+
+def test_dropping_the_oldest_keeps_the_sequence_and_what_is_under_way():
+    store, writer = make(limit=5, count=1)
+    server = Server()
+    for record in (b"a", b"b", b"c", b"d", b"e"):
+        assert store.append(record)
+    first = writer.request()  # may be accepted: never dropped
+    for record in (b"f", b"g"):
+        assert store.append(record)
+    assert store.dropped == 2
+    server.post(dict(writer.headers(first)), body_of(first))
+    writer.broken()
+    while send(writer, server):
+        pass
+    assert server.bodies == [b"a", b"d", b"e", b"f", b"g"]
+
+
+def test_dropping_the_newest_and_refusing():
+    for full, dropped in (("drop-newest", 2), ("refuse", 0)):
+        store, writer = make(limit=3, count=1, full=full)
+        server = Server()
+        assert [store.append(record) for record in (b"a", b"b", b"c", b"d", b"e")] == [True, True, True, False, False]
+        assert store.dropped == dropped
+        while send(writer, server):
+            pass
+        assert server.bodies == [b"a", b"b", b"c"]
+
+
+def test_a_record_longer_than_everything_is_not_kept():
+    store, _ = make(limit=10)
+    assert not store.append(b"x" * 11)
+    assert store.dropped == 1
+
+
+def test_an_unanswered_request_is_our_own_bug():
+    _, writer = make()
+    with raises(AttributeError):
+        writer.headers(None)
