@@ -99,8 +99,8 @@ def one_input(data: bytes) -> None:
     if isinstance(found, list):
         assert isinstance(ends, list) and len(ends) == len(found)
         for value in found:
-            # A map within a map's key comes back as an array of pairs, and is a tuple of tuples both times.
-            assert repr(decode(encode(value))) == repr(value), value
+            # A map within a map's key is a tuple of pairs, and so deeper when it is encoded again.
+            assert repr(decode(encode(value, 100), 100)) == repr(value), value
     else:
         assert ends == found, (ends, found)
     if not any(0xC0 <= byte < 0xE0 for byte in data) and "nesting" not in str(found):
