@@ -27,7 +27,9 @@ def event(name: str, text: str | bytes) -> bytes:
     data = text.encode() if isinstance(text, str) else text
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return b"".join((b"event: ", name.encode(), b"\ndata: ", data.replace(b"\n", b"\ndata: "), b"\n\n"))
+    # Peers write no space after the colon, so only a line that begins with one gets one to be taken off.
+    lines = (b"\n" + data).replace(b"\n", b"\ndata:").replace(b"\ndata: ", b"\ndata:  ")
+    return b"".join((b"event: ", name.encode(), lines, b"\n\n"))
 
 
 def data_event(payload: bytes, binary: bool) -> bytes:

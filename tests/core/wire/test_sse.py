@@ -172,25 +172,25 @@ def test_one_buffer_serves_again():
 
 
 def test_encoding():
-    assert event("data", "a") == b"event: data\ndata: a\n\n"
-    assert event("data", "") == b"event: data\ndata: \n\n"
-    assert event("x", "\u00fc\n\r\r\nz\n") == b"event: x\ndata: \xc3\xbc\ndata: \ndata: \ndata: z\ndata: \n\n"
+    assert event("data", "a") == b"event: data\ndata:a\n\n"
+    assert event("data", "") == b"event: data\ndata:\n\n"
+    assert event("x", "\u00fc\n\r\r\nz\n") == b"event: x\ndata:\xc3\xbc\ndata:\ndata:\ndata:z\ndata:\n\n"
     assert event("x", b" a") == b"event: x\ndata:  a\n\n"
-    assert data_event(b"[1,\r\n2]", False) == b"event: data\ndata: [1,\ndata: 2]\n\n"
-    assert data_event(b"\x00\xff\n", True) == b"event: data\ndata: AP8K\n\n"
-    assert data_event(b"", True) == b"event: data\ndata: \n\n"
+    assert data_event(b"[1,\r\n2]", False) == b"event: data\ndata:[1,\ndata:2]\n\n"
+    assert data_event(b"\x00\xff\n", True) == b"event: data\ndata:AP8K\n\n"
+    assert data_event(b"", True) == b"event: data\ndata:\n\n"
     for name in ("a\nb", "a\rdata: b"):
         with raises(ValueError, "must be one line"):
             event(name, "")
 
 
 def test_control_events():
-    assert control_event("1_2") == b'event: control\ndata: {"streamNextOffset":"1_2"}\n\n'
+    assert control_event("1_2") == b'event: control\ndata:{"streamNextOffset":"1_2"}\n\n'
     assert control_event("1_2", "77", True, False) == (
-        b'event: control\ndata: {"streamNextOffset":"1_2","streamCursor":"77","upToDate":true}\n\n'
+        b'event: control\ndata:{"streamNextOffset":"1_2","streamCursor":"77","upToDate":true}\n\n'
     )
     assert control_event("1_2", None, True, True) == (
-        b'event: control\ndata: {"streamNextOffset":"1_2","upToDate":true,"streamClosed":true}\n\n'
+        b'event: control\ndata:{"streamNextOffset":"1_2","upToDate":true,"streamClosed":true}\n\n'
     )
     import json
 
