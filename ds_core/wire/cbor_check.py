@@ -1,5 +1,4 @@
-"""Whether bytes are CBOR data items, and where each ends (RFC 8949 section 5.3.1, RFC 8742), without
-building values.
+"""Whether bytes are CBOR data items, and where each ends, without building values (RFC 8949, 5.3.1; RFC 8742).
 
 For servers, on CPython and MicroPython: what an appended body must be, where a fork may cut (protocol
 sections 8 and 10). It accepts what `cbor.Decoder` decodes, so that no reader is ever stopped by what a
