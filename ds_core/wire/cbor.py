@@ -13,7 +13,8 @@ Servers check and split them with `cbor_check`, which builds no values.
     undefined                      `undefined`
     other simple values, tags      Simple(value), Tag(tag, value)
 
-A map key must be hashable: within a key an array becomes a tuple and a map a tuple of (key, value) pairs.
+A map key must be hashable: within a key an array becomes a tuple and a map a tuple of (key, value) pairs,
+so that there a map and an array of pairs are equal.
 Encoding uses preferred serialization (RFC 8949, 4.1) and a dict's order. Decoding takes every well-formed
 item whose text is UTF-8 (MicroPython's own check of UTF-8 is laxer than CPython's); a tag 2 or 3 on
 anything but a byte string stays a Tag. Where MicroPython's floats are single precision, a float 64 is rounded.
