@@ -19,7 +19,21 @@ def test_the_essence_leaves_out_parameters_and_case():
 
 
 def test_what_is_no_content_type_is_refused():
-    for given in ("", ";", "json", "/", "a/", "/b", "a/b/c", "a b/c", "a/b c", "a,b/c", "text/\x00", "text/pläin", "a//b"):
+    for given in (
+        "",
+        ";",
+        "json",
+        "/",
+        "a/",
+        "/b",
+        "a/b/c",
+        "a b/c",
+        "a/b c",
+        "a,b/c",
+        "text/\x00",
+        "text/pläin",
+        "a//b",
+    ):
         with raises(ValueError, "type/subtype"):
             media.essence(given)
 
