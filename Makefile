@@ -24,8 +24,7 @@ test: setup-tests
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.lint
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/mypy || status=1; exit $$status
 
 clean:
 	rm -rf $(VENV) tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
