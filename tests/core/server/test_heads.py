@@ -20,11 +20,9 @@ def test_a_plain_head():
 
 
 def test_names_are_lowered_and_values_stripped():
-    parsed = heads.parse(with_fields(b"Producer-ID:  p 1\t", b"X-Empty:", b"x-tab: a\tb", b"CONTENT-LENGTH: 0012"))
+    parsed = heads.parse(with_fields(b"Producer-ID:  p 1 ", b"X-Empty:", b"CONTENT-LENGTH: 0012"))
     assert parsed.length == 12
-    assert parsed.headers == {
-        "host": "h", "producer-id": "p 1", "x-empty": "", "x-tab": "a\tb", "content-length": "0012",
-    }  # fmt: skip
+    assert parsed.headers == {"host": "h", "producer-id": "p 1", "x-empty": "", "content-length": "0012"}
 
 
 def test_a_colon_in_a_value_is_its_own():
@@ -41,11 +39,13 @@ def test_every_proper_prefix_and_every_extension_is_left_alone():
 
 def test_request_lines_that_are_left_to_others():
     for line in (
-        b"GET / HTTP/1.0", b"GET / HTTP/2", b"GET / http/1.1", b"GET / HTTP/1.1 ", b"GET  / HTTP/1.1", b" GET / HTTP/1.1",
+        b"GET / HTTP/1.0", b"GET / HTTP/2", b"GET / http/1.1", b"GET / HTTP/1.1 ",
+        b"GET  / HTTP/1.1", b" GET / HTTP/1.1",
         b"GET /", b"GET", b"", b"GET HTTP/1.1", b"GET /a b HTTP/1.1", b"GET\t/ HTTP/1.1", b"GET /\tHTTP/1.1",
         b"GET /a\tb HTTP/1.1", b"GET http://h/ HTTP/1.1", b"OPTIONS * HTTP/1.1", b"CONNECT h:80 HTTP/1.1",
         b"G-T / HTTP/1.1", b"G1 / HTTP/1.1", b" / HTTP/1.1", b"GET  HTTP/1.1", b"GET /\x00 HTTP/1.1",
-        b"GET /\x7f HTTP/1.1", b"GET /\xc3\xa9 HTTP/1.1", b"GET /\xff HTTP/1.1", b"GET / HTTP/1.1\r", b"GET /\rHTTP/1.1",
+        b"GET /\x7f HTTP/1.1", b"GET /\xc3\xa9 HTTP/1.1", b"GET /\xff HTTP/1.1", b"GET / HTTP/1.1\r",
+        b"GET /\rHTTP/1.1",
         b"GET /\n HTTP/1.1", b"G\xc3\x8bT / HTTP/1.1",
     ):  # fmt: skip
         assert heads.parse(head(line, b"Host: h")) is None, line
@@ -53,9 +53,11 @@ def test_request_lines_that_are_left_to_others():
 
 def test_fields_that_are_left_to_others():
     for field in (
-        b"no colon", b": no name", b"name : space", b" folded: x", b"\tfolded: x", b" folded", b"na me: x", b"na\tme: x",
+        b"no colon", b": no name", b"name : space", b" folded: x", b"\tfolded: x", b" folded", b"na me: x",
+        b"na\tme: x",
         b"name\x00: x", b"n(ame: x", b"n\xc3\xa4me: x", b"name: \x00", b"name: a\x01b", b"name: \x7f", b"name: \x1b[0m",
-        b"name: caf\xc3\xa9", b"name: \xff", b"name: a\rb", b"name: a\nb: c", b"name: a\n b", b"\rname: x", b"name: x\r",
+        b"name: caf\xc3\xa9", b"name: \xff", b"name: a\rb", b"name: a\nb: c", b"name: a\n b", b"\rname: x",
+        b"name: x\r", b"name: a\tb", b"name:\ta", b"name: a\t",
         b"name: \x0b", b"name: \x0c", b"name: a\r\n folded", b"", b"name: x\r\n",
     ):  # fmt: skip
         assert heads.parse(with_fields(field)) is None, field

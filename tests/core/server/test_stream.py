@@ -204,7 +204,8 @@ def test_a_producers_life():
 def test_stream_seq_is_compared_as_bytes_and_shared_by_all_writers():
     state = make()
     for seq, status in (
-        ("2", 204), ("10", 409), ("2", 409), ("20", 204), ("a", 204), ("Z", 409), ("aa", 204), ("\xe9", 204), ("z", 409),
+        ("2", 204), ("10", 409), ("2", 409), ("20", 204), ("a", 204), ("Z", 409), ("aa", 204),
+        ("\xe9", 204), ("z", 409),
     ):  # fmt: skip
         try:
             assert apply(state, post(seq=seq)).status == status, seq
