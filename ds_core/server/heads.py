@@ -42,8 +42,8 @@ def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
     """The head that ``head`` holds, up to and including its empty line, or None to let another decide.
 
     Accepted is HTTP/1.1 with ``Host``, one space between the parts of the request line, every line
-    ended by CRLF, no repeated field, no folding, printable ASCII in names, targets and values, and
-    no field that changes framing or connection but Content-Length. Names come back in lower case.
+    ended by CRLF, no repeated field, no folding, printable ASCII (no tabs) everywhere, and no field
+    that changes framing or connection but Content-Length. Names come back in lower case.
 
     ``transport=True`` is for a server without another authority: it also accepts ``Connection:
     keep-alive`` or ``close``, ``Expect: 100-continue`` and, without Content-Length,
@@ -54,20 +54,18 @@ def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
     except UnicodeError:
         return None
     lines = text.split("\r\n")
-    if len(lines) < 3 or lines[-1] or lines[-2]:
+    if len(lines) < 3 or lines[-1] or lines[-2] or not _printable(lines):
         return None
     parts = lines[0].split(" ")
     if len(parts) != 3 or parts[2] != "HTTP/1.1" or not parts[0].isalpha() or parts[1][:1] != "/":
         return None
-    if "\t" in parts[1] or not _printable(text):
-        return None
     headers: "dict[str, str]" = {}
     for line in lines[1:-2]:
-        name, colon, value = line.partition(":")
-        name = name.lower()
-        value = value.strip(" \t")
-        if not colon or name in headers or not _is_token(name):
+        raw, colon, value = line.partition(":")
+        name = _names.get(raw) or _name(raw)
+        if not colon or not name or name in headers:
             return None
+        value = value.strip(" ")
         if name in _TRANSPORT and not (transport and value.lower() in _TRANSPORT[name]):
             return None
         headers[name] = value
@@ -83,20 +81,32 @@ def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
     return RequestHead(parts[0], parts[1], headers, int(length))
 
 
-def _is_token(name: str) -> bool:
-    if not name:
-        return False
-    for char in name:
+# Field names as they were written, in lower case: the few that clients use are checked once.
+_names: "dict[str, str]" = {}
+_MOST_NAMES = 64
+
+
+def _name(raw: str) -> "str | None":
+    for char in raw:
         if char not in _TOKEN:
+            return None
+    name = raw.lower()
+    if name and len(_names) < _MOST_NAMES and len(raw) <= 32:
+        _names[raw] = name
+    return name
+
+
+def _printable(lines: "list[str]") -> bool:
+    # The split took every CRLF; a bare CR or LF, a tab and any other control is still inside. Beyond
+    # ASCII: MicroPython decodes "ascii" as UTF-8.
+    text = "".join(lines)
+    if _IS_PRINTABLE is not None:
+        return _IS_PRINTABLE(text)
+    for char in text:
+        if char < " " or char > "~":
             return False
     return True
 
 
-def _printable(text: str) -> bool:
-    # CR and LF are here only as line ends: the split took every CRLF, a bare one is still inside.
-    # Beyond ASCII: MicroPython decodes "ascii" as UTF-8.
-    for line in text.split("\r\n"):
-        for char in line:
-            if (char < " " and char != "\t") or char > "~":
-                return False
-    return True
+# In C where there is such a thing; for ASCII it means the same.
+_IS_PRINTABLE = getattr(str, "isprintable", None)
