@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _PARSE_IN_THREAD = 128 * 1024
 _COMPRESS_IN_THREAD = 64 * 1024
 _WORTH_COMPRESSING = 1024
+_AT_ONCE = 64 * 1024
 
 
 class Handlers:
@@ -198,8 +199,20 @@ class Handlers:
         if _compressible(request, response, position):
             _mark_compressed(response)
             await connection.respond_in_parts(request, response, _gzip(self._body(plan, end)), None)
+        elif position.size() <= _AT_ONCE:
+            response.body = messages.shown(position.kind, await self._bytes(plan.stream, plan.start, end))
+            await connection.respond(request, response)
         else:
             await connection.respond_in_parts(request, response, self._body(plan, end), position.size())
+
+    async def _bytes(self, source: stream.Stream, at: int, end: int) -> bytes:
+        """The stored bytes of a range that is small enough to hold."""
+        pieces: list[bytes] = []
+        while at < end:
+            found = await self._store.read(source, at, end)
+            pieces += found
+            at += sum(map(len, found))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _body(self, plan: reads.Plan, end: int) -> AsyncIterator[bytes]:
         """The response body for a range, in windows."""
@@ -277,13 +290,7 @@ class Handlers:
         while True:
             limit = min(self._limit(command), 256 * 1024)
             end = await self._chunk(plan, limit)
-            pieces: list[bytes] = []
-            at = plan.start
-            while at < end:
-                found = await self._store.read(plan.stream, at, end)
-                pieces += found
-                at += sum(map(len, found))
-            data = b"".join(pieces)
+            data = await self._bytes(plan.stream, plan.start, end)
             if end < plan.tail and media.is_text(plan.stream.content_type):
                 data = _whole_characters(data)
                 end = plan.start + len(data)
