@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields
 
 import trio
@@ -137,12 +137,14 @@ def _serve(options: argparse.Namespace) -> int:
         async with trio.open_nursery() as nursery:
 
             def started(running: server.Server) -> None:
-                nursery.start_soon(_stop_on_signal, running)
+                nursery.start_soon(_stop_on_signal, running, signals)
                 log.info("streams are %s", "in memory only" if options.memory else f"in {folder}")
                 for listener in listeners:
                     print(f"listening on {server.url_of(listener)}", flush=True)
 
-            await server.serve(store, config, listeners, started)
+            # Before the first word to the outside, so that whoever acts on it finds us listening.
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                await server.serve(store, config, listeners, started)
             nursery.cancel_scope.cancel()
 
     problems: list[BaseException] = []
@@ -164,11 +166,10 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return found
 
 
-async def _stop_on_signal(running: server.Server) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("got %s", signal.Signals(number).name)
-            running.stop()
+async def _stop_on_signal(running: server.Server, signals: AsyncIterator[int]) -> None:
+    async for number in signals:
+        log.info("got %s", signal.Signals(number).name)
+        running.stop()
 
 
 if __name__ == "__main__":
