@@ -9,12 +9,15 @@ _PART = 512  # data is taken in parts of this size, so that a device never holds
 
 
 class Events:
-    """Stands between the body and the decoder of `reader`: `feed`, then `next` until NEED_DATA."""
+    """A part of Reader, between the body and its decoder: `feed`, then `next` until NEED_DATA."""
 
-    def __init__(self, reader, base64: bool, need_data):
+    def __init__(self, reader, headers: dict, need_data):
+        content_type = headers.get("content-type", "")
+        if content_type[:17] != "text/event-stream":
+            raise BadResponse("asked for events, got " + content_type)
         self._reader = reader
         self._need = need_data
-        self._base64 = base64
+        self._base64 = headers.get("stream-sse-data-encoding") == "base64"
         self._parser = sse.Parser(_PART, partial=True)
         self._rest = b""
         self._control = b""
@@ -27,7 +30,7 @@ class Events:
         reader = self._reader
         while True:
             if self._busy:
-                item = reader.item()
+                item = reader.next(True)
                 if item is not self._need:
                     return item
                 self._busy = False
@@ -46,20 +49,20 @@ class Events:
                     data = bytes(data)
                     if self._base64:
                         data, self._rest = sse.decode_base64(data, self._rest)
-                    reader.feed_decoder(data)
+                    reader._decoder.feed(data)
                     self._busy = True
             except BadResponse:
                 raise
-            except (ValueError, KeyError, TypeError) as exc:
+            except (ValueError, KeyError, TypeError, AttributeError) as exc:
                 raise BadResponse("bad event: %s" % exc)
 
     def _advance(self, control):
         if self._rest:
             raise ValueError("base64 of odd length")
         self._control = b""
-        self._reader.control(
-            control["streamNextOffset"],
-            control.get("streamCursor"),
-            control.get("upToDate"),
-            control.get("streamClosed"),
-        )
+        reader = self._reader
+        reader._cursor = control.get("streamCursor") or reader._cursor
+        reader._next = control["streamNextOffset"]
+        reader._end = 2 if control.get("streamClosed") else 1 if control.get("upToDate") else 0
+        reader.end()
+        reader._next = None

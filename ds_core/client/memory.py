@@ -40,10 +40,10 @@ class MemoryStore:
     """`limit` bytes in all, `size` bytes or `count` records to a batch (0: no limit).
 
     The oldest `keep` batches, which may be under way, are never dropped. `full` ("drop-oldest", "drop-newest",
-    "refuse") decides when there is no room; `dropped` counts records.
+    "refuse") decides when there is no room; `dropped` counts records. `epoch`, `content_type` and `json` are of the batches.
     """
 
-    def __init__(self, epoch: int, content_type: str, json: bool, limit: int, size: int, count: int, full: str, keep=1):
+    def __init__(self, keep: int, epoch: int, content_type: str, json: bool, limit: int, size: int, count: int, full: str, _=0):
         self._epoch = epoch
         self._seq = 0  # of the oldest batch
         self._type = content_type
@@ -110,6 +110,9 @@ class MemoryStore:
     def claim(self, epoch: int) -> None:
         self._epoch = epoch
         self._seq = 0
+
+    def close(self) -> None:
+        """Nothing to do; a store on flash has."""
 
     def _remove(self, i):
         batch = self._batches.pop(i)

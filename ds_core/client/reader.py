@@ -18,7 +18,7 @@ CATCH_UP, LIVE, OVER = "catch-up", "live", "over"
 NEED_DATA = object()
 
 # State -> where the answer ended -> state. (Without `live`, the tail is the end.)
-_MORE, _TAIL, _CLOSED = 0, 1, 2
+# 0: more to come, 1: the tail, 2: the end of a closed stream.
 _STATES = {
     CATCH_UP: (CATCH_UP, LIVE, OVER),
     LIVE: (LIVE, LIVE, OVER),
@@ -31,23 +31,6 @@ def kind_of(content_type: str) -> str:
     if content_type == "application/json":
         return "json"
     return "cbor" if content_type[-8:] == "cbor-seq" and content_type[-9] in "/+" else "bytes"
-
-
-class _Bytes:
-    """The decoder of streams that have no items: pieces of bytes, copied."""
-
-    pending = 0
-
-    def __init__(self):
-        self._piece = b""
-
-    def feed(self, piece):
-        self._piece = piece
-
-    def next(self):
-        piece = bytes(self._piece)
-        self._piece = b""
-        return piece
 
 
 class Reader:
@@ -68,14 +51,15 @@ class Reader:
         self._decoder = None
 
     def query(self) -> list:
-        """The parameters of the next request: a list of (name, value)."""
-        query = [("offset", self.cursor.offset)]
+        """The parameters of the next request: a list of (name, value), ordered by name."""
+        query = []
         if self.state == LIVE:
-            query.append(("live", self._live))
             if self._cursor:
                 query.append(("cursor", self._cursor))
+            query.append(("live", self._live))
         if self._max_bytes:
             query.append(("max-bytes", self._max_bytes))
+        query.append(("offset", self.cursor.offset))
         return query
 
     def head(self, status: int, headers: dict) -> None:
@@ -83,19 +67,18 @@ class Reader:
         content_type = headers.get("content-type", "")
         self._next = headers.get("stream-next-offset")
         self._cursor = headers.get("stream-cursor") or self._cursor
-        self._end = _MORE
-        if _true(headers, "stream-closed"):
-            self._end = _CLOSED
-        elif status == 204 or _true(headers, "stream-up-to-date"):
-            self._end = _TAIL
+        self._end = 0
+        if headers.get("stream-closed", "").lower() == "true":
+            self._end = 2
+        elif status == 204 or headers.get("stream-up-to-date", "").lower() == "true":
+            self._end = 1
         self._skip = self.cursor.items
         self._sse = None
         if self.state == LIVE and self._live == "sse":
             from ds_core.client.events import Events
 
-            if content_type[:17] != "text/event-stream":
-                raise BadResponse("asked for events, got " + content_type)
-            self._sse = Events(self, headers.get("stream-sse-data-encoding") == "base64", NEED_DATA)
+            self._sse = Events(self, headers, NEED_DATA)
+            self._next = None
         elif not self._next:
             raise BadResponse("no Stream-Next-Offset: not a stream")
         elif status == 200:
@@ -103,81 +86,54 @@ class Reader:
             if self._live == "auto":
                 text = content_type[:5] == "text/" or kind_of(content_type) == "json"
                 self._live = "sse" if text else "long-poll"
-        self.start()
-
-    def start(self) -> None:
-        """A body begins."""
         kind = "bytes" if self._raw else kind_of(self._type)
+        self._single = kind != "bytes"
         if kind == "cbor":
             from ds_core.wire.cbor import NEED_DATA as need, Decoder
         elif kind == "json":
             from ds_core.client.jsonitems import NEED_DATA as need, Decoder
         else:
-            self._decoder = _Bytes()
-            self._need = b""
-            return
+            from ds_core.client.rawitems import NEED_DATA as need, Decoder
         self._need = need
         self._decoder = Decoder(max_bytes=self._limit)
-
-    def feed_decoder(self, piece) -> None:
-        """Bytes of the data of one event."""
-        self._decoder.feed(piece)
-
-    def control(self, offset: str, cursor, up_to_date, closed) -> None:
-        """The data of an event is complete."""
-        self._cursor = cursor or self._cursor
-        self.advance(offset, _CLOSED if closed else _TAIL if up_to_date else _MORE)
-        self._skip = self.cursor.items
 
     def feed(self, piece) -> None:
         """Bytes of the body."""
         (self._sse or self._decoder).feed(piece)
 
-    def next(self):
-        """The next item that was not handled before, or NEED_DATA. Raises BadResponse."""
-        if self._sse:
+    def next(self, plain: bool = False):
+        """The next item that was not handled before, or NEED_DATA. Raises BadResponse. (`plain`: not through events.)"""
+        if self._sse and not plain:
             return self._sse.next()
-        return self.item()
-
-    def item(self):
-        """The next item of the body or event."""
-        decoder = self._decoder
-        cursor = self.cursor
         while True:
             try:
-                item = decoder.next()
+                item = self._decoder.next()
             except ValueError as exc:
                 raise BadResponse(str(exc))
-            if item is self._need or not item and decoder.__class__ is _Bytes:
+            if item is self._need:
                 return NEED_DATA
-            n = len(item) if decoder.__class__ is _Bytes else 1
-            if self._skip < n:
-                item = item[self._skip :] if self._skip else item
-                cursor.items += n - self._skip
+            skip = self._skip
+            n = 1 if self._single else len(item)
+            if skip < n:
                 self._skip = 0
-                return item
-            self._skip -= n
+                self.cursor.items += n - skip
+                return item[skip:] if skip else item
+            self._skip = skip - n
 
     def end(self) -> None:
-        """The body is complete: move the cursor to its end."""
-        if self._sse:
-            return
-        self.advance(self._next, self._end)
-
-    def advance(self, offset: str, end: int) -> None:
-        """All items up to `offset` were handed out."""
-        if self._decoder and self._decoder.pending:
+        """The body, or the data of an event, is complete: move the cursor to its end."""
+        end = self._end
+        offset = self._next
+        if not offset:
+            return  # of events, each moved it
+        if self._decoder.pending:
             raise BadResponse("the body ends within an item")
         cursor = self.cursor
-        if offset == cursor.offset and end == _MORE:
-            end = _TAIL  # nothing came, so this is the tail, whatever a server forgot to say
+        if offset == cursor.offset and not end:
+            end = 1  # nothing came, so this is the tail, whatever a server forgot to say
         # What is still to be passed over lies in the next answer: a server may cut its answers differently each time.
         cursor.items = self._skip
         cursor.offset = offset
         self.state = _STATES[self.state][end]
         if self.state == LIVE and not self._live:
             self.state = OVER
-
-
-def _true(headers, name):
-    return headers.get(name, "").lower() == "true"

@@ -52,11 +52,6 @@ class Writer:
             self._out += 1
         return batch
 
-    @property
-    def full(self) -> bool:
-        """Whether no more may be under way."""
-        return self._out == self._depth
-
     def headers(self, batch):
         """The headers of its request."""
         return (

@@ -2,7 +2,7 @@
 
 `request_head` encodes a request. `ResponseParser` reads the responses of one connection, one after the other, out of
 one reused buffer: the caller receives into `space()`, reports with `received(n)`, and takes results from `poll()`.
-`ChunkedDecoder` reads a chunked body, of a response or, in a server, of a request.
+`ds_core.wire.chunked` reads a chunked body, and is loaded when the first one comes.
 
 Rules: a line ends with CRLF and nothing else; whatever makes the end of a body ambiguous is an error; a connection
 that closes before a body's announced end is `Truncated`, never a short success. Body pieces are slices of the
@@ -14,7 +14,7 @@ NEED_DATA = object()  # receive more, then poll again
 HEAD = object()  # status and headers are complete
 END = object()  # the body is complete
 
-_FRAMING = ("content-length", "transfer-encoding", "connection")
+_FRAMING = (b"content-length:", b"transfer-encoding:", b"connection:")
 
 class BadMessage(ValueError):
     """The peer sent what is not HTTP/1.1, or what no two readers would read alike."""
@@ -29,122 +29,55 @@ class Truncated(BadMessage):
 def request_head(method: str, target: str, host: str, headers=()) -> bytes:
     """The head of a request; `headers` is a sequence of (name, value) pairs.
 
-    Raises ValueError, naming the part, when a value would break out of its line. Allocates the result and one list.
+    Raises ValueError when a value would break out of its line. Allocates the result and a text of its size.
     """
-    lines = [method + " " + target + " HTTP/1.1", "Host: " + host]
-    for name, value in headers:
-        lines.append(name + ": " + str(value))
-    if target[:1] != "/" or " " in target or " " in method:
+    if target[:1] != "/" or " " in target:
         raise ValueError("bad request target: " + target)
-    for line in lines:
-        for char in "\r\n\0":
-            if char in line:
-                raise ValueError("line break in " + line.split(" ")[0])
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-class ChunkedDecoder:
-    """Reads one chunked body (RFC 9112 section 7.1). `done` turns true at its last byte; what follows belongs to the next
-    message. Extensions and trailers are passed over.
-
-    Within a line `_left` is 0; `_line` collects it. After it, `_state` says what the line was:
-
-        0 a chunk's size    -> data, or 2 if it was 0
-        1 the end of data   -> 0; it must be empty
-        2 a trailer         -> 2, or done if it was empty
-    """
-
-    def __init__(self, limit: int = 4096):
-        """`limit`: bytes of one line, and of all trailers."""
-        self.done = False
-        self._state = 0
-        self._left = 0
-        self._limit = limit
-        self._line = b""
-
-    def feed(self, view):
-        """One step: (bytes of `view` used, a slice of `view` with body bytes or None). Raises BadMessage.
-
-        Call again with the rest until all is used or `done`.
-        """
-        left = self._left
-        if left:
-            piece = view[:left]
-            self._left -= len(piece)
-            return len(piece), piece
-        line = self._line
-        used = 0
-        for byte in view:
-            used += 1
-            if byte == 10:
-                break
-            if byte < 32 and byte != 9 and byte != 13 or line[-1:] == b"\r" or len(line) > self._limit:
-                raise BadMessage("bad chunk framing")
-            line += bytes((byte,))
-        else:
-            self._line = line
-            return used, None
-        state = self._state
-        self._line = b""
-        text = line[:-1]
-        if line[-1:] != b"\r" or state == 1 and text:
-            raise BadMessage("bad end of chunk")
-        if state == 1:
-            self._state = 0
-        elif state == 2:
-            self._limit -= len(line)
-            self.done = not text
-        else:
-            for byte in text.split(b";")[0] or b"?":
-                byte = b"0123456789abcdef".find(bytes((byte,)).lower())
-                left = left * 16 + byte
-                if byte < 0 or left > 0x3FFFFFFF:
-                    raise BadMessage("bad chunk size")
-            self._left = left
-            self._state = 1 if left else 2
-        return used, None
+    text = "%s %s HTTP/1.1\r\nHost: %s\r\n" % (method, target, host)
+    lines = 2
+    for name, value in headers:
+        text += "%s: %s\r\n" % (name, value)
+        lines += 1
+    if text.count("\n") != lines or text.count("\r") != lines or "\0" in text:
+        raise ValueError("a line break within a header")
+    return (text + "\r\n").encode()
 
 
 class ResponseParser:
     """Reads the responses of one connection from the reused bytearray `buf`.
 
     For each expected response call `begin()`, then `poll()` until END: HEAD once, then body slices, and NEED_DATA in
-    between. `status`, `headers` (lower-case names), `keep_alive` are set at HEAD. `pending` counts bytes received beyond
-    what was polled. `view` is the whole buffer: free for other use while nothing is pending. `keep`: the only header names
-    worth memory besides those of the framing (None: all). `limit`: bytes of a whole head.
+    between. `status`, `headers` (lower-case names), `keep_alive` are set at HEAD. `busy`: a response has begun and not
+    ended. `pending` counts bytes received beyond what was polled. `view` is the whole buffer: free for other use while
+    nothing is pending. `keep`: how the field lines that are worth memory begin, in lower case, besides those of the framing.
+    `lines`: the most of a head, and of buffers full of a longer line.
     """
 
-    # _state: 0 before the status line, 1 in the fields, 2 in the body, 3 at the end.
+    # _state: 0 before the status line, 1 in the fields, 2 in the body.
     # _left: bytes left of the body, -1 if it is chunked, -2 if it ends with the connection.
 
-    def __init__(self, buf: bytearray, keep=None, limit: int = 16384):
+    def __init__(self, buf: bytearray, keep=(b"",), lines: int = 250):
         self._buf = buf
         self.view = memoryview(buf)
-        self._limit = limit
-        self._keep = keep
+        self._lines = lines
+        self._keep = _FRAMING + keep
         self.reset()
 
     def reset(self) -> None:
         """Forget the connection: a new one starts with an empty buffer."""
         self._start = self._end = 0
-        self._state = 3
-        self._eof = False
+        self.busy = self._eof = False
 
     @property
     def pending(self) -> int:
         return self._end - self._start
 
-    @property
-    def busy(self) -> bool:
-        """Whether a response has begun and not ended."""
-        return self._state < 3
-
     def begin(self, head: bool = False) -> None:
         """Expect the next response; `head`: it answers HEAD, so it has no body whatever it says."""
-        assert self._state == 3, "the last response was not read to its end"
-        self._state = 0
+        assert not self.busy, "the last response was not read to its end"
+        self.busy = True
+        self._state = self._count = 0
         self._no_body = head
-        self._size = 0
         self._skip = False
 
     def space(self):
@@ -154,11 +87,11 @@ class ResponseParser:
         view = self.view
         if end == len(view) and not start:
             # A line longer than the buffer: passed over if nobody wants its field, which its start must show.
-            name, colon, _ = bytes(view[:64]).partition(b":")
-            if self._state != 1 or not colon or self._wanted(str(name, "latin-1").lower()):
-                raise BadMessage("a line of the head is over %d bytes" % end)
+            if self._state != 1 or self._wanted(bytes(view[:64]).lower()):
+                raise BadMessage("a line of the head is too long")
             self._skip = True
-            start = end - 1
+            self._count += 1
+            start = end - 1  # perhaps a CR
         if start:
             view[: end - start] = view[start:end]
             self._start = 0
@@ -172,38 +105,32 @@ class ResponseParser:
 
     def poll(self):
         """The next result: NEED_DATA, HEAD, a body slice or END. Raises BadMessage, Truncated."""
+        if not self.busy:
+            return END
         while self._state < 2:
             start = self._start
             end = self._buf.find(b"\r\n", start, self._end)
             if end < 0:
-                end = self._end
-                if self._skip and end > start:
-                    self._start = end - 1  # perhaps a CR
-                    self._size += self._start - start
-                return self._need(end - start)
-            line = bytes(self.view[start:end])
+                if self._eof:
+                    raise Truncated("closed within a head")
+                return NEED_DATA
             self._start = end + 2
-            self._size += end + 2 - start
-            if self._size > self._limit:
-                self._need(0)
+            self._count += 1
+            if self._count > self._lines:
+                raise BadMessage("the head is too long")
             if self._skip:
                 self._skip = False
-            elif self._state == 0:
-                self._status_line(line)
-            elif line:
-                self._field(line)
-            elif self.status < 200:
-                self._state = 0  # an interim response; the real one follows
-            else:
-                self._framing()
+            elif self._line(bytes(self.view[start:end])):
                 return HEAD
         left = self._left
-        while self._state == 2 and left:
+        while left:
             piece = self.view[self._start : self._end]
             if not piece:
-                if left == -2 and self._eof:
+                if not self._eof:
+                    return NEED_DATA
+                if left == -2:
                     break
-                return self._need(0)
+                raise Truncated("closed within a body")
             n = len(piece)
             if left == -1:
                 n, piece = self._chunks.feed(piece)
@@ -216,49 +143,49 @@ class ResponseParser:
             self._start += n
             if piece:
                 return piece
-        self._state = 3
+        self.busy = False
         return END
 
-    def _need(self, more):
-        if self._state < 2 and self._size + more > self._limit:
-            raise BadMessage("a head over %d bytes" % self._limit)
-        if self._eof:
-            raise Truncated("the connection closed in the middle of a response")
-        return NEED_DATA
+    def _wanted(self, line):
+        for prefix in self._keep:
+            if line.startswith(prefix):
+                return True
 
-    def _wanted(self, name):
-        return not self._keep or name in self._keep or name in _FRAMING
-
-    def _status_line(self, line):
-        status = line[9:12]
-        if line[:7] != b"HTTP/1." or line[8:9] != b" " or line[12:13] not in b" " or not status.isdigit():
-            raise BadMessage("not an HTTP/1.1 response")
-        self.status = int(status)
-        if self.status < 100 or self.status == 101:
-            raise BadMessage("status %d" % self.status)
-        self.keep_alive = line[7] != 48
-        self.headers = {}
-        self._state = 1
-
-    def _field(self, line):
-        name, colon, value = line.partition(b":")
-        bad = not name or not colon
-        for byte in line:
-            bad = bad or byte < 32 and byte != 9
-        for byte in name:
-            bad = bad or byte < 33 or byte > 126 or byte in b'"(),/;<=>?@[]{}\\'
-        if bad:
-            raise BadMessage("a bad header field")
-        name = str(name, "ascii").lower()
-        if self._wanted(name):
-            value = str(value.strip(), "latin-1")
-            if name in self.headers:
-                value = self.headers[name] + ", " + value
-            self.headers[name] = value
-
-    def _framing(self):
-        """How long the body is: RFC 9112 section 6.3."""
+    def _line(self, line):
+        """A line of the head; true when it is the last."""
+        if self._state == 0:
+            # Sliced, and not split, so that every byte is what it must be.
+            status = line[9:12]
+            if line[:7] != b"HTTP/1." or line[8:9] != b" " or line[12:13] not in b" " or not status.isdigit():
+                raise BadMessage("not an HTTP/1.1 response")
+            self.status = int(status)
+            if self.status < 100 or self.status == 101:
+                raise BadMessage("bad status")
+            self.keep_alive = line[7] != 48
+            self.headers = {}
+            self._state = 1
+            return
         headers = self.headers
+        if line:
+            name, colon, value = line.partition(b":")
+            bad = not name or not colon
+            for byte in line:
+                bad = bad or byte < 32 and byte != 9
+            for byte in name:
+                bad = bad or byte < 33 or byte > 126 or byte in b'"(),/;<=>?@[]{}\\'
+            if bad:
+                raise BadMessage("a bad header field")
+            if self._wanted(line.lower()):
+                name = str(name, "ascii").lower()
+                value = str(value.strip(), "latin-1")
+                if name in headers:
+                    value = headers[name] + ", " + value
+                headers[name] = value
+            return
+        if self.status < 200:
+            self._state = 0  # an interim response; the real one follows
+            return
+        # How long the body is: RFC 9112 section 6.3.
         close = headers.get("connection", "").lower()
         if "close" in close:
             self.keep_alive = False
@@ -271,6 +198,8 @@ class ResponseParser:
             left = -1
             if length is not None or coding.lower() != "chunked":
                 raise BadMessage("an ambiguous body")
+            from ds_core.wire.chunked import ChunkedDecoder
+
             self._chunks = ChunkedDecoder()
         elif length is not None:
             # Two lengths were joined to something else than a number, and so are refused even when they agree.
@@ -283,3 +212,4 @@ class ResponseParser:
             self.keep_alive = False
         self._left = left
         self._state = 2
+        return True

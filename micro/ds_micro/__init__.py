@@ -6,37 +6,16 @@
     s.append({"t": 21.5})
     for item in s.read(Cursor("/cursor").load(), live="long-poll"): ...
 
+`Stream(url, ...)`: `token` (a bearer token), `content_type`, `headers` and `params` (dicts; a token or value may be a callable,
+asked for each request), `timeout` and `live_timeout` (seconds without progress, and in a live wait), `buffer` (bytes; a line of
+an answer's head must fit), `max_bytes` (the most a server should send at once); with https `ca`, `pin`, `verify` (ds_micro.tls).
+
 `ds_micro.aio` has the same names on asyncio. One Stream is one connection: use one per task or thread.
 """
 
-from ds_core.client.errors import (
-    BadRequest,
-    BadResponse,
-    Busy,
-    Closed,
-    Conflict,
-    Disconnected,
-    Fenced,
-    Forbidden,
-    Gone,
-    NoSpace,
-    NotFound,
-    OutboxFull,
-    ServerError,
-    StreamError,
-    Timeout,
-    TooLarge,
-    Unauthorized,
-)
+from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout  # noqa: F401
 from ds_micro.net import Net
-from ds_micro.stream import OVER, Cursor, Flows, Items, Result
-
-try:
-    from functools import wraps
-except ImportError:
-
-    def wraps(_):
-        return lambda function: function
+from ds_micro.stream import OVER, Cursor, Flows, Items  # noqa: F401
 
 
 def run(coroutine):
@@ -45,15 +24,7 @@ def run(coroutine):
         coroutine.send(None)
     except StopIteration as exc:
         return exc.value
-    raise RuntimeError("an awaitable parameter needs ds_micro.aio")
-
-
-def blocking(flow):
-    @wraps(flow)
-    def call(*args, **options):
-        return run(flow(*args, **options))
-
-    return call
+    raise RuntimeError("awaitable parameters need ds_micro.aio")
 
 
 class _Items(Items):
@@ -70,22 +41,19 @@ class _Items(Items):
 class Stream(Flows):
     _net = Net
     _items = _Items
-    create = blocking(Flows.create)
-    append = blocking(Flows.append)
-    close = blocking(Flows.close)
-    head = blocking(Flows.head)
-    delete = blocking(Flows.delete)
-    fork = blocking(Flows.fork)
+    _run = staticmethod(run)
 
 
 def __getattr__(name):
-    # The outbox is loaded when it is first asked for.
+    # What is loaded when it is first asked for: the outbox, and the errors that a status stands for.
     if name == "Outbox":
         from ds_micro.outbox import Box
 
         class Outbox(Box):
-            flush = blocking(Box.flush)
+            _run = staticmethod(run)
 
         globals()[name] = Outbox
         return Outbox
-    raise AttributeError(name)
+    from ds_core.client import refusals
+
+    return getattr(refusals, name)

@@ -8,10 +8,12 @@ import asyncio
 import errno
 import sys
 
-from ds_core.client.errors import *  # noqa: F403
+from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout  # noqa: F401
+from ds_core.client.refusals import *  # noqa: F403
 from ds_micro.net import resolve as _resolve
 from ds_micro.outbox import Box
-from ds_micro.stream import OVER, Cursor, Flows, Items, Result  # noqa: F401
+from ds_micro.more import Result  # noqa: F401
+from ds_micro.stream import OVER, Cursor, Flows, Items  # noqa: F401
 
 _CPYTHON = sys.implementation.name != "micropython"
 
@@ -132,12 +134,19 @@ class _Items(Items):
         return item
 
 
+def _awaited(coroutine):
+    return coroutine
+
+
 class Stream(Flows):
     _net = Net
     _items = _Items
+    _run = staticmethod(_awaited)
 
 
 class Outbox(Box):
+    _run = staticmethod(_awaited)
+
     async def run(self, interval=1.0):
         """For a task of its own: send each batch once it is due (see `count`, `age`); raises as flush() does."""
         while True:

@@ -31,26 +31,15 @@ import os
 import struct
 from binascii import crc32
 
-_HEADER = ">4sQQIII"
-_MAGIC = b"dsO1"
-_SIZE = 32 + 4
-_RECORD = 6
 
-
-def sync(f):
-    """Make a file durable. MicroPython's flush does it; CPython needs fsync."""
+def sync(f, folder=None):
+    """Make a file durable, and creations and deletions in a folder. MicroPython's flush does it; CPython needs fsync."""
     f.flush()
     if hasattr(os, "fsync"):
         os.fsync(f.fileno())
-
-
-def sync_folder(path):
-    """Make creations and deletions durable, where a file system does not by itself."""
-    if hasattr(os, "fsync"):
-        fd = os.open(path, os.O_RDONLY)
-        try:
+        if folder:
+            fd = os.open(folder, 0)
             os.fsync(fd)
-        finally:
             os.close(fd)
 
 
@@ -59,14 +48,15 @@ def replace(path, data):
     with open(path + ".new", "wb") as f:
         f.write(data)
         sync(f)
-    os.rename(path + ".new", path)
-    sync_folder(path.rpartition("/")[0] or ".")
+        os.rename(path + ".new", path)
+        sync(f, path.rpartition("/")[0] or ".")
 
 
 class FlashStore:
     """A Writer's store (see ds_core.client.writer) in the folder `path`; itself the batch, for one is under way at a time.
 
     `epoch`: for a new outbox. `limit`, `size`: bytes in all and of a segment; `count`: most records of a segment (0: any).
+    Keeps in RAM two numbers per segment, and of each that was looked into the good size and the records.
     """
 
     def __init__(self, path, epoch, content_type, json, limit, size, count, full, sync_every):
@@ -80,152 +70,131 @@ class FlashStore:
         self._count = count
         self._full = full
         self._every = sync_every
-        self.dropped = 0
+        self.dropped = self._seq = 0  # _seq and _epoch are the newest segment's
         self._known = {}  # number -> [size, records] of what is good in it
-        self._file = self._reading = None
+        self._file = None
         try:
             os.mkdir(path)
         except OSError:
             pass
-        self._files = files = sorted([int(name[:-4]) for name in os.listdir(path) if name[-4:] == ".out"])
-        header = None
-        while files and header is None:
-            header = self._header(files[-1])
-            if header is None:
-                os.remove(self._name(files.pop()))
-        if header:
-            _, self.newest_epoch, self._seq, a, b, self.dropped = header
-            for number in files[:-1]:
-                if number == a or number == b:
-                    self._remove(number)
-            while len(files) - 1 > self._seq:
-                self._remove(files[0])  # acknowledged, before an epoch was claimed
-            self._open()
-        else:
-            self._seq = 0
-            self._roll(epoch=epoch)
+        self._files = files = [int(name[:-4]) for name in os.listdir(path) if name[-4:] == ".out"]
+        files.sort()
+        while files:
+            with self._open(files[-1]) as f:
+                data = f.read(36)
+            if len(data) == 36 and crc32(data[:32]) == int.from_bytes(data[32:], "big"):
+                _, self._epoch, self._seq, a, b, self.dropped = struct.unpack(">4sQQIII", data[:32])
+                # What it dropped; and what was acknowledged before it claimed an epoch.
+                for number in files[:-1]:
+                    if number == a or number == b or len(files) - 1 > self._seq:
+                        self._remove(number)
+                self._begin()
+                return
+            self._remove(files[-1])
+        self._roll(epoch=epoch)
 
-    def _name(self, number):
-        return "%s/%08d.out" % (self._path, number)
+    def _open(self, number, mode="rb"):
+        return open("%s/%08d.out" % (self._path, number), mode)
 
-    def _header(self, number):
-        with open(self._name(number), "rb") as f:
-            data = f.read(_SIZE)
-        body = data[:32]
-        if len(data) < _SIZE or int.from_bytes(data[32:], "big") != crc32(body):
-            return None
-        header = struct.unpack(_HEADER, body)
-        return header if header[0] == _MAGIC else None
+    def _remove(self, number):
+        os.remove("%s/%08d.out" % (self._path, number))
+        self._files.remove(number)
+        self._known.pop(number, None)
 
-    def _open(self):
+    def _begin(self):
+        """Append to the newest segment from now on."""
         number = self._files[-1]
-        size = self._scan(number)[0]
-        self._file = open(self._name(number), "ab")
         self._unsynced = 0
+        self._file = self._open(number, "ab")
         # A torn tail: nothing can follow it.
-        self._torn = self._file.seek(0, 2) != size
+        self._torn = self._file.seek(0, 2) != self._scan(number)[0]
+
+    def _crc(self, number, at, data):
+        return crc32(data, (number * 65536 + at * 251 + len(data)) & 0xFFFFFFFF).to_bytes(4, "big")
 
     def _scan(self, number):
         """[size, records] of the good part of a segment."""
         known = self._known.get(number)
-        if known is None:
-            known = [_SIZE, 0]
-            with open(self._name(number), "rb") as f:
-                f.seek(_SIZE)
+        if not known:
+            self._known[number] = known = [36, 0]
+            with self._open(number) as f:
+                f.seek(36)
                 while True:
-                    head = f.read(_RECORD)
-                    n = int.from_bytes(head[:2], "big")
-                    if len(head) < _RECORD or not n:
+                    head = f.read(6)
+                    data = f.read(int.from_bytes(head[:2], "big"))
+                    size = 6 + len(data)
+                    if size == 6 or head != len(data).to_bytes(2, "big") + self._crc(number, known[0], data):
                         break
-                    data = f.read(n)
-                    if len(data) < n or self._crc(number, known[0], data) != head[2:]:
-                        break
-                    known[0] += _RECORD + n
+                    known[0] += size
                     known[1] += 1
-            self._known[number] = known
         return known
-
-    def _crc(self, number, at, data):
-        seed = (number * 65536 + at * 251 + len(data)) & 0xFFFFFFFF
-        return (crc32(data, seed) & 0xFFFFFFFF).to_bytes(4, "big")
 
     def _roll(self, drop=0, epoch=None):
         """Begin a new newest segment, which seals the last one, and drops it when it is empty, and segment `drop`."""
         files = self._files
-        if self._file:
-            self._sync()
+        last = empty = 0
+        if files:
+            last = files[-1]
+            if self._unsynced:
+                sync(self._file)
+            if not self._scan(last)[1]:
+                empty = last
             self._file.close()
-            self._file = None
-        last = files[-1] if files else 0
-        empty = last if files and not self._scan(last)[1] else 0
         gone = bool(drop) + bool(empty)
+        seq = self._seq + 1 - gone
         if epoch is None:
-            epoch = self.newest_epoch
-            seq = self._seq + 1 - gone
+            epoch = self._epoch
         else:
             seq = len(files) - gone
-        body = struct.pack(_HEADER, _MAGIC, epoch, seq, drop, empty, self.dropped)
+        data = struct.pack(">4sQQIII", b"dsO1", epoch, seq, drop, empty, self.dropped)
         number = last + 1
         try:
-            with open(self._name(number), "wb") as f:
-                f.write(body + crc32(body).to_bytes(4, "big"))
-                sync(f)
-            sync_folder(self._path)
+            with self._open(number, "wb") as f:
+                f.write(data + crc32(data).to_bytes(4, "big"))
+                sync(f, self._path)
         except OSError:
             # No room: nothing has changed.
-            os.remove(self._name(number))
+            files.append(number)
+            self._remove(number)
             if files:
-                self._open()
+                self._begin()
             raise
-        self.newest_epoch = epoch
+        self._epoch = epoch
         self._seq = seq
         files.append(number)
-        self._known[number] = [_SIZE, 0]
+        for number in (drop, empty):
+            if number:
+                self._remove(number)
+        self._begin()
         if gone:
-            for number in (drop, empty):
-                if number:
-                    self._remove(number)
-            sync_folder(self._path)
-        self._open()
-
-    def _remove(self, number):
-        os.remove(self._name(number))
-        self._files.remove(number)
-        self._known.pop(number, None)
-
-    def _sync(self):
-        if self._unsynced:
-            self._unsynced = 0
-            sync(self._file)
+            sync(self._file, self._path)
 
     def append(self, record):
         """False when it was dropped, or is refused, for want of room. Safe on flash when `sync_every` is 1."""
         n = len(record)
-        if not n or _SIZE + _RECORD + n > self._size or n > 65535:
-            raise ValueError("a record must have 1 to %d bytes" % min(self._size - _SIZE - _RECORD, 65535))
-        number = self._files[-1]
-        known = self._scan(number)
-        full = known[0] + _RECORD + n > self._size or 0 < self._count <= known[1]
-        if full or self._torn:
+        if not 0 < n <= min(self._size - 42, 65535):
+            raise ValueError("a record must have 1 to %d bytes" % min(self._size - 42, 65535))
+        files = self._files
+        known = self._scan(files[-1])
+        if self._torn or known[0] + 6 + n > self._size or 0 < self._count <= known[1]:
             drop = 0
-            if len(self._files) >= self._most:
+            if len(files) >= self._most:
                 if self._full != "drop-oldest":
                     if self._full != "refuse":
                         self.dropped += 1
                     return False
-                drop = self._files[1]
+                drop = files[1]
                 self.dropped += self._scan(drop)[1]
             self._roll(drop)
-            number = self._files[-1]
-            known = self._known[number]
+            known = self._scan(files[-1])
         self._torn = True  # should this fail half way
-        data = n.to_bytes(2, "big") + self._crc(number, known[0], record) + record
-        self._file.write(data)
+        self._file.write(n.to_bytes(2, "big") + self._crc(files[-1], known[0], record) + record)
         self._unsynced += 1
         if self._unsynced >= self._every:
-            self._sync()
+            sync(self._file)
+            self._unsynced = 0
         self._torn = False
-        known[0] += len(data)
+        known[0] += 6 + n
         known[1] += 1
         return True
 
@@ -241,25 +210,25 @@ class FlashStore:
     # The oldest segment, as a batch
 
     def batch(self, i):
-        if i:
-            return None
         files = self._files
-        while len(files) > 1 and not self._scan(files[0])[1]:
-            self._roll(files[0])  # all of it damaged
-        size, self.count = self._scan(files[0])
-        if not self.count:
-            return None
-        if len(files) == 1:
-            self._roll()
-        self.epoch = self.newest_epoch
-        self.seq = self._seq - len(files) + 1
-        self.length = size - _SIZE - _RECORD * self.count + (self.count + 1 if self._json else 0)
-        return self
+        while not i:
+            size, count = self._scan(files[0])
+            if len(files) == 1:
+                if not count:
+                    break
+                self._roll()
+            if not count:
+                self._roll(files[0])  # all of it is damaged
+                continue
+            self.epoch = self._epoch
+            self.seq = self._seq - len(files) + 1
+            self.count = count
+            self.length = size - 36 - 6 * count + (count + 1 if self._json else 0)
+            self._reading = self._open(files[0])
+            return self
 
     def rewind(self):
-        if not self._reading:
-            self._reading = open(self._name(self._files[0]), "rb")
-        self._reading.seek(_SIZE)
+        self._reading.seek(36)
         self._todo = self.count
         self._part = 0
 
@@ -269,7 +238,7 @@ class FlashStore:
             if not self._part:
                 self._todo -= 1
                 if self._todo >= 0:
-                    self._part = int.from_bytes(self._reading.read(_RECORD)[:2], "big")
+                    self._part = int.from_bytes(self._reading.read(6)[:2], "big")
                 if self._json:
                     view[at] = 93 if self._todo < 0 else 44 if self._todo + 1 < self.count else 91
                     at += 1
@@ -282,24 +251,18 @@ class FlashStore:
         return at
 
     def done(self):
-        self._forget()
+        self._reading.close()
         self._remove(self._files[0])
 
     def discard(self):
         """Drop the oldest segment, which the server refused."""
-        self._forget()
         self.dropped += self._scan(self._files[0])[1]
         self._roll(self._files[0])
 
     def claim(self, epoch):
         self._roll(epoch=epoch)
 
-    def _forget(self):
-        if self._reading:
-            self._reading.close()
-            self._reading = None
-
     def close(self):
-        self._forget()
-        self._sync()
+        """Make everything durable, and let the file go."""
+        sync(self._file)
         self._file.close()

@@ -11,7 +11,7 @@ import socket
 import time
 
 try:
-    from time import sleep_ms, ticks_diff, ticks_ms
+    from time import sleep_ms, ticks_add, ticks_diff, ticks_ms
 except ImportError:
 
     def ticks_ms():
@@ -19,6 +19,9 @@ except ImportError:
 
     def ticks_diff(a, b):
         return a - b
+
+    def ticks_add(a, b):
+        return a + b
 
     def sleep_ms(ms):
         time.sleep(ms / 1000)

@@ -5,14 +5,22 @@ decides what to send (ds_core.client.writer); this file carries its requests ove
 """
 
 from ds_core.client.backoff import Backoff
-from ds_core.client.errors import Disconnected, Fenced, OutboxFull, Timeout, error_for
+from ds_core.client.errors import Disconnected, Timeout
 from ds_core.client.writer import AGAIN, DONE, DUPLICATE, FENCED, Writer
-from ds_micro.net import ticks_diff, ticks_ms
+from ds_micro.net import ticks_add, ticks_diff, ticks_ms
 from ds_micro.stream import random
 
 
 class Box:
-    """See `ds_micro.Outbox` for the parameters. `error`: why the last flush left something, `writer`: its counts."""
+    """`Outbox(path, stream, producer, ...)`: `path` is a folder of its own, or None for RAM.
+
+    `limit` bytes in all; `when_full` "drop-oldest", "drop-newest" or "refuse"; `sync_every` records are made durable at once
+    (1: each). A batch is full with `segment` bytes or `count` records, and due when its oldest record is `age` seconds old.
+    `epoch`: of a new outbox. `in_flight`: batches under way at once (in RAM only).
+
+    `error`: why the last flush left something; `writer` has counts; and the store's `records` (waiting), `dropped` (for want
+    of room), `discard()` (drop the oldest batch, after flush() raised that the server will not have it), `close()`.
+    """
 
     def __init__(
         self,
@@ -28,51 +36,47 @@ class Box:
         epoch=None,
         in_flight=1,
     ):
-        if when_full not in ("drop-oldest", "drop-newest", "refuse") or not producer or sync_every < 1:
-            raise ValueError("bad when_full, producer or sync_every")
+        if when_full not in ("drop-oldest", "drop-newest", "refuse") or not producer or path and in_flight > 1:
+            raise ValueError("bad when_full, producer or in_flight")
         if epoch is None:
             epoch = random(1 << 30)
         segment = segment or max(256, min(4096, limit // 16))
-        json = stream._type == "json"
         if path:
-            if in_flight != 1:
-                raise ValueError("an outbox on flash has one batch in flight")
-            from ds_micro.flash import FlashStore
-
-            self.store = FlashStore(
-                path, epoch, stream.content_type, json, limit, segment, count, when_full, sync_every
-            )
+            from ds_micro.flash import FlashStore as Store
         else:
-            from ds_core.client.memory import MemoryStore
-
-            self.store = MemoryStore(
-                epoch, stream.content_type, json, limit, segment, count, when_full, in_flight
-            )
+            from ds_core.client.memory import MemoryStore as Store
+        self.store = Store(
+            path or in_flight,
+            epoch,
+            stream.content_type,
+            stream._type == "json",
+            limit,
+            segment,
+            count,
+            when_full,
+            sync_every,
+        )
         self._stream = stream
         self._refuse = when_full == "refuse"
-        self._age = int(age * 1000)
+        self._age = age
         self._born = None
         self._later = ticks_ms()
+        self._depth = in_flight
         self.writer = Writer(self.store, producer, Backoff(random), in_flight)
         self.error = None
 
-    @property
-    def dropped(self):
-        """How many records were dropped for want of room, or discarded."""
-        return self.store.dropped
-
-    @property
-    def records(self):
-        """How many records wait."""
-        return self.store.records
+    def __getattr__(self, name):
+        return getattr(self.store, name)
 
     def append(self, value, raw=False):
         """Keep one record (`raw`: already encoded). On flash, and `sync_every=1`, it is safe when this returns.
 
         False when it was dropped ("drop-newest"); raises OutboxFull ("refuse"), ValueError when it is too long.
         """
-        kept = self.store.append(value if raw else self._stream.encode_one(value))
-        if not kept and self._refuse:
+        kept = self.store.append(value if raw else self._stream.encode(value))
+        if self._refuse and not kept:
+            from ds_core.client.refusals import OutboxFull
+
             raise OutboxFull("no room in the outbox")
         if self._born is None:
             self._born = ticks_ms()
@@ -80,43 +84,39 @@ class Box:
 
     def due(self):
         """Whether a batch is full, by size or count, or its oldest record older than `age` seconds."""
-        return self.store.ready() or (
-            self._age > 0 and self._born is not None and ticks_diff(ticks_ms(), self._born) >= self._age
-        )
+        old = self._age and self._born is not None and ticks_diff(ticks_ms(), self._born) >= self._age * 1000
+        return bool(old) or self.store.ready()
 
-    def discard(self):
-        """Drop the oldest batch, after flush() raised that the server will not have it."""
-        self.store.discard()
-
-    async def flush(self, timeout=30):
+    def flush(self, timeout=30):
         """Send what waits, for at most `timeout` seconds; how many records are left.
 
         0: everything is on the server. Otherwise `error` says why, or the server asked for a pause. Raises what a retry
         cannot mend (Unauthorized, NotFound, Closed, BadRequest, Fenced, ...); the records are kept.
         """
+        return self._run(self._flush(int(timeout * 1000)))
+
+    async def _flush(self, limit):
         stream = self._stream
         writer = self.writer
         start = ticks_ms()
-        limit = int(timeout * 1000)
         waiting = []
         self.error = None
         try:
             while True:
                 left = limit - ticks_diff(ticks_ms(), start)
-                pause = ticks_diff(self._later, ticks_ms())
-                if pause > 0:
-                    if pause >= left:
-                        break
+                pause = max(0, ticks_diff(self._later, ticks_ms()))
+                if pause >= left:
+                    break
+                if pause:
                     await stream._conn.sleep(pause)
-                    left -= pause
-                stream._until = ticks_ms() + left
+                stream._until = ticks_add(ticks_ms(), left - pause)
                 reused = False
                 try:
                     batch = writer.request()
                     if batch:
-                        reused = await stream._send("POST", writer.headers(batch), batch, more=bool(waiting))
+                        reused = await stream._send("POST", writer.headers(batch), batch, (), waiting)
                         waiting.append(batch)
-                        if not writer.full:
+                        if len(waiting) < self._depth:
                             continue
                     if not waiting:
                         self._born = None
@@ -129,22 +129,24 @@ class Box:
                     self.error = exc
                     writer.broken()
                     if not reused or stream._heard or isinstance(exc, Timeout):
-                        self._later = ticks_ms() + writer.delay
+                        self._later = ticks_add(ticks_ms(), writer.delay)
                     continue
                 outcome = writer.answer(waiting.pop(0), status, headers)
+                self.error = None
                 if outcome in (DONE, DUPLICATE):
-                    self.error = None
                     continue
                 if waiting:
                     waiting.clear()
                     stream.drop()
+                from ds_core.client.refusals import Fenced, error_for
+
                 error = error_for(status, headers, text, stream.url)
                 if outcome == FENCED:
-                    raise Fenced(error.message, status, "Fenced", stream.url)
+                    raise Fenced(text, status, "", stream.url)
                 if outcome != AGAIN:
                     raise error
                 self.error = error
-                self._later = ticks_ms() + writer.delay
+                self._later = ticks_add(ticks_ms(), writer.delay)
         finally:
             stream._until = None
             if waiting:

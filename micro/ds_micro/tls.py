@@ -84,7 +84,3 @@ class Wrapper:
         self.check(sock)
         return sock
 
-
-def wrapper(_net, **options):
-    """The wrapper for a Stream's `ca`, `pin` and `verify`."""
-    return Wrapper(**options)

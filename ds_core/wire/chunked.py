@@ -1,0 +1,65 @@
+"""Chunked bodies (RFC 9112 section 7.1), of responses and, in a server, of requests."""
+
+from ds_core.wire.http1 import BadMessage
+
+
+class ChunkedDecoder:
+    """Reads one chunked body (RFC 9112 section 7.1). `done` turns true at its last byte; what follows belongs to the next
+    message. Extensions and trailers are passed over.
+
+    Within a line `_left` is 0; `_line` collects it. After it, `_state` says what the line was:
+
+        0 a chunk's size    -> data, or 2 if it was 0
+        1 the end of data   -> 0; it must be empty
+        2 a trailer         -> 2, or done if it was empty
+    """
+
+    def __init__(self, limit: int = 4096):
+        """`limit`: bytes of one line, and of all trailers."""
+        self.done = False
+        self._state = 0
+        self._left = 0
+        self._limit = limit
+        self._line = b""
+
+    def feed(self, view):
+        """One step: (bytes of `view` used, a slice of `view` with body bytes or None). Raises BadMessage.
+
+        Call again with the rest until all is used or `done`.
+        """
+        left = self._left
+        if left:
+            piece = view[:left]
+            self._left -= len(piece)
+            return len(piece), piece
+        line = self._line
+        used = 0
+        for byte in view:
+            used += 1
+            if byte == 10:
+                break
+            if byte < 32 and byte != 9 and byte != 13 or line[-1:] == b"\r" or len(line) > self._limit:
+                raise BadMessage("bad chunk framing")
+            line += bytes((byte,))
+        else:
+            self._line = line
+            return used, None
+        state = self._state
+        self._line = b""
+        text = line[:-1]
+        if line[-1:] != b"\r" or state == 1 and text:
+            raise BadMessage("bad end of chunk")
+        if state == 1:
+            self._state = 0
+        elif state == 2:
+            self._limit -= len(line)
+            self.done = not text
+        else:
+            for byte in text.split(b";")[0] or b"?":
+                byte = b"0123456789abcdef".find(bytes((byte,)).lower())
+                left = left * 16 + byte
+                if byte < 0 or left > 0x3FFFFFFF:
+                    raise BadMessage("bad chunk size")
+            self._left = left
+            self._state = 1 if left else 2
+        return used, None

@@ -1,0 +1,138 @@
+"""The operations of a stream that a sensor with an outbox does without, and rarer options; loaded when they are used.
+
+Each flow is called as a method of a Stream: `s.create()`.
+"""
+
+
+class Result:
+    """What a request did: `status`, next `offset`, whether it was a `duplicate`, whether the stream is `closed` now, and
+    all `headers` that matter here.
+    """
+
+    def __init__(self, status, headers):
+        self.status = status
+        self.headers = headers
+        self.offset = headers.get("stream-next-offset")
+        self.duplicate = status == 204 and "producer-seq" in headers
+        self.closed = headers.get("stream-closed", "").lower() == "true"
+
+
+async def do(stream, method, headers=(), body=b""):
+    """A request whose answer is in its head."""
+    if method[0] == "P":
+        headers = list(headers)
+        headers.append(("Content-Length", len(body)))
+    result = Result(await stream._request(method, headers, body), stream._parser.headers)
+    await stream._text()
+    return result
+
+
+async def create(stream, **options):
+    """PUT: create the stream; 201, or 200 if it is there. `ttl` (seconds), `expires_at` (RFC 3339), `closed`,
+    `values` to begin with.
+    """
+    headers = [("Content-Type", stream.content_type)]
+    return await do(stream, "PUT", headers, creation(stream, headers, **options))
+
+
+async def append(stream, *values, raw=False, seq=None, close=False):
+    """POST these values at once. `raw`: they are bytes, already encoded. `seq`: Stream-Seq. `close`: the stream is closed
+    with them.
+
+    At most once: raises Disconnected when the outcome is unknown. An Outbox appends exactly once.
+    """
+    headers = [("Content-Type", stream.content_type)]
+    if seq is not None:
+        headers.append(("Stream-Seq", seq))
+    if close:
+        headers.append(("Stream-Closed", "true"))
+    body = b"".join(values) if raw else join(stream, values)
+    if not body or not values:
+        raise ValueError("nothing to append")
+    return await do(stream, "POST", headers, body)
+
+
+async def close(stream):
+    """Close the stream for good; harmless when it is."""
+    return await do(stream, "POST", (("Stream-Closed", "true"),))
+
+
+async def head(stream):
+    """The tail (`offset`), content type and state, without data."""
+    return await do(stream, "HEAD")
+
+
+async def delete(stream):
+    """DELETE the stream."""
+    return await do(stream, "DELETE")
+
+
+async def fork(stream, source, **options):
+    """Create this stream as a fork of `source`, a Stream or its path, up to `offset` (default: its tail) plus `sub_offset`
+    messages (JSON) or bytes; other options as of create().
+    """
+    headers = [("Content-Type", stream.content_type), ("Stream-Forked-From", getattr(source, "path", source))]
+    return await do(stream, "PUT", headers, creation(stream, headers, fork=True, **options))
+
+
+async def ordered(query, params):
+    """The query with the caller's own parameters, in the order of names (which caches rely on)."""
+    pairs = list(query)
+    for name in params:
+        value = params[name]
+        if callable(value):
+            value = value()
+            if hasattr(value, "send"):
+                value = await value
+        pairs.append((name, quote(str(value))))
+    pairs.sort(key=_name)
+    return pairs
+
+
+def _name(pair):
+    return pair[0]
+
+
+def quote(text):
+    """Percent-encoded for a query."""
+    out = ""
+    for byte in text.encode():
+        char = chr(byte)
+        plain = char.isdigit() or char.isalpha() and byte < 128 or char in "-._~"
+        out += char if plain else "%%%02X" % byte
+    return out
+
+
+def creation(stream, headers, values=(), ttl=None, expires_at=None, closed=False, offset=None, sub_offset=0, fork=False):
+    """The body of a PUT; its headers are added to `headers`. Raises ValueError."""
+    if ttl is not None:
+        if expires_at or not isinstance(ttl, int) or ttl < 0:
+            raise ValueError("ttl: whole seconds, and not together with expires_at")
+        headers.append(("Stream-TTL", ttl))
+    if expires_at:
+        headers.append(("Stream-Expires-At", expires_at))
+    if closed:
+        headers.append(("Stream-Closed", "true"))
+    if offset is not None or sub_offset:
+        if not fork:
+            raise ValueError("offset and sub_offset are for fork()")
+        if offset is not None:
+            headers.append(("Stream-Fork-Offset", offset))
+        if sub_offset:
+            headers.append(("Stream-Fork-Sub-Offset", sub_offset))
+    return join(stream, values) if values else b""
+
+
+def encode(kind, value):
+    """The bytes of one value of a stream that is not CBOR: JSON text, or the byte string itself."""
+    if kind == "json":
+        import json
+
+        return json.dumps(value).encode()
+    return value
+
+
+def join(stream, values):
+    """The bytes of several values: back to back, or as one JSON array."""
+    encoded = [stream.encode(value) for value in values]
+    return b"[" + b",".join(encoded) + b"]" if stream._type == "json" else b"".join(encoded)
