@@ -1,0 +1,1 @@
+"""Benchmarks: our server against its peers on this machine. `make bench`, or `python -m tests.bench --help`."""
