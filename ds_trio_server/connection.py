@@ -47,14 +47,21 @@ class Connection:
                 self.idle = True
                 self._started = False
                 request = await self._answer_next()
-                if request is None or not request.keep_alive or not self._reader.begin_next():
+                if request is None or not request.keep_alive or request.unread:
                     # A peer that is still sending must get to read the answer before the reset.
                     linger = _LINGER if request is not None and request.unread else 0.0
                     return
+                following = self._reader.following()
+                if following is None:
+                    return
+                self._reader = following
         except (Disconnected, Vanished):
             pass
         except StorageFailed:
-            await self._unavailable()
+            await self._last_words(503, "STORAGE_FAILED", "the server's storage has failed")
+        except Exception:
+            log.exception("a request failed inside the server; its connection is closed")
+            await self._last_words(500, "INTERNAL_ERROR", "the server failed at this request")
         finally:
             await self.transport.close(linger)
 
@@ -75,6 +82,15 @@ class Connection:
                 request = Request("GET", "", {}, None, keep_alive=False)
             await self._refuse(request, refusal)
             return request
+
+    async def refuse(self, refusal: ProtocolError, linger: float) -> None:
+        """Answer whatever comes with a refusal and end."""
+        try:
+            await self.respond(Request("GET", "", {}, 0, keep_alive=False), responses.refusal(refusal))
+        except Disconnected:
+            linger = 0.0
+        finally:
+            await self.transport.close(linger)
 
     def stop(self) -> None:
         """The server is stopping: finish what is being answered, take nothing new."""
@@ -118,12 +134,10 @@ class Connection:
             return False
         return True
 
-    async def _unavailable(self) -> None:
+    async def _last_words(self, status: int, code: str, message: str) -> None:
         if self._started:
             return
-        refusal = ProtocolError(
-            503, "STORAGE_FAILED", "the server's storage has failed", (("Retry-After", "30"),)
-        )
+        refusal = ProtocolError(status, code, message, (("Retry-After", "30"),))
         try:
             await self.respond(Request("GET", "", {}, 0, keep_alive=False), responses.refusal(refusal))
         except Disconnected:

@@ -1,8 +1,9 @@
 """One request and its response on a connection, and the two ways there are to read them.
 
 ``PlainReader`` takes heads that are written the one strict, unambiguous way (``ds_core.server.heads``)
-in a single pass. For everything else, from the same bytes on and for the rest of the connection,
-h11 is the authority: chunked bodies, expectations, folding, HTTP/1.0, and all that is wrong.
+in a single pass. For any other request h11 is the authority, from the same bytes on: chunked bodies,
+expectations, repeated fields, HTTP/1.0, and all that is wrong. What h11 accepts and others read
+differently is refused before it gets there (``check_lines``).
 """
 
 from typing import Protocol
@@ -81,12 +82,12 @@ class Reader(Protocol):
     def push(self, data: bytes) -> None:
         """Bytes that were received by someone else, to be read next."""
 
-    def begin_next(self) -> bool:
-        """Whether another request may follow on this connection, and get ready for it."""
+    def following(self) -> "Reader | None":
+        """What reads the next request on this connection; None when none may follow."""
 
 
 class PlainReader:
-    """Reads requests with strict heads and Content-Length bodies; see ``handed_over``."""
+    """Reads requests with strict heads and Content-Length bodies."""
 
     def __init__(self, transport: Transport, config: Config, budget: BodyBudget) -> None:
         self._transport = transport
@@ -100,8 +101,8 @@ class PlainReader:
     def push(self, data: bytes) -> None:
         self._buffer += data
 
-    def begin_next(self) -> bool:
-        return True
+    def following(self) -> Reader:
+        return self
 
     async def next_request(self) -> Request | None:
         """The next request; None when the peer is done, or when the head in ``rest`` is h11's."""
@@ -126,10 +127,15 @@ class PlainReader:
                 transport.deadline = trio.current_time() + self._config.head_timeout
             buffer += received
             end = buffer.find(heads.END)
+            if end < 0:
+                check_lines(buffer)
         self._buffer = buffer
         end += len(heads.END)
+        if end > heads.MAX_HEAD:
+            raise head_too_large()
         head = heads.parse(buffer[:end], True)
         if head is None or head.length == heads.CHUNKED or "expect" in head.headers:
+            check_lines(buffer[:end])
             return None
         self._buffer = buffer[end:]
         return Request(
@@ -143,11 +149,11 @@ class PlainReader:
     async def body(self, request: Request) -> bytes:
         length = request.length
         assert length is not None
+        check_size(length, self._config)
         buffer = self._buffer
         if len(buffer) >= length:
             self._buffer = buffer[length:]
             return buffer[:length]
-        check_size(length, self._config)
         if length > self._budget.FREE:
             self._budget.take(length)
         try:
@@ -169,7 +175,7 @@ class PlainReader:
 
 
 class H11Reader:
-    """Reads any HTTP/1 request that h11 accepts."""
+    """Reads one request, any that h11 accepts; ``received`` begins with its head."""
 
     def __init__(
         self, transport: Transport, config: Config, budget: BodyBudget, received: bytes
@@ -178,36 +184,23 @@ class H11Reader:
         self._config = config
         self._budget = budget
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=heads.MAX_HEAD)
-        self._started = False
-        if received:
-            self._feed(received)
-
-    def _feed(self, data: bytes) -> None:
-        self._connection.receive_data(data)
-        self._started = self._started or bool(data)
+        self._connection.receive_data(received)
 
     def rest(self) -> bytes:
         return self._connection.trailing_data[0]
 
     def push(self, data: bytes) -> None:
-        self._feed(data)
+        self._connection.receive_data(data)
 
-    def begin_next(self) -> bool:
-        # Responses are written by our own hand, so h11 is told their outline only.
-        connection = self._connection
-        if connection.our_state is h11.SEND_RESPONSE:
-            connection.send(h11.Response(status_code=204, headers=[]))
-            connection.send(h11.EndOfMessage())
-        if connection.our_state is h11.MUST_CLOSE or connection.their_state is not h11.DONE:
-            return False
-        connection.start_next_cycle()
-        self._started = bool(connection.trailing_data[0])
-        return True
+    def following(self) -> Reader | None:
+        if self._connection.their_state is not h11.DONE:
+            return None
+        plain = PlainReader(self._transport, self._config, self._budget)
+        plain.push(self.rest())
+        return plain
 
     async def next_request(self) -> Request | None:
-        config = self._config
-        now = trio.current_time()
-        self._transport.deadline = now + (config.head_timeout if self._started else config.idle_timeout)
+        self._transport.deadline = trio.current_time() + self._config.head_timeout
         event = await self._next_event()
         if not isinstance(event, h11.Request):
             return None
@@ -218,6 +211,8 @@ class H11Reader:
         length: int | None = int(headers.get("content-length", "0"))
         if "transfer-encoding" in headers:
             length = None
+        elif length == 0:
+            await self._next_event()  # the end of the message, which nobody would ask for
         tokens = [token.strip().lower() for token in headers.get("connection", "").split(",")]
         http10 = event.http_version < b"1.1"
         return Request(
@@ -261,18 +256,25 @@ class H11Reader:
         try:
             while (event := self._connection.next_event()) is h11.NEED_DATA:
                 received = await self._transport.receive()
-                if not received and self._transport.overdue and self._started:
+                if not received and self._transport.overdue:
                     raise slow(waiting_for)
                 if not received and waiting_for == "body":
                     raise Disconnected
-                if received and not self._started:
-                    self._transport.deadline = trio.current_time() + self._config.head_timeout
-                self._feed(received)
+                self._connection.receive_data(received)
             return event
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == 431:
                 raise head_too_large() from error
             raise ProtocolError(error.error_status_hint, "BAD_HTTP", str(error)) from error
+
+
+def check_lines(head: bytes) -> None:
+    """400 for lines that h11 accepts and the next proxy may see otherwise (RFC 9112 sections 2.2, 5.2)."""
+    ends = head.count(b"\r\n")
+    if head.count(b"\n") != ends or head.count(b"\r", 0, -1) > ends or b"\n " in head or b"\n\t" in head:
+        raise ProtocolError(
+            400, "BAD_HTTP", "the lines of a head end with CR LF, hold neither alone, and are not folded"
+        )
 
 
 def head_too_large() -> ProtocolError:

@@ -54,6 +54,7 @@ class Handlers:
     async def handle(self, connection: "Connection", request: Request) -> None:
         """Answer one request. Raises ProtocolError for what is to be refused."""
         if request.method == "OPTIONS":
+            await connection.body(request)
             await connection.respond(request, responses.preflight())
             return
         host = request.headers.get("host")
@@ -243,7 +244,9 @@ class Handlers:
         cursor = cursors.next_cursor(self._store.now().wall, command.cursor, random.random())
         limit = self._limit(command)
 
-        def encode(fresh: reads.Plan, data: bytes) -> bytes:
+        def encode(fresh: reads.Plan, data: bytes) -> bytes | None:
+            if len(data) > limit:
+                return None
             position = fresh.position(fresh.tail)
             response = reads.answer(command, position, data, cursor, self._cache_control)
             head = connection.head(request, response, "", len(response.body))
@@ -265,23 +268,28 @@ class Handlers:
         plan = await self._plan(command)
         # The stream of events ends with its connection; a client comes back with the last offset.
         request.keep_alive = False
-        ends = trio.current_time() + self._config.sse_max
         await connection.start(request, responses.sse(not media.is_text(plan.stream.content_type)))
+        try:
+            await self._stream_events(connection, request, command, plan)
+        except (ProtocolError, Vanished):
+            pass  # deleted, expired or trimmed meanwhile: the next request is told
+        await connection.finish(request)
+
+    async def _stream_events(
+        self, connection: "Connection", request: Request, command: Read, plan: reads.Plan
+    ) -> None:
+        ends = trio.current_time() + self._config.sse_max
         await self._send_events(connection, request, command, plan)
         at, closed = plan.tail, plan.closed
         while not (closed or self.hub.closing or trio.current_time() >= ends):
             command.offset = (plan.stream.incarnation, at)
-            try:
-                plan = await self._store.look(command.path, lambda view: (reads.plan(view, command)[0], None))
-            except ProtocolError:
-                break  # deleted, expired or trimmed: the next request is told
+            plan = await self._store.look(command.path, lambda view: (reads.plan(view, command)[0], None))
             if plan.waits:
                 waiter = await self._sleep(connection, request, command, plan, ends)
                 at, closed = waiter.position, waiter.ended
             else:
                 await self._send_events(connection, request, command, plan)
                 at, closed = plan.tail, plan.closed
-        await connection.finish(request)
 
     async def _send_events(
         self, connection: "Connection", request: Request, command: Read, plan: reads.Plan
@@ -312,10 +320,14 @@ class Handlers:
             cursors.next_cursor(wall, None, 0.0)
         )
 
-        def encode(fresh: reads.Plan, data: bytes) -> bytes:
+        limit = self._limit(command)
+
+        def encode(fresh: reads.Plan, data: bytes) -> bytes | None:
+            if len(data) > limit:
+                return None
             return connection.part(request, self._events(command, fresh, fresh.tail, data))
 
-        key = ("sse", request.http10) if usual else None
+        key = ("sse", request.http10) if usual and command.max_bytes is None else None
         waiter = Waiter(connection.transport, plan.start, key, encode, one_shot=False)
         while await self.hub.wait(plan.stream, waiter, ends):
             pass  # nothing that a client sends during its event stream means anything

@@ -26,18 +26,19 @@ class Waiter:
 
     ``encode(plan, data)`` gives the bytes to send for a range that begins there, or None to be
     woken instead; equal ``key`` (not None) promises equal bytes. ``unsent`` is what the socket did
-    not take, ``served`` whether anything was sent, ``ended`` whether that was the stream's end.
+    not take, ``served`` whether anything was sent, ``ended`` whether that was the stream's end,
+    ``woken`` whether the feed has let go of it.
     One-shot waiters (long-poll) wake after it.
     """
 
-    __slots__ = ("transport", "position", "key", "encode", "one_shot", "unsent", "served", "ended", "_scope")
+    __slots__ = ("transport", "position", "key", "encode", "one_shot", "unsent", "served", "ended", "woken", "_scope")
 
     def __init__(
         self,
         transport: Transport,
         position: int,
         key: object,
-        encode: "Callable[[reads.Plan, bytes], bytes]",
+        encode: "Callable[[reads.Plan, bytes], bytes | None]",
         one_shot: bool,
     ) -> None:
         self.transport = transport
@@ -46,11 +47,12 @@ class Waiter:
         self.encode = encode
         self.one_shot = one_shot
         self.unsent: bytes | memoryview = b""
-        self.served = self.ended = False
+        self.served = self.ended = self.woken = False
         self._scope = trio.CancelScope()
 
     def wake(self) -> None:
         """Let the task go on."""
+        self.woken = True
         self._scope.cancel()
 
     async def sleep(self, deadline: float) -> bytes | None:
@@ -91,6 +93,9 @@ class Feed:
             frame = frames.get(waiter.key)
             if frame is None:
                 frame = waiter.encode(plan, data)
+                if frame is None:
+                    done.append(waiter)
+                    continue
                 if waiter.key is not None:
                     frames[waiter.key] = frame
             try:
@@ -134,7 +139,7 @@ class Hub:
         Nothing may be awaited between looking at the stream and calling this, so that no commit is
         missed. Returns what the peer sent meanwhile, if it woke the waiter.
         """
-        if self.closing:
+        if self.closing or waiter.woken:
             return None
         feed = self._feeds.get(stream.id)
         if feed is None:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from ds_core.server.errors import ProtocolError
 from ds_core.wire import names
 
 from .config import Config
 from .connection import Connection
 from .exchange import BodyBudget
 from .handlers import Handlers
-from .store.base import Store
+from .store.base import StorageFailed, Store
 from .transport import Transport
 
 log = logging.getLogger("ds")
@@ -27,7 +28,9 @@ _BACKLOG = 1024
 _ACCEPT_PAUSE = 0.1
 _SWEEP_EVERY = 1.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_REFUSED = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_LINGER = 1.0
+_MOST_LINGERING = 64
+_FULL = ProtocolError(503, "OVERLOADED", "the server has as many connections as it may", (("Retry-After", "5"),))
 
 
 class Server:
@@ -39,6 +42,7 @@ class Server:
         self._handlers = Handlers(store, config)
         self._budget = BodyBudget(config.body_memory)
         self._connections: dict[Connection, None] = {}
+        self._turning_away = 0
         self._stopping = trio.Event()
 
     def stop(self) -> None:
@@ -46,7 +50,7 @@ class Server:
         self._stopping.set()
 
     async def run(self, listeners: Sequence[socket.socket]) -> None:
-        """Serve until ``stop``, or until the store fails (then it raises what failed it).
+        """Serve until ``stop``.
 
         Closes the listeners. The store must be open and stays so.
         """
@@ -60,6 +64,8 @@ class Server:
                             accepting.start_soon(self._accept, listener, serving)
                         await self._stopping.wait()
                         accepting.cancel_scope.cancel()
+                    for listener in listeners:
+                        listener.close()  # the next client is refused, not left waiting
                     self._wind_down()
                     serving.cancel_scope.deadline = trio.current_time() + self._config.grace
                 upkeep.cancel_scope.cancel()
@@ -87,31 +93,30 @@ class Server:
                         log.warning("can't accept connections: %s", error)
                         await trio.sleep(_ACCEPT_PAUSE)
                     break
-                if len(self._connections) >= self._config.max_connections:
-                    self._turn_away(sock)
+                try:
+                    transport = Transport(sock, self._config.send_timeout)
+                except OSError:
+                    sock.close()  # gone before it was served
+                    continue
+                connection = Connection(transport, self._handlers, self._config, self._budget)
+                if len(self._connections) < self._config.max_connections:
+                    self._connections[connection] = None
+                    serving.start_soon(self._serve, connection)
                 else:
-                    serving.start_soon(self._serve, sock)
+                    serving.start_soon(self._turn_away, connection)
 
-    def _turn_away(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+    async def _turn_away(self, connection: Connection) -> None:
+        # A crowd is not waited for: it may not hold the files that the limit is there to spare.
+        linger = _LINGER if self._turning_away < _MOST_LINGERING else 0.0
+        self._turning_away += 1
         try:
-            sock.send(_REFUSED)
-        except OSError:
-            pass
-        sock.close()
+            await connection.refuse(_FULL, linger)
+        finally:
+            self._turning_away -= 1
 
-    async def _serve(self, sock: socket.socket) -> None:
-        try:
-            transport = Transport(sock, self._config.send_timeout)
-        except OSError:
-            sock.close()  # gone before it was served
-            return
-        connection = Connection(transport, self._handlers, self._config, self._budget)
-        self._connections[connection] = None
+    async def _serve(self, connection: Connection) -> None:
         try:
             await connection.run()
-        except Exception:
-            log.exception("a request failed inside the server; its connection is closed")
         finally:
             del self._connections[connection]
 
@@ -127,7 +132,13 @@ class Server:
     async def _sweep_streams(self) -> None:
         while True:
             await trio.sleep(_SWEEP_EVERY)
-            removed = await self._store.sweep()
+            try:
+                removed = await self._store.sweep()
+            except ProtocolError as error:
+                log.debug("removing expired streams has to wait: %s", error)  # a full disk, say
+                continue
+            except StorageFailed:
+                return  # whoever waits for that stops the server
             if removed:
                 log.debug("%d streams expired", removed)
 
@@ -171,21 +182,24 @@ async def serve(
 
     ``started`` is given the server when it accepts. Raises StorageFailed when the disk gave up.
     """
+    failures: list[StorageFailed] = []
     await store.open()
     try:
         server = Server(store, config)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_failure, store, server)
+            nursery.start_soon(_stop_on_failure, store, server, failures)
             started(server)
             await server.run(listeners)
             nursery.cancel_scope.cancel()
     finally:
         await store.close()
+    if failures:
+        raise failures[0]
 
 
-async def _stop_on_failure(store: Store, server: Server) -> None:
-    failure = await store.wait_failed()
-    log.critical("%s", failure)
+async def _stop_on_failure(store: Store, server: Server, failures: list[StorageFailed]) -> None:
+    failures.append(await store.wait_failed())
+    log.critical("%s", failures[0])
     server.stop()
 
 

@@ -10,9 +10,6 @@ import socket
 
 import trio
 
-_GONE = (ConnectionError, TimeoutError)
-"""What sockets raise when the peer or the network is gone; a shut-down side counts as that."""
-
 
 class Disconnected(Exception):
     """The peer is gone, or was cut off because it made no progress."""
@@ -25,7 +22,7 @@ class Transport:
     by other tasks while the owner waits in ``wait_readable``.
     """
 
-    __slots__ = ("_socket", "_send_timeout", "deadline", "overdue", "peer")
+    __slots__ = ("_socket", "_send_timeout", "_sending", "deadline", "overdue", "peer")
 
     def __init__(self, sock: socket.socket, send_timeout: float) -> None:
         sock.setblocking(False)
@@ -33,6 +30,7 @@ class Transport:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._send_timeout = send_timeout
+        self._sending = False
         self.deadline = float("inf")
         self.overdue = False
         self.peer = sock.getpeername()[0] if sock.family != socket.AF_UNIX else "local"
@@ -44,10 +42,8 @@ class Transport:
             return self._socket.recv(most)
         except BlockingIOError:
             return await self.receive(most)
-        except _GONE as error:
-            raise Disconnected from error
         except OSError as error:
-            raise _translated(error) from error
+            raise Disconnected from error  # whatever it was, nothing more comes of this socket
 
     async def wait_readable(self) -> None:
         """Return when the peer sent something or hung up."""
@@ -63,7 +59,7 @@ class Transport:
         except BlockingIOError:
             return None
         except OSError as error:
-            raise _translated(error) from error
+            raise Disconnected from error
 
     def send_now(self, data: bytes | memoryview) -> int:
         """How many bytes the kernel took at once; may be none."""
@@ -72,7 +68,7 @@ class Transport:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise _translated(error) from error
+            raise Disconnected from error
 
     async def send_all(self, data: bytes | memoryview) -> None:
         """Send everything; the deadline moves as long as the peer takes something."""
@@ -80,6 +76,7 @@ class Transport:
         if sent == len(data):
             return
         rest = memoryview(data)[sent:]
+        self._sending = True
         while rest:
             self.deadline = trio.current_time() + self._send_timeout
             try:
@@ -87,13 +84,15 @@ class Transport:
             except OSError as error:
                 raise Disconnected from error
             rest = rest[self.send_now(rest) :]
+        self._sending = False
         self.deadline = float("inf")
 
     def expire(self) -> None:
         """Cut off a peer that is overdue: its reads end, and its writes fail."""
         self.overdue = True
         self.deadline = float("inf")
-        self._shut(socket.SHUT_RD)
+        # Shutting down the reading side wouldn't wake a task that waits to write.
+        self._shut(socket.SHUT_RDWR if self._sending else socket.SHUT_RD)
 
     def stop_receiving(self) -> None:
         """Let a wait for the next request end as if the peer had closed."""
@@ -123,9 +122,3 @@ class Transport:
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
-
-
-def _translated(error: OSError) -> Exception:
-    if isinstance(error, _GONE) or error.errno in (errno.EBADF, errno.EPIPE, errno.ENOTCONN, errno.EHOSTUNREACH):
-        return Disconnected()
-    return error
