@@ -208,8 +208,12 @@ class H11Reader:
         for raw_name, raw_value in event.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if not event.http_version.startswith(b"1."):
+            raise ProtocolError(505, "BAD_HTTP", "this server speaks HTTP/1.1")
         length: int | None = int(headers.get("content-length", "0"))
         if "transfer-encoding" in headers:
+            if "content-length" in headers:
+                raise ProtocolError(400, "BAD_HTTP", "give Content-Length or Transfer-Encoding, not both")
             length = None
         elif length == 0:
             await self._next_event()  # the end of the message, which nobody would ask for

@@ -1,0 +1,298 @@
+"""Requests and responses over real sockets: framing, reuse of connections, the shape of every answer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+
+from tests.server.site import ROOT, Site, request, running
+
+S = ROOT + "s"
+
+
+async def test_a_connection_serves_many_requests(site: Site) -> None:
+    client = await site.connect()
+    assert (await client.ask("PUT", S, content_type="text/plain")).status == 201
+    assert (await client.ask("POST", S, b"one", content_type="text/plain")).status == 204
+    answer = await client.ask("GET", S)
+    assert answer.body == b"one" and answer.header("connection") is None
+    assert (await client.ask("HEAD", S)).status == 200
+    assert (await client.ask("GET", ROOT + "none")).code == "STREAM_NOT_FOUND"
+    assert (await client.ask("DELETE", S)).status == 204
+    closing = await client.ask("GET", ROOT + "none", connection="close")
+    assert closing.header("connection") == "close"
+    await client.ended()
+
+
+REQUESTS = b"".join(
+    (
+        request("PUT", S, b"", content_type="text/plain"),
+        request("POST", S, b"first", content_type="text/plain"),
+        b"POST /v1/stream/s HTTP/1.1\r\nHost: test\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\n se\r\n4;x=y\r\ncond\r\n0\r\nTrailer: t\r\n\r\n",
+        request("GET", S),
+        request("OPTIONS", S, b"GET /v1/stream/none HTTP/1.1\r\n\r\n"),
+        request("BREW", S, b"coffee"),
+        request("GET", S, accept="a").replace(b"accept", b"X-Two: 1\r\nX-Two"),
+        request("HEAD", S),
+        request("GET", S + "?offset=now"),
+    )
+)
+STATUSES = [201, 204, 204, 200, 204, 405, 200, 200, 200]
+METHODS = ["PUT", "POST", "POST", "GET", "OPTIONS", "BREW", "GET", "HEAD", "GET"]
+
+
+async def _check_pipelined(client) -> None:  # type: ignore[no-untyped-def]
+    answers = [await client.answer(method) for method in METHODS]
+    assert [answer.status for answer in answers] == STATUSES
+    assert answers[3].body == answers[6].body == b"first second"
+    assert "Allow" not in answers[5].headers and answers[5].header("allow")
+    assert all(answer.header("connection") is None for answer in answers)
+
+
+async def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
+    client = await site.connect()
+    await client.send(REQUESTS)
+    await _check_pipelined(client)
+
+
+async def test_requests_may_be_split_at_every_byte(site: Site) -> None:
+    client = await site.connect()
+    for at in range(len(REQUESTS)):
+        if at:
+            assert (await site.ask("DELETE", S)).status == 204
+        await client.send(REQUESTS[:at])
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(REQUESTS[at:])
+        await _check_pipelined(client)
+
+
+async def test_requests_may_come_byte_by_byte(site: Site) -> None:
+    client = await site.connect()
+    for at in range(len(REQUESTS)):
+        await client.send(REQUESTS[at : at + 1])
+        await trio.testing.wait_all_tasks_blocked()
+    await _check_pipelined(client)
+
+
+async def test_many_requests_in_one_packet(site: Site) -> None:
+    await site.create("s")
+    client = await site.connect()
+    await client.send(request("POST", S, b"x", content_type="text/plain") * 200)
+    for _ in range(200):
+        assert (await client.answer()).status == 204
+    assert (await client.ask("GET", S)).body == b"x" * 200
+
+
+async def test_the_body_of_a_refused_request_is_no_request(site: Site) -> None:
+    hidden = request("DELETE", S)
+    await site.create("s")
+    client = await site.connect()
+    for method, target in (("OPTIONS", S), ("POST", ROOT + "//"), ("BREW", S), ("GET", S), ("HEAD", S), ("PUT", "/")):
+        answer = await client.ask(method, target, hidden)
+        assert answer.header("connection") is None, (method, answer)
+    assert (await client.ask("GET", S)).status == 200
+    assert client.buffer == b""
+
+
+async def test_expect_100_continue(site: Site) -> None:
+    await site.create("s")
+    client = await site.connect()
+    head = "POST /v1/stream/s HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\nExpect: 100-continue\r\n"
+    await client.send(head + "Content-Length: 4\r\n\r\n")
+    assert (await client.head())[0] == 100
+    await client.send("body")
+    assert (await client.answer()).status == 204
+    await client.send(head + "Transfer-Encoding: chunked\r\n\r\n")
+    assert (await client.head())[0] == 100
+    await client.send("1\r\n!\r\n0\r\n\r\n")
+    assert (await client.answer()).status == 204
+    assert (await client.ask("GET", S)).body == b"body!"
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [(("Content-Length: 4", "Content-Length: 400"), 413), (("/v1/stream/s", "/v1/stream/"), 400), (("POST", "X"), 405)],
+)
+async def test_a_body_that_is_not_wanted_is_not_asked_for(change: tuple[str, str], status: int) -> None:
+    async with running(max_body=100) as site:
+        client = await site.connect()
+        head = "POST /v1/stream/s HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+        await client.send(head.replace(*change))
+        answer = await client.answer()
+        assert answer.status == status and answer.code
+        assert answer.header("connection") == "close"
+
+
+async def test_targets_in_absolute_form(site: Site) -> None:
+    client = await site.connect()
+    created = await client.ask("PUT", "http://elsewhere:80/v1/stream/s", content_type="text/plain")
+    assert created.status == 201
+    assert (await client.ask("GET", "HTTP://test/v1/stream/s?offset=-1")).status == 200
+    assert (await client.ask("GET", "ftp://test/v1/stream/s")).status == 400
+    assert (await client.ask("GET", "http://test")).status == 404
+    assert (await client.ask("GET", S)).status == 200
+
+
+async def test_paths_are_percent_decoded_once(site: Site) -> None:
+    client = await site.connect()
+    created = await client.ask("PUT", ROOT + "caf%c3%a9/%2541/a%20b", content_type="text/plain")
+    assert created.header("location") == "http://test/v1/stream/caf%C3%A9/%2541/a%20b"
+    assert (await client.ask("GET", ROOT + "%63af%C3%A9/%2541/a%20b")).status == 200
+    assert (await client.ask("GET", ROOT + "caf%C3%A9/A/a%20b")).status == 404
+    for bad in ("a%2fb", "a//b", "%2e%2e/a", "a/", "%zz", "%ff", "a%00", "a%0d%0ab"):
+        assert (await client.ask("GET", ROOT + bad)).status == 400, bad
+    assert (await client.ask("GET", ROOT + "x" * 1025)).status == 414
+    assert (await client.ask("GET", ROOT + "__ds/x")).status == 404
+
+
+async def test_http_1_0(site: Site) -> None:
+    await site.create("s", body=b"x" * 5000)
+    client = await site.connect()
+    await client.send("GET /v1/stream/s HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n")
+    answer = await client.answer()
+    assert answer.status == 200 and answer.body == b"x" * 5000
+    assert answer.header("connection") == "close" and answer.header("transfer-encoding") is None
+    await client.ended()
+    client = await site.connect()
+    await client.send("PUT /v1/stream/t HTTP/1.0\r\nContent-Length: 1\r\n\r\nx")
+    assert (await client.answer()).header("location") == "/v1/stream/t"
+
+
+async def test_head_has_headers_and_no_body(site: Site) -> None:
+    await site.create("s", body=b"abc", stream_ttl="100", stream_closed="true")
+    client = await site.connect()
+    answer = await client.ask("HEAD", S)
+    assert answer.status == 200 and answer.offset.endswith("_0000000000000003")
+    assert answer.header("stream-ttl") == "100" and answer.header("stream-closed") == "true"
+    assert answer.header("cache-control") == "no-store"
+    assert (await client.ask("HEAD", ROOT + "none")).status == 404
+    assert (await client.ask("HEAD", ROOT + "")).status == 400
+    assert client.buffer == b""
+
+
+async def test_options_and_cors(site: Site) -> None:
+    client = await site.connect()
+    answer = await client.ask("OPTIONS", S, origin="https://app.example", access_control_request_method="PUT")
+    assert answer.status == 204 and answer.header("access-control-allow-origin") == "*"
+    for name in ("Content-Type", "Authorization", "If-None-Match", "Producer-Id", "Stream-Seq"):
+        assert name in str(answer.header("access-control-allow-headers"))
+    for method in ("GET", "HEAD", "PUT", "POST", "DELETE"):
+        assert method in str(answer.header("access-control-allow-methods"))
+    await site.create("s")
+    posted = await client.ask("POST", S, b"x", content_type="text/plain", origin="https://app.example")
+    for answer in (posted, await client.ask("GET", S), await client.ask("GET", ROOT + "none")):
+        assert answer.header("access-control-allow-origin") == "*"
+        assert "Stream-Next-Offset" in str(answer.header("access-control-expose-headers"))
+
+
+async def test_every_refusal_has_the_same_shape(site: Site) -> None:
+    await site.create("s", stream_closed="true")
+    refused = [
+        (await site.ask("GET", "/"), 404),
+        (await site.ask("GET", S + "?offset="), 400),
+        (await site.ask("GET", S + "?live=sse"), 400),
+        (await site.ask("GET", S + "?live=telepathy&offset=-1"), 400),
+        (await site.ask("GET", S + "?offset=-1&offset=-1"), 400),
+        (await site.ask("GET", S + "?offset=0000000000000001_0000000000000009"), 400),
+        (await site.ask("POST", S, b"x", content_type="text/plain"), 409),
+        (await site.ask("PUT", S, content_type="text/html"), 409),
+        (await site.ask("PATCH", S), 405),
+        (await site.ask("GET", S, x="y" * 20000), 431),
+        (await site.ask("PUT", ROOT + "t", stream_ttl="1", stream_expires_at="2030-01-01T00:00:00Z"), 400),
+    ]
+    for answer, status in refused:
+        assert answer.status == status, answer
+        assert answer.code
+        assert answer.header("cache-control") == "no-store"
+    assert refused[8][0].header("allow") == "GET, HEAD, OPTIONS, PUT, POST, DELETE"
+
+
+async def test_a_refusal_names_what_the_client_sent_as_a_json_string(site: Site) -> None:
+    await site.create("s", content_type='text/plain; x="y"')
+    answer = await site.ask("POST", S, b"x", content_type='a/b; \xe9="\\"')
+    assert answer.status == 409 and 'a/b; \xe9="\\"' in json.loads(answer.body)["error"]["message"]
+
+
+async def test_a_failure_inside_is_an_answer_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(site.store, "look", fail)
+    client = await site.connect()
+    answer = await client.ask("GET", S)
+    assert (answer.status, answer.code) == (500, "INTERNAL_ERROR")
+    await client.ended()
+    assert (await site.ask("PUT", S)).status == 201
+
+
+SMUGGLING = {
+    "content length and chunked": "POST {s} HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\nTransfer-Encoding: chunked",
+    "two content lengths": "POST {s} HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\nContent-Length: 5",
+    "a list of content lengths": "POST {s} HTTP/1.1\r\nHost: t\r\nContent-Length: 4, 5",
+    "a signed content length": "POST {s} HTTP/1.1\r\nHost: t\r\nContent-Length: +4",
+    "a hexadecimal content length": "POST {s} HTTP/1.1\r\nHost: t\r\nContent-Length: 0x4",
+    "an unknown coding": "POST {s} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: cow",
+    "chunked twice": "POST {s} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked, chunked",
+    "gzip and chunked": "POST {s} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip, chunked",
+    "a bare LF": "POST {s} HTTP/1.1\r\nHost: t\nContent-Length: 4",
+    "a bare LF before a space": "GET {s} HTTP/1.1\nHost: t",
+    "a bare CR": "GET {s} HTTP/1.1\r\nHost: t\r\nX: a\rContent-Length: 4",
+    "folding": "POST {s} HTTP/1.1\r\nHost: t\r\nX: a\r\n Content-Length: 4",
+    "folding with a tab": "POST {s} HTTP/1.1\r\nHost: t\r\nX: a\r\n\tb",
+    "a space before the colon": "POST {s} HTTP/1.1\r\nHost: t\r\nContent-Length : 4",
+    "a space before a name": "POST {s} HTTP/1.1\r\n Host: t",
+    "a name with a space": "POST {s} HTTP/1.1\r\nHost: t\r\nContent Length: 4",
+    "no name": "GET {s} HTTP/1.1\r\nHost: t\r\n: x",
+    "no colon": "GET {s} HTTP/1.1\r\nHost: t\r\nx",
+    "a control character": "GET {s} HTTP/1.1\r\nHost: t\r\nX: a\x00b",
+    "no host": "GET {s} HTTP/1.1\r\nX: y",
+    "two hosts": "GET {s} HTTP/1.1\r\nHost: t\r\nHost: u",
+    "no version": "GET {s}\r\nHost: t",
+    "another version": "GET {s} HTTP/2.0\r\nHost: t",
+    "two spaces": "GET  {s} HTTP/1.1\r\nHost: t",
+    "a space in the target": "GET {s} x HTTP/1.1\r\nHost: t",
+    "noise": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+@pytest.mark.parametrize("case", SMUGGLING)
+async def test_what_two_parsers_could_read_differently_is_refused_and_ends_the_connection(
+    site: Site, case: str
+) -> None:
+    await site.create("s")
+    client = await site.connect()
+    await client.send(SMUGGLING[case].replace("{s}", S) + "\r\n\r\n0\r\n\r\n" + "DELETE /v1/stream/s HTTP/1.1\r\nHost: t\r\n\r\n")
+    answer = await client.answer()
+    assert answer.status in (400, 501, 505), answer
+    assert answer.code == "BAD_HTTP" and answer.header("connection") == "close"
+    await client.ended()
+    assert (await site.ask("HEAD", S)).status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"3\nabc\r\n0\r\n\r\n", b"-3\r\nabc\r\n", b"0x3\r\nabc\r\n", b"3\r\nabcd\r\n", b"g\r\n", b"\r\n",
+     b"fffffffffffffffffffff\r\nabc", b"1" * 9000],
+)  # fmt: skip
+async def test_bad_chunks_are_refused_and_end_the_connection(site: Site, body: bytes) -> None:
+    await site.create("s")
+    client = await site.connect()
+    await client.send("POST /v1/stream/s HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\n")
+    await client.send(b"Transfer-Encoding: chunked\r\n\r\n" + body + request("DELETE", S))
+    answer = await client.answer()
+    assert answer.status in (400, 413) and answer.code and answer.header("connection") == "close"
+    await client.ended()
+    assert (await site.ask("GET", S)).body == b""
+
+
+async def test_a_client_may_leave_at_any_point(site: Site) -> None:
+    await site.create("s")
+    whole = request("POST", S, b"x" * 20, content_type="text/plain")
+    for at in range(0, len(whole) - 1, 7):
+        client = await site.connect()
+        await client.send(whole[:at])
+        client.close()
+    assert (await site.ask("GET", S)).body == b""
