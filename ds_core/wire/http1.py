@@ -1,6 +1,6 @@
 """HTTP/1.1 heads and bodies, sans-IO: what both ends of a connection share (RFC 9112).
 
-`request_head` encodes a request. `ResponseParser` reads the responses of one connection, one after the other, out of
+`request_lines` encodes a request's head. `ResponseParser` reads the responses of one connection, one after the other, out of
 one reused buffer: the caller receives into `space()`, reports with `received(n)`, and takes results from `poll()`.
 `ds_core.wire.chunked` reads a chunked body, and is loaded when the first one comes.
 
@@ -26,21 +26,31 @@ class Truncated(BadMessage):
     """The connection closed in the middle of a message."""
 
 
-def request_head(method: str, target: str, host: str, headers=()) -> bytes:
-    """The head of a request; `headers` is a sequence of (name, value) pairs.
+def request_lines(method: str, target: str, host: str, headers=()):
+    """The head of a request, line by line; `headers` is a sequence of (name, value) pairs.
 
-    Raises ValueError when a value would break out of its line. Allocates the result and a text of its size.
+    Raises ValueError when a value would break out of its line. Allocates a line at a time.
     """
     if target[:1] != "/" or " " in target:
         raise ValueError("bad request target: " + target)
-    text = "%s %s HTTP/1.1\r\nHost: %s\r\n" % (method, target, host)
-    lines = 2
+    line = "%s %s HTTP/1.1\r\nHost: %s\r\n" % (method, target, host)
+    count = 2
     for name, value in headers:
-        text += "%s: %s\r\n" % (name, value)
-        lines += 1
-    if text.count("\n") != lines or text.count("\r") != lines or "\0" in text:
+        yield _line(line, count)
+        line = "%s: %s\r\n" % (name, value)
+        count = 1
+    yield _line(line, count) + b"\r\n"
+
+
+def _line(line, count):
+    if line.count("\n") != count or line.count("\r") != count or "\0" in line:
         raise ValueError("a line break within a header")
-    return (text + "\r\n").encode()
+    return line.encode()
+
+
+def request_head(method: str, target: str, host: str, headers=()) -> bytes:
+    """The same in one piece."""
+    return b"".join(request_lines(method, target, host, headers))
 
 
 class ResponseParser:
@@ -49,7 +59,8 @@ class ResponseParser:
     For each expected response call `begin()`, then `poll()` until END: HEAD once, then body slices, and NEED_DATA in
     between. `status`, `headers` (lower-case names), `keep_alive` are set at HEAD. `busy`: a response has begun and not
     ended. `pending` counts bytes received beyond what was polled. `view` is the whole buffer: free for other use while
-    nothing is pending. `keep`: how the field lines that are worth memory begin, in lower case, besides those of the framing.
+    nothing is pending. `keep`: how the field lines that are worth memory begin, in lower case and at most 20 bytes, besides
+    those of the framing; the others are not looked at.
     `lines`: the most of a head, and of buffers full of a longer line.
     """
 
@@ -87,7 +98,7 @@ class ResponseParser:
         view = self.view
         if end == len(view) and not start:
             # A line longer than the buffer: passed over if nobody wants its field, which its start must show.
-            if self._state != 1 or self._wanted(bytes(view[:64]).lower()):
+            if self._state != 1 or self._wanted(bytes(view[:20]).lower()):
                 raise BadMessage("a line of the head is too long")
             self._skip = True
             self._count += 1
@@ -118,9 +129,12 @@ class ResponseParser:
             self._count += 1
             if self._count > self._lines:
                 raise BadMessage("the head is too long")
+            line = self.view[start:end]
             if self._skip:
                 self._skip = False
-            elif self._line(bytes(self.view[start:end])):
+            elif self._state and line and line[0] > 32 and not self._wanted(bytes(line[:20]).lower()):
+                pass  # not even copied
+            elif self._line(bytes(line)):
                 return HEAD
         left = self._left
         while left:
@@ -175,12 +189,11 @@ class ResponseParser:
                 bad = bad or byte < 33 or byte > 126 or byte in b'"(),/;<=>?@[]{}\\'
             if bad:
                 raise BadMessage("a bad header field")
-            if self._wanted(line.lower()):
-                name = str(name, "ascii").lower()
-                value = str(value.strip(), "latin-1")
-                if name in headers:
-                    value = headers[name] + ", " + value
-                headers[name] = value
+            name = str(name, "ascii").lower()
+            value = str(value.strip(), "latin-1")
+            if name in headers:
+                value = headers[name] + ", " + value
+            headers[name] = value
             return
         if self.status < 200:
             self._state = 0  # an interim response; the real one follows

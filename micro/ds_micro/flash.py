@@ -72,7 +72,7 @@ class FlashStore:
         self._every = sync_every
         self.dropped = self._seq = 0  # _seq and _epoch are the newest segment's
         self._known = {}  # number -> [size, records] of what is good in it
-        self._file = None
+        self._file = self._reading = None
         try:
             os.mkdir(path)
         except OSError:
@@ -224,6 +224,8 @@ class FlashStore:
             self.seq = self._seq - len(files) + 1
             self.count = count
             self.length = size - 36 - 6 * count + (count + 1 if self._json else 0)
+            if self._reading:
+                self._reading.close()
             self._reading = self._open(files[0])
             return self
 

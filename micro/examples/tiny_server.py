@@ -16,7 +16,7 @@ import time
 
 from ds_core.server import create, cursors, decide, errors, heads, reads, requests, responses, stream
 from ds_core.wire import media, names
-from ds_core.wire.http1 import BadMessage, ChunkedDecoder
+from ds_core.wire.http1 import BadMessage
 
 WIFI = None  # ("name", "password"); None: the network is up already
 HOST = "0.0.0.0"
@@ -34,6 +34,7 @@ CHUNK = 1024
 
 LONG_POLL = 30  # seconds that an empty long-poll waits
 SSE = 60  # seconds that an SSE answer lasts before its reader comes back
+DISCARD = 65536  # of a body that was refused, so that its sender gets to see why
 PATIENCE = 30  # seconds without progress before a peer is given up, so that half-open sockets do not pile up
 
 # The only file: how often this server was started. It makes offsets of an earlier start recognisable.
@@ -278,6 +279,8 @@ class Shell:
         await connection.send(responses.encode_head(answer.status, answer.headers, extra, True, length))
         if length and answer.status not in (204, 304):
             await connection.send(answer.body)
+        if not on:
+            await connection.linger()
         return on
 
 
@@ -288,6 +291,7 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._data = b""  # received, not yet used
+        self._unread = 0  # bytes of a refused body that may be on their way
 
     async def more(self):
         data = await asyncio.wait_for(self._reader.read(512), PATIENCE)
@@ -316,6 +320,7 @@ class Connection:
     async def body(self, head):
         length = head.length
         if length > MAX_BODY:
+            self._unread = min(length, DISCARD) - len(self._data)
             raise refuse(413, "TOO_LARGE", "a body may have %d bytes" % MAX_BODY)
         if "expect" in head.headers:
             await self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -327,7 +332,15 @@ class Connection:
         self._data = self._data[length:]
         return body
 
+    async def linger(self):
+        # Closing on unread bytes resets the connection, and the answer is lost with it.
+        left = self._unread
+        while left > 0:
+            left -= len(await asyncio.wait_for(self._reader.read(512), PATIENCE)) or left
+
     async def chunks(self):
+        from ds_core.wire.chunked import ChunkedDecoder  # no device sends chunks, but `curl -T -` does
+
         decoder = ChunkedDecoder()
         body = b""
         while not decoder.done:
@@ -337,6 +350,7 @@ class Connection:
             self._data = self._data[used:]
             body += piece or b""
             if len(body) > MAX_BODY:
+                self._unread = DISCARD
                 raise refuse(413, "TOO_LARGE", "a body may have %d bytes" % MAX_BODY)
         return body
 
