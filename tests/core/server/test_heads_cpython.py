@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import h11
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from ds_core.server import heads
 
