@@ -1,6 +1,7 @@
 # make serve   run the server on ./data                    (SERVE_ARGS="--port 8080" for options of `ds serve`)
 # make test    every test                                  (ARGS="tests/core -k cbor" for options of pytest)
 # make lint    ruff and mypy
+# make bench   benchmarks, ours and the peers'             (ARGS="--quick --only append,sse"; ARGS=--help)
 # make clean   remove what these set up
 #
 # Each sets up what it needs in .venv first, once. PYTHON=/path/to/python3.12 chooses the interpreter.
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 HEADLESS := $(filter-out 0 false no,$(CI))
 
-.PHONY: help serve test lint clean setup-tests
+.PHONY: help serve test lint bench clean setup-tests
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -25,6 +26,9 @@ test: setup-tests
 
 lint: $(VENV)/.lint
 	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/mypy || status=1; exit $$status
+
+bench: $(VENV)/.serve
+	$(BIN)/python -m tests.bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ import datetime
 import shutil
 import sys
 import traceback
+from http.client import HTTPException
 from pathlib import Path
 
 from . import load, machine, report
@@ -43,12 +44,14 @@ def main() -> int:
     rounds = options.rounds or (3 if sizes is FULL else 2)
     named = f"{datetime.date.today()}.json"
     target = options.out or (RESULTS if sizes is FULL else SCRATCH) / named
+    if sizes is not FULL:
+        print("smaller than the titles say: " + ", ".join(f"{name} {size}" for name, size in sizes._asdict().items()))
     failed = False
     for row in rows:
         print(f"\n{row.name}: {row.title}", flush=True)
         try:
             samples = measure(row, sizes, rounds, peers, options.dir)
-        except (RuntimeError, OSError) as reason:
+        except (RuntimeError, OSError, HTTPException) as reason:
             failed = True
             print(f"  failed: {reason}", flush=True)
             if options.verbose:

@@ -6,12 +6,14 @@ import contextlib
 import http.client
 import select
 import socket
+import time
 from collections.abc import Iterable
 from types import TracebackType
 
 from .contenders import Server
 
 OPAQUE = "application/octet-stream"
+_KEPT_ALIVE = 2.0  # seconds; shorter than any server's patience with an idle connection
 
 
 class Client:
@@ -20,6 +22,7 @@ class Client:
     def __init__(self, server: Server) -> None:
         self._root = server.root
         self._connection = http.client.HTTPConnection(server.host, server.port, timeout=120)
+        self._used = 0.0
 
     def __enter__(self) -> Client:
         return self
@@ -28,9 +31,12 @@ class Client:
         self._connection.close()
 
     def _send(self, method: str, path: str, body: bytes | None, kind: str) -> http.client.HTTPResponse:
+        if time.monotonic() - self._used > _KEPT_ALIVE:
+            self._connection.close()  # it opens again by itself
         headers = {} if body is None and method != "PUT" else {"Content-Type": kind}
         self._connection.request(method, self._root + path, body, headers)
         answer = self._connection.getresponse()
+        self._used = time.monotonic()
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {answer.read()[:500]!r}")
         return answer

@@ -23,7 +23,8 @@ from tests.tools import node, serve
 class Process(Protocol):
     """What `tests.tools.serve` starts, or a peer's command."""
 
-    pid: int
+    @property
+    def pid(self) -> int: ...
 
     def stop(self) -> object: ...
 

@@ -80,9 +80,14 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def load(path: Path) -> Result:
+    tree: Result = json.loads(path.read_text())
+    return tree
+
+
 def save(path: Path, result: Result, machine: dict[str, object], sizes: dict[str, object]) -> None:
     """Add the row to the JSON file, in place of an earlier one of its name, and draw the picture again."""
-    rows = {row["name"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
+    rows = {row["name"]: row for row in load(path)["rows"]} if path.exists() else {}
     rows[result["name"]] = {**result, "sizes": sizes, "commit": machine["commit"]}
     order = [row.name for row in ROWS if row.name in rows]
     tree = {"machine": machine, "rows": [rows[name] for name in order]}

@@ -7,7 +7,7 @@ import sqlite3
 import statistics
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from .contenders import Contender, Server
 from .fanout import KIND, Readers
 
 Figures = dict[str, float]
-Rounds = Iterator[Figures]
+Rounds = Generator[Figures, None, None]
 
 SMALL = b"x" * 100
 KIB = 1024
@@ -40,8 +40,8 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(3, 1000, 15, (1000, 10_000), 64 * MIB, 1_000_000, 4295, 100_000, 300)
-QUICK = Sizes(1, 1000, 5, (1000,), 16 * MIB, 50_000, 4295, 20_000, 100)
-SMOKE = Sizes(1, 20, 2, (50,), MIB, 500, 200, 200, 5)
+QUICK = Sizes(1, 1000, 5, (1000, 2000), 16 * MIB, 50_000, 4295, 20_000, 100)
+SMOKE = Sizes(1, 20, 2, (20, 50), MIB, 500, 200, 200, 5)
 
 
 class Figure(NamedTuple):
@@ -86,7 +86,7 @@ def appends(connections: int, streams: int = 1) -> Callable[[Contender, Sizes], 
                 done = load.run(
                     server, "POST", path, body=SMALL, connections=connections, seconds=seconds, streams=every
                 )
-                yield {"appends": done.rate, "p99": done.p99 * 1000}
+                yield {"appends": done.rate, "p99": done.p99 * 1000, "wrk's own share": done.share}
 
     return rounds
 
@@ -131,9 +131,9 @@ def small_reads(contender: Contender, sizes: Sizes) -> Rounds:
         for number in count():
             if number == 0:
                 load.run(server, "GET", f"small?offset={before}", seconds=1)
-            last = load.run(server, "GET", f"small?offset={before}", seconds=sizes.seconds).rate
-            whole = load.run(server, "GET", "small?offset=-1", seconds=sizes.seconds).rate
-            yield {"reads of 100 B": last, "reads of 1 KiB": whole}
+            last = load.run(server, "GET", f"small?offset={before}", seconds=sizes.seconds)
+            whole = load.run(server, "GET", "small?offset=-1", seconds=sizes.seconds)
+            yield {"reads of 100 B": last.rate, "reads of 1 KiB": whole.rate, "wrk's own share": last.share}
 
 
 def whole_read(body: int) -> Callable[[Contender, Sizes], Rounds]:
@@ -204,11 +204,14 @@ def fan_out(live: str) -> Callable[[Contender, Sizes], Rounds]:
     return rounds
 
 
+IDLE = ("1,000 readers", "10,000 readers")
+
+
 def idle_readers(contender: Contender, sizes: Sizes) -> Rounds:
     """What the server's memory grows by for each SSE reader that waits; one append reaches them all first."""
     while True:
         figures = {}
-        for readers in sizes.idle:
+        for name, readers in zip(IDLE, sizes.idle, strict=True):
             with contender.start() as server, Client(server) as client:
                 client.create("idle", KIND)
                 with Readers(server, "idle", "sse", 10) as few:
@@ -216,7 +219,7 @@ def idle_readers(contender: Contender, sizes: Sizes) -> Rounds:
                 before = server.settled_rss()
                 with Readers(server, "idle", "sse", readers) as many:
                     many.append()
-                    figures[f"{readers:,} readers"] = (server.settled_rss() - before) / readers / KIB
+                    figures[name] = (server.settled_rss() - before) / readers / KIB
         yield figures
 
 
@@ -233,17 +236,14 @@ def long_stream(contender: Contender, sizes: Sizes) -> Rounds:
         for number in count():
             fresh = f"fresh-{number}"
             client.create(fresh)
-            rates = {}
-            for path in (fresh, "grown"):
-                append = load.run(server, "POST", path, body=SMALL, seconds=sizes.seconds).rate
-                before = client.append(path, SMALL)
-                client.append(path, SMALL)
-                read = load.run(server, "GET", f"{path}?offset={before}", seconds=sizes.seconds).rate
-                rates[path] = append, read
-            yield {
-                "append cost": rates[fresh][0] / rates["grown"][0],
-                "tail read cost": rates[fresh][1] / rates["grown"][1],
+            order = ["grown", fresh] if number % 2 else [fresh, "grown"]
+            append = {path: load.run(server, "POST", path, body=SMALL, seconds=sizes.seconds).rate for path in order}
+            last = {path: (client.append(path, SMALL), client.append(path, SMALL))[0] for path in order}
+            read = {
+                path: load.run(server, "GET", f"{path}?offset={last[path]}", seconds=sizes.seconds).rate
+                for path in order
             }
+            yield {"append cost": append[fresh] / append["grown"], "tail read cost": read[fresh] / read["grown"]}
 
 
 def many_streams(contender: Contender, sizes: Sizes) -> Rounds:
@@ -290,13 +290,17 @@ def idle_process(contender: Contender, sizes: Sizes) -> Rounds:
 # --------------------------------------------------------------------------------
 
 
+_WRK = Figure("wrk's own share", "%", "less")
+_READER = Figure("reader's own share", "%", "less")
+
+
 def _append_row(name: str, title: str, connections: int, streams: int, store: str, target: float) -> Row:
-    figures = (Figure("appends", "/s", "more", ratio=target), Figure("p99", "ms", "less"))
+    figures = (Figure("appends", "/s", "more", ratio=target), Figure("p99", "ms", "less"), _WRK)
     return Row(name, title, figures, store, (store,), appends(connections, streams))
 
 
 def _whole_row(name: str, title: str, body: int, target: float) -> Row:
-    figures = (Figure("read", "MiB/s", "more", ratio=target), Figure("reader's own share", "%", "less"))
+    figures = (Figure("read", "MiB/s", "more", ratio=target), _READER)
     return Row(name, title, figures, "disk", ("disk", "memory"), whole_read(body))
 
 
@@ -329,7 +333,7 @@ ROWS = (
     Row(
         "read-small",
         "catch-up reads of a stream of 1 KiB, 64 connections",
-        (Figure("reads of 100 B", "/s", "more", ratio=1), Figure("reads of 1 KiB", "/s", "more", ratio=1)),
+        (Figure("reads of 100 B", "/s", "more", ratio=1), Figure("reads of 1 KiB", "/s", "more", ratio=1), _WRK),
         "disk",
         ("memory", "disk"),
         small_reads,
@@ -342,8 +346,8 @@ ROWS = (
         "idle-readers",
         "memory of an SSE reader that waits",
         (
-            Figure("1,000 readers", "KiB each", "less", value=6),
-            Figure("10,000 readers", "KiB each", "less", value=6),
+            Figure(IDLE[0], "KiB each", "less", value=6),
+            Figure(IDLE[1], "KiB each", "less", value=6),
         ),
         "disk",
         ("memory",),

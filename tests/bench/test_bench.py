@@ -1,0 +1,54 @@
+"""Every row of the benchmarks runs and yields numbers, with the smallest sizes. How fast is not asked here."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from tests.bench import __main__ as bench, load, machine, report
+from tests.bench.contenders import node_missing
+from tests.bench.rows import ROWS, SMOKE, Row
+from tests.tools import ci
+
+
+@pytest.fixture(autouse=True)
+def wrk() -> None:
+    try:
+        load.find()
+    except load.Unavailable as reason:
+        ci.missing(reason)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_row(row: Row, tmp_path: Path) -> None:
+    samples = bench.measure(row, SMOKE, 1, {}, tmp_path)
+    result = report.summarize(row, samples)
+    assert {figure["name"] for figure in result["figures"]} == {figure.name for figure in row.figures}
+    for figure in result["figures"]:
+        assert math.isfinite(figure["values"]["ours"]["median"])
+        assert ("target" in figure or "target_ratio" in figure) <= (figure["unit"] != "%")
+
+
+def test_beside_a_peer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = node_missing()
+    if missing:
+        ci.missing(missing)
+    row = next(row for row in ROWS if row.name == "append-memory")
+    result = report.summarize(row, bench.measure(row, SMOKE, 1, {"node": ""}, tmp_path))
+    figure = result["figures"][0]
+    assert set(figure["values"]) == {"ours", "node memory"}
+    assert figure["ratios"]["node memory"]["median"] > 0
+    report.show(result)
+    assert "target >= 1.2" in capsys.readouterr().out
+    for _ in range(2):  # a row is replaced when it is measured again
+        report.save(tmp_path / "results.json", result, machine.describe(tmp_path), SMOKE._asdict())
+    assert len(report.load(tmp_path / "results.json")["rows"]) == 1
+    ElementTree.parse(tmp_path / "results.svg")
+
+
+def test_a_wrong_row_is_named() -> None:
+    with pytest.raises(ValueError, match="no such row: nonsense"):
+        bench.choose("append,nonsense")
