@@ -4,7 +4,8 @@ The hot path is the plain one: a strict head, a Content-Length body, a response 
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from ds_core.server import responses
 from ds_core.server.errors import ProtocolError
@@ -167,7 +168,7 @@ class Connection:
         self,
         request: Request,
         response: responses.Response,
-        parts: AsyncIterator[bytes],
+        parts: AsyncGenerator[bytes, None],
         length: int | None,
     ) -> None:
         """Send a response whose body comes in parts; ``length`` is None when it isn't known."""
@@ -176,14 +177,15 @@ class Connection:
         else:
             head = self.head(request, response, "", length)
         try:
-            async for part in parts:
-                data = part if length is not None else self.part(request, part)
-                if head and len(data) <= _ONE_PACKET:
-                    data = head + data  # small answers leave at once
-                elif head:
-                    await self._send(head)
-                head = b""
-                await self._send(data)
+            async with aclosing(parts):
+                async for part in parts:
+                    data = part if length is not None else self.part(request, part)
+                    if head and len(data) <= _ONE_PACKET:
+                        data = head + data  # small answers leave at once
+                    elif head:
+                        await self._send(head)
+                    head = b""
+                    await self._send(data)
         except ProtocolError as error:
             raise Disconnected from error
         if length is None:

@@ -7,7 +7,8 @@ One coroutine per kind of answer. Everything about HTTP framing is in ``exchange
 import random
 import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
@@ -215,7 +216,7 @@ class Handlers:
             at += sum(map(len, found))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def _body(self, plan: reads.Plan, end: int) -> AsyncIterator[bytes]:
+    async def _body(self, plan: reads.Plan, end: int) -> AsyncGenerator[bytes, None]:
         """The response body for a range, in windows."""
         at = plan.start
         json = plan.stream.kind == media.JSON
@@ -362,11 +363,15 @@ def _compressible(request: Request, response: responses.Response, position: resp
         return False
     if position.content_type.lower().startswith(_COMPRESSED):
         return False
-    for coding in accepted.split(","):
+    welcome = False
+    for coding in accepted.lower().split(","):
         name, _, quality = coding.partition(";")
-        if name.strip().lower() in ("gzip", "*"):
-            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
+        name = name.strip()
+        if name == "gzip" or name == "*":
+            welcome = quality.replace(" ", "") not in ("q=0", "q=0.", "q=0.0", "q=0.00", "q=0.000")
+            if name == "gzip":
+                break  # what is said of it by name counts more than a star
+    return welcome
 
 
 def _mark_compressed(response: responses.Response) -> None:
@@ -377,13 +382,14 @@ def _mark_compressed(response: responses.Response) -> None:
     response.headers += (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
 
 
-async def _gzip(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _gzip(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
-    async for part in parts:
-        if len(part) > _COMPRESS_IN_THREAD:
-            packed = await trio.to_thread.run_sync(compressor.compress, part)
-        else:
-            packed = compressor.compress(part)
-        if packed:
-            yield packed
+    async with aclosing(parts):
+        async for part in parts:
+            if len(part) > _COMPRESS_IN_THREAD:
+                packed = await trio.to_thread.run_sync(compressor.compress, part)
+            else:
+                packed = compressor.compress(part)
+            if packed:
+                yield packed
     yield compressor.flush()
