@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 
 from hypothesis import settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ds_core.server import create, decide, reads, requests, stream
 from ds_core.server.errors import ProtocolError
 from ds_core.wire import names
 
 PATHS = st.sampled_from("abcd")
-RARELY = st.integers(0, 5).map(lambda number: number == 0)
+RARELY = st.integers(0, 5).map(lambda number: number == 5)
 TYPES = ["application/json", "text/plain"]
 TTL = 60
 
@@ -198,6 +198,11 @@ class Protocol(RuleBasedStateMachine):
 
     # Commands
 
+    @initialize(kind=st.sampled_from(TYPES))
+    def begin(self, kind: str) -> None:
+        self.create("a", kind, 2, False, False)
+        self.create("b", kind, 0, False, True)
+
     @rule(path=PATHS, kind=st.sampled_from(TYPES), count=st.integers(0, 3), closed=RARELY, ttl=st.booleans())
     def create(self, path: str, kind: str, count: int, closed: bool, ttl: bool) -> None:
         body, messages = self.bodies(kind, count) if count else (b"", [])
@@ -240,7 +245,7 @@ class Protocol(RuleBasedStateMachine):
         origin, origin_status = self.model(source)
         headers = {"stream-forked-from": f"/v1/stream/{source}"}
         index = None
-        if origin is not None and data.draw(st.booleans()):
+        if origin is not None and not data.draw(RARELY):
             index = data.draw(st.integers(0, len(origin.appends)))
             headers["stream-fork-offset"] = origin.tokens[index]
         body, messages = self.bodies(origin.content_type, count) if origin is not None and count else (b"", [])
@@ -277,15 +282,24 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(
         data=st.data(),
-        count=st.integers(0, 3),
-        closes=RARELY,
-        producer=st.sampled_from(["none", "none", "next", "next", "next", "last", "gap", "old", "new", "any"]),
-        seq=st.none() | st.sampled_from(["1", "2", "2", "3", "30", "4"]),
+        appends=st.lists(
+            st.tuples(
+                st.sampled_from([1, 2, 3, 0]),
+                RARELY,
+                st.sampled_from(["next", "last", "none", "next", "gap", "old", "new", "any"]),
+                st.none() | st.sampled_from(["1", "2", "3", "30", "4"]),
+            ),
+            min_size=1,
+            max_size=5,
+        ),
     )
-    def append(self, data: st.DataObject, count: int, closes: bool, producer, seq: str | None) -> None:
+    def append(self, data: st.DataObject, appends: list[tuple[int, bool, str, str | None]]) -> None:
         path = self.some_path(data)
+        for count, closes, producer, seq in appends:
+            self.append_one(path, count, closes, self.producer(producer, self.model(path)[0], data), seq)
+
+    def append_one(self, path, count, closes, producer, seq) -> None:
         model, status = self.model(path)
-        producer = self.producer(producer, model, data)
         kind = model.content_type if model is not None else TYPES[0]
         body, messages = self.bodies(kind, count) if count else (b"", [])
         headers = {"content-type": kind}
@@ -448,5 +462,5 @@ class Protocol(RuleBasedStateMachine):
             assert self.shell.paths[path].forks == model.forks
 
 
-Protocol.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+Protocol.TestCase.settings = settings(max_examples=250, stateful_step_count=40)
 test_the_core_follows_the_model = Protocol.TestCase
