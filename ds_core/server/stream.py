@@ -186,6 +186,19 @@ class Removed:
         self.soft = soft
 
 
+class Trimmed:
+    """The stream begins at ``start`` now; what lies before it is freed as far as no fork needs it."""
+
+    __slots__ = ("start",)
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def apply(self, stream: Stream) -> None:
+        """Let readers start here; an offset before it is 410."""
+        stream.start = self.start
+
+
 def condition(stream: "Stream | None", now: Now) -> int:
     """MISSING, OPEN, CLOSED or GONE. Expiry counts the moment it is due, whoever sweeps when."""
     if stream is None:
@@ -325,3 +338,12 @@ def expire(view: View) -> "tuple[None, Removed | None]":
     if stream is None or stream.deleted or condition(stream, view.now) in (OPEN, CLOSED):
         return None, None
     return None, Removed(soft=stream.forks > 0)
+
+
+def trim(view: View, id: int, start: int) -> "tuple[None, Trimmed | None]":
+    """Decide what retention does: let stream ``id``, if it is still here, begin at ``start``, where
+    one of its appends does."""
+    stream = view.stream
+    if stream is None or stream.id != id or stream.deleted or not stream.start < start <= stream.visible_tail:
+        return None, None
+    return None, Trimmed(start)

@@ -12,10 +12,10 @@ from typing import TypeVar
 import trio
 
 from ds_core.server.errors import ProtocolError
-from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, View
+from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View
 
 T = TypeVar("T")
-Change = Created | Appended | Renewed | Removed
+Change = Created | Appended | Renewed | Removed | Trimmed
 Decide = Callable[[View], tuple[T, Change | None]]
 Piece = tuple[int, bytes]
 """An append: the position of its first byte, and its stored bytes."""
@@ -30,7 +30,7 @@ class StorageFailed(Exception):
 
 
 class Vanished(Exception):
-    """The stream was removed while it was being read."""
+    """The stream was removed, or trimmed past this position, while it was being read."""
 
 
 class StorageFull(ProtocolError):
@@ -58,7 +58,8 @@ class Store(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what was accepted and let go of everything. Safe to call once."""
+        """Finish what was accepted and let go of everything. Safe to call once. Raises StorageFailed
+        when that fails, unless it had failed before."""
 
     @abstractmethod
     async def transact(
@@ -83,7 +84,7 @@ class Store(ABC):
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         """The stored bytes from ``start``, in pieces: all up to ``end``, or a first part of about
         ``WINDOW`` bytes. Forks' inherited bytes come from their ancestors. Never empty for
-        ``start < end``; raises Vanished when the stream has been removed meanwhile."""
+        ``start < end``; raises Vanished when the stream has been removed or trimmed meanwhile."""
 
     @abstractmethod
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
@@ -111,8 +112,8 @@ class Store(ABC):
 
     @abstractmethod
     async def sweep(self) -> int:
-        """Remove streams whose time is over and free some of what removed streams left behind.
-        Called every second or so; returns how many streams it removed."""
+        """Remove streams whose time is over, trim those that keep more than they should, and free
+        some of what both left behind. Called every second or so; returns how many it removed."""
 
     @abstractmethod
     async def paths(self) -> list[str]:

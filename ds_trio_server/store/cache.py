@@ -24,10 +24,10 @@ class Entry:
     ``batch`` is the last batch with a change of it that is not durable yet, ``structural`` the last
     such batch that makes or removes it. ``stored_deadline`` is what the row says: at or after the
     true deadline, so that a TTL runs late after a crash, never early, and not every use of a stream
-    costs a write.
+    costs a write. ``durable_deadline`` is the same as far as it is on disk.
     """
 
-    __slots__ = ("path", "stream", "batch", "structural", "stored_deadline")
+    __slots__ = ("path", "stream", "batch", "structural", "stored_deadline", "durable_deadline")
 
     def __init__(self, path: str, stream: Stream | None) -> None:
         self.path = path
@@ -35,6 +35,12 @@ class Entry:
         self.batch: Batch | None = None
         self.structural: Batch | None = None
         self.stored_deadline = None if stream is None else stream.deadline
+        self.durable_deadline = self.stored_deadline
+
+    def renew(self, stream: Stream) -> None:
+        """Hold a new stream in place of the one that was here; nothing of that one's is left."""
+        self.stream = stream
+        self.stored_deadline = self.durable_deadline = None
 
     def deadline_to_store(self) -> float | None:
         """The deadline for the row: left alone while it covers the true one, else set ahead."""

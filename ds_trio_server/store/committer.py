@@ -10,17 +10,21 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import trio
 
 from ds_core.server.stream import Stream
 
 from . import schema
-from .base import StorageFull
+from .base import StorageFailed, StorageFull
 from .cache import Entry
 
 _CLEAN_ROWS = 512
+_CLEAN_BYTES = 1024 * 1024
 _VACUUM_PAGES = 256
+_SPARE_PAGES = 1024
+_CHECKPOINT_PAGES = 1000
 
 
 class Batch:
@@ -44,7 +48,7 @@ class Batch:
         self.entries: dict[Entry, None] = {}
         self.ended: list[Stream] = []
         self.producers: dict[tuple[int, str], tuple[int, int]] = {}
-        self.rows: list[tuple[object, ...]] = []
+        self.rows: list[tuple[Any, ...]] = []
         self.size = 0
         self.cleans = False
         self.more = False
@@ -66,20 +70,31 @@ class Batch:
         """Wait until it is durable; raises what made it fail."""
         await self.done.wait()
         if self.error is not None:
-            raise self.error
+            raise type(self.error)(*self.error.args)
 
 
 class Committer:
-    """The writer thread. ``finished(batch)`` is called in the trio thread after every commit."""
+    """The writer thread. In the trio thread, ``finished(batch)`` is called after every commit and
+    ``failed(error)`` when the file can't be kept up behind one."""
 
-    def __init__(self, folder: Path, db: sqlite3.Connection, finished: Callable[[Batch], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        db: sqlite3.Connection,
+        finished: Callable[[Batch], None],
+        failed: Callable[[StorageFailed], object],
+    ) -> None:
         self._folder = folder
         self._db = db
         self._finished = finished
+        self._failed = failed
         self._queue: SimpleQueue[Batch | None] = SimpleQueue()
+        self._pages = _CHECKPOINT_PAGES  # what a crash left in the log is moved soon
+        # Whether there may be more free pages than the file should hold (set by the thread).
+        self.shrinking = True
         self._trio = trio.lowlevel.current_trio_token()
-        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
-        self._thread.start()
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="committer", daemon=True).start()
 
     def commit(self, batch: Batch) -> None:
         """Hand over a sealed batch; one at a time."""
@@ -88,20 +103,44 @@ class Committer:
     async def close(self) -> None:
         """End the thread after what it was given, move the log into the file, close it."""
         self._queue.put(None)
-        await trio.to_thread.run_sync(self._thread.join)
+        await trio.to_thread.run_sync(self._ended.wait)
 
     def _run(self) -> None:
         while (batch := self._queue.get()) is not None:
             try:
                 self._write(batch)
-            except sqlite3.Error as error:
+            except Exception as error:
                 batch.error = self._failure(error)
-            self._trio.run_sync_soon(self._finished, batch)
+            if not self._tell(self._finished, batch) or isinstance(batch.error, StorageFailed):
+                self._let_go()
+            try:
+                self._keep_up(batch)
+            except Exception as error:
+                self._tell(self._failed, schema.damaged(self._folder, error))
+                self._let_go()
         try:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error:
-            pass  # the log stays and is replayed at the next start
+        except sqlite3.Error as error:
+            if not _is_full(error):
+                self._tell(self._failed, schema.damaged(self._folder, error))
+                self._let_go()
+            # The log stays and is replayed at the next start.
         self._db.close()
+        self._ended.set()
+
+    def _tell(self, function: Callable[[Any], object], argument: object) -> bool:
+        try:
+            self._trio.run_sync_soon(function, argument)
+        except trio.RunFinishedError:
+            return False  # nobody is there to be told, and nobody will close the store
+        return True
+
+    def _let_go(self) -> None:
+        # To close the connection would write and sync once more, and no fsync may be tried again
+        # after one has failed. A thread that never ends keeps it open until the process does.
+        self._ended.set()
+        while True:
+            self._queue.get()
 
     def _write(self, batch: Batch) -> None:
         db = self._db
@@ -111,7 +150,7 @@ class Committer:
         if batch.rows:
             db.executemany(schema.UPDATE_STREAM, batch.rows)
         if batch.appends:
-            db.executemany("INSERT INTO appends VALUES (?, ?, ?, ?)", _append_rows(batch.appends))
+            db.executemany(schema.INSERT_APPEND, _append_rows(batch.appends))
         if batch.producers:
             db.executemany(
                 "INSERT INTO producers VALUES (?, ?, ?, ?)"
@@ -119,31 +158,43 @@ class Committer:
                 [(*key, *value) for key, value in batch.producers.items()],
             )
         if batch.cleans:
-            batch.more = self._clean()
+            batch.more = clean(db)
         db.execute("COMMIT")
-        if batch.cleans:
-            db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
 
-    def _clean(self) -> bool:
-        """Free a bounded number of rows of removed streams; True while there are more."""
+    def _keep_up(self, batch: Batch) -> None:
+        """What the file needs behind a commit that has been answered already.
+
+        SQLite's own checkpoints would hide their errors, and one of those is a failed fsync.
+        """
         db = self._db
-        row = db.execute("SELECT stream FROM removed LIMIT 1").fetchone()
-        if row is None:
-            return False
-        gone = 0
-        for table, key in (("appends", "position"), ("producers", "id")):
-            gone += db.execute(
-                f"DELETE FROM {table} WHERE stream = ? AND {key} IN"
-                f" (SELECT {key} FROM {table} WHERE stream = ? LIMIT {_CLEAN_ROWS})",
-                (row[0], row[0]),
-            ).rowcount
-        if gone == 0:
-            db.execute("DELETE FROM removed WHERE stream = ?", row)
-        return True
+        # About what a commit writes: a leaf and its path for each stream, and the bytes.
+        self._pages += 3 + 2 * len(batch.entries) + batch.size // 2048
+        try:
+            if batch.cleans and batch.error is None:
+                self._shrink()
+            if self._pages >= _CHECKPOINT_PAGES:
+                self._pages = _CHECKPOINT_PAGES // 2  # if it fails: not again at once
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._pages = 0
+        except sqlite3.Error as error:
+            if not _is_full(error):
+                raise
+            if db.in_transaction:
+                db.execute("ROLLBACK")
 
-    def _failure(self, error: sqlite3.Error) -> Exception:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
+    def _shrink(self) -> None:
+        """Give a bounded number of free pages back to the file system, if there are many."""
+        db = self._db
+        free = db.execute("PRAGMA freelist_count").fetchone()[0]
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        spare = max(_SPARE_PAGES, pages // 8)
+        self.shrinking = free > spare + _VACUUM_PAGES
+        if free > spare:
+            db.execute(f"PRAGMA incremental_vacuum({min(_VACUUM_PAGES, free - spare)})").fetchall()
+            self._pages += _VACUUM_PAGES
+
+    def _failure(self, error: Exception) -> Exception:
+        if _is_full(error):
             try:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
@@ -155,14 +206,58 @@ class Committer:
         return schema.damaged(self._folder, error)
 
 
-def _append_rows(appends: list[tuple[int, int, bytes]]) -> list[tuple[int, int, int, bytes]]:
+def _is_full(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
+
+
+def clean(db: sqlite3.Connection) -> bool:
+    """Free a bounded part of what removed and trimmed streams left; True while there may be more."""
+    row = db.execute("SELECT stream, below FROM removed LIMIT 1").fetchone()
+    if row is None:
+        return False
+    stream, below = row
+    if below is not None:
+        # A trimmed stream's forks may begin before it does now (section 8).
+        needed = db.execute(schema.NEEDED, (stream,)).fetchone()[0]
+        if needed is not None:
+            below = min(below, needed)
+    else:
+        for table, key in (("producers", "id"), ("times", "at")):
+            db.execute(
+                f"DELETE FROM {table} WHERE stream = ? AND {key} IN"
+                f" (SELECT {key} FROM {table} WHERE stream = ? LIMIT {_CLEAN_ROWS})",
+                (stream, stream),
+            )
+            if db.execute("SELECT changes()").fetchone()[0]:
+                return True
+    last = None
+    size = 0
+    for position, length in db.execute(
+        "SELECT position, length(data) FROM appends WHERE stream = ? AND position < ?"
+        f" ORDER BY position LIMIT {_CLEAN_ROWS}",
+        (stream, schema.MAX_INTEGER if below is None else below),
+    ):
+        last = position
+        size += length
+        if size >= _CLEAN_BYTES:
+            break
+    if last is None:
+        db.execute("DELETE FROM removed WHERE stream = ?", (stream,))
+    else:
+        db.execute("DELETE FROM appends WHERE stream = ? AND position <= ?", (stream, last))
+    return True
+
+
+def _append_rows(appends: list[tuple[int, int, bytes]]) -> list[tuple[int, int, int, int, bytes]]:
     rows = []
     limit = schema.ROW_LIMIT
+    checksum = schema.checksum
     for stream, at, data in appends:
         if len(data) <= limit:
-            rows.append((stream, at, 0, data))
+            rows.append((stream, at, 0, checksum(stream, at, data), data))
         else:
             for part in range(0, len(data), limit):
-                rows.append((stream, at + part, part, data[part : part + limit]))
+                piece = data[part : part + limit]
+                rows.append((stream, at + part, part, checksum(stream, at + part, piece), piece))
     return rows
-

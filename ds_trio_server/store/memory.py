@@ -1,12 +1,12 @@
 """Streams in memory: for tests and scratch use. Everything is lost with the process."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import TypeVar
 
 import trio
 
 from ds_core.server.create import owners
-from ds_core.server.stream import Appended, Created, Now, Removed, Stream, View, condition, expire
+from ds_core.server.stream import Appended, Created, Now, Removed, Stream, Trimmed, View, condition, expire
 
 from ..clock import Clock
 from .base import WINDOW, Change, Decide, Piece, Store, Vanished, Watcher
@@ -87,6 +87,21 @@ class MemoryStore(Store):
                 self._logs[stream.id].add(change.at, change.data)
             stream.publish()
             self._watchers.notify(stream, change.at, change.data)
+        elif isinstance(change, Trimmed):
+            self._free(stream.id)
+            for ancestor, _ in stream.lineage:
+                self._free(ancestor)
+
+    def _free(self, id: int) -> None:
+        """Drop what lies before a stream's start, as far as its forks don't need it."""
+        below = self._by_id[id].start
+        for stream in self._by_id.values():
+            for ancestor, upto in stream.lineage:
+                if ancestor == id and stream.start < upto:
+                    below = min(below, stream.start)
+        log = self._logs[id]
+        keep = bisect_left(log.starts, below)
+        del log.starts[:keep], log.data[:keep]
 
     def _create(self, change: Created) -> None:
         stream = change.stream
@@ -110,6 +125,8 @@ class MemoryStore(Store):
             self._watchers.notify(stream, stream.visible_tail, b"")
             if not stream.lineage:
                 return
+            for ancestor, _ in stream.lineage:
+                self._free(ancestor)
             stream = self._by_id[stream.lineage[-1][0]]
             stream.forks -= 1
             if stream.forks or not stream.deleted:
@@ -121,6 +138,8 @@ class MemoryStore(Store):
         for owner, first, stop in owners(stream, start, end):
             log = self._log(owner)
             index = bisect_right(log.starts, first) - 1
+            if index < 0:
+                raise Vanished
             while first < stop and size < WINDOW:
                 data = log.data[index]
                 begin = first - log.starts[index]
@@ -138,6 +157,8 @@ class MemoryStore(Store):
         owner, _, stop = owners(stream, position, stream.visible_tail)[0]
         log = self._log(owner)
         index = bisect_right(log.starts, position) - 1
+        if index < 0:
+            raise Vanished
         first = log.starts[index]
         return first, min(first + len(log.data[index]), stop)
 

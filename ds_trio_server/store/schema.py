@@ -2,19 +2,25 @@
 
 Appends are clustered by (stream, position), so that a stream's bytes lie together and a range is
 one walk. An append longer than ``ROW_LIMIT`` takes several rows; ``part`` is how far into its
-append a row begins, 0 for the first. ``removed`` lists streams whose rows are still to be freed.
+append a row begins, 0 for the first, and ``sum`` its checksum: SQLite has none, and flash wears out.
+``removed`` lists streams whose rows are still to be freed, all of them or those ``below`` a
+position. A row of ``times`` says that a stream's tail was at ``position`` at a (steady) time.
 """
 
+import os
 import sqlite3
+import zlib
 from pathlib import Path
+from typing import Any
 
 from ds_core.server.stream import Stream
 
 from .base import StorageFailed
 
 FILE = "streams.db"
-VERSION = 1
+VERSION = 2
 ROW_LIMIT = 256 * 1024
+MAX_INTEGER = 2**63 - 1
 
 _APPLICATION_ID = 0x44535452  # "DSTR", shown by file(1)
 
@@ -41,10 +47,12 @@ CREATE TABLE streams (
 );
 CREATE INDEX streams_by_deadline ON streams (deadline) WHERE deadline IS NOT NULL;
 CREATE INDEX streams_by_expiry ON streams (expires) WHERE expires IS NOT NULL;
+CREATE INDEX streams_by_source ON streams (source) WHERE source IS NOT NULL;
 CREATE TABLE appends (
     stream INTEGER NOT NULL,
     position INTEGER NOT NULL,
     part INTEGER NOT NULL,
+    sum INTEGER NOT NULL,
     data BLOB NOT NULL,
     PRIMARY KEY (stream, position)
 ) WITHOUT ROWID;
@@ -55,7 +63,14 @@ CREATE TABLE producers (
     seq INTEGER NOT NULL,
     PRIMARY KEY (stream, id)
 ) WITHOUT ROWID;
-CREATE TABLE removed (stream INTEGER PRIMARY KEY);
+CREATE TABLE times (
+    stream INTEGER NOT NULL,
+    at REAL NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (stream, at)
+) WITHOUT ROWID;
+CREATE INDEX times_by_time ON times (at);
+CREATE TABLE removed (stream INTEGER PRIMARY KEY, below INTEGER);
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
@@ -67,6 +82,15 @@ INSERT_STREAM = f"INSERT INTO streams ({COLUMNS}) VALUES (" + ",".join("?" * 18)
 UPDATE_STREAM = (
     "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ? WHERE id = ?"
 )
+INSERT_APPEND = "INSERT INTO appends (stream, position, part, sum, data) VALUES (?, ?, ?, ?, ?)"
+NEEDED = (
+    "WITH RECURSIVE forks (id, start, upto) AS ("
+    " SELECT id, start, fork_at FROM streams WHERE source = ?"
+    " UNION ALL"
+    " SELECT s.id, s.start, min(s.fork_at, forks.upto) FROM streams s JOIN forks ON s.source = forks.id"
+    ") SELECT min(start) FROM forks WHERE start < upto"
+)
+"""From which position on the forks of a stream need its bytes; NULL when they need none."""
 LINEAGE = (
     "WITH RECURSIVE chain (id, upto) AS ("
     " SELECT source, fork_at FROM streams WHERE id = ? AND source IS NOT NULL"
@@ -77,13 +101,50 @@ LINEAGE = (
 )
 
 
+class Rotten(Exception):
+    """Bytes of a stream are missing or not what was written."""
+
+    def __init__(self, stream: int, position: int) -> None:
+        super().__init__(f"the data of stream {stream} at position {position} is damaged")
+
+
+def release(ancestor: tuple[int, int]) -> tuple[str, tuple[object, ...]]:
+    """What to run when a fork needs less of an ancestor: see what is to be freed there now."""
+    return (
+        "INSERT OR IGNORE INTO removed SELECT id, start FROM streams WHERE id = ? AND start > 0",
+        (ancestor[0],),
+    )
+
+
+def checksum(stream: int, position: int, data: bytes) -> int:
+    """What ``sum`` is for a row: of its bytes and of where they belong."""
+    return zlib.crc32(data, (stream * 0x9E3779B1 + position) & 0xFFFFFFFF)
+
+
 def connect(folder: Path, *, cache_kib: int) -> sqlite3.Connection:
     """A connection with the settings that every connection needs, in autocommit mode."""
     db = sqlite3.connect(folder / FILE, timeout=30.0, isolation_level=None, check_same_thread=False)
     db.execute(f"PRAGMA cache_size = -{cache_kib}")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA temp_store = MEMORY")
+    db.execute("PRAGMA wal_autocheckpoint = 0")
     return db
+
+
+def make_folder(folder: Path) -> None:
+    """Create the data directory, and be sure that a power cut doesn't take it away again."""
+    made = []
+    at = folder.absolute()
+    while not at.exists():
+        made.append(at)
+        at = at.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in made:
+        handle = os.open(each.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def prepare(folder: Path) -> sqlite3.Connection:
@@ -119,15 +180,16 @@ def prepare(folder: Path) -> sqlite3.Connection:
     return db
 
 
-def damaged(folder: Path, error: sqlite3.Error) -> StorageFailed:
+def damaged(folder: Path, error: Exception) -> StorageFailed:
     """What to tell the operator when SQLite can't read or write its file."""
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
     return StorageFailed(
-        f"{folder / FILE}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}); "
-        "check the disk, then restore the directory from a backup if the file is damaged"
+        f"{folder / FILE}: {error} ({name}); check the disk (dmesg, smartctl), then the data with "
+        f"'ds check {folder}'; if that finds damage, restore the directory from a backup"
     )
 
 
-def state_row(stream: Stream, deadline: float | None) -> tuple[object, ...]:
+def state_row(stream: Stream, deadline: float | None) -> tuple[Any, ...]:
     """The parameters of UPDATE_STREAM."""
     by = stream.closed_by
     return (

@@ -20,13 +20,26 @@ import trio
 
 from ds_core.server.create import owners
 from ds_core.server.errors import ProtocolError
-from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, View, expire
+from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire, trim
 
 from ..clock import Clock
 from . import schema
-from .base import WINDOW, Change, Decide, Overloaded, Piece, StorageFailed, Store, Vanished, Watcher
+from .base import (
+    WINDOW,
+    Change,
+    Decide,
+    Overloaded,
+    Piece,
+    StorageFailed,
+    StorageFull,
+    Store,
+    Vanished,
+    Watcher,
+)
 from .cache import Entry, StreamCache
 from .committer import Batch, Committer
+from .retention import Cut, Retention, Trimmer
+from .space import MinFree, Space
 from .tail import TailCache
 from .watchers import Watchers
 
@@ -37,21 +50,34 @@ _TAIL_BYTES = 8 * 1024 * 1024
 _WAITING_BYTES = 64 * 1024 * 1024
 _INLINE_READ = 32 * 1024
 _SAVE_CLOCK_EVERY = 60.0
-_SWEEP_AT_ONCE = 100
+_SWEEP_AT_ONCE = 500
+_CLEAN_FOR = 0.1
+_READERS = 8
+_MORTAL = "SELECT 1 FROM streams WHERE deadline IS NOT NULL OR expires IS NOT NULL LIMIT 1"
 
-_FLOOR = (
-    "SELECT position, part, data FROM appends WHERE stream = ? AND position <= ?"
-    " ORDER BY position DESC LIMIT 1"
+# One statement sees one state of the file: rows can't be freed in the middle of a range.
+_RANGE = (
+    "SELECT position, sum, data FROM appends WHERE stream = ?1 AND position >="
+    " (SELECT max(position) FROM appends WHERE stream = ?1 AND position <= ?2)"
+    " AND position < ?3 ORDER BY position"
 )
-_FOLLOWING = "SELECT data FROM appends WHERE stream = ? AND position > ? AND position < ? ORDER BY position"
+_FLOOR = "SELECT position, part FROM appends WHERE stream = ? AND position <= ? ORDER BY position DESC LIMIT 1"
 _NEXT_FIRST = "SELECT min(position) FROM appends WHERE stream = ? AND position > ? AND part = 0"
 
 
 class SQLiteStore(Store):
     """One directory, one file, one process."""
 
-    def __init__(self, folder: str | Path, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        clock: Clock | None = None,
+        retain: Retention | None = None,
+        min_free: MinFree | None = None,
+    ) -> None:
         self._folder = Path(folder)
+        self._space = Space(self._folder, min_free)
+        self._trimmer = Trimmer(retain) if retain else None
         self._clock = clock
         self._watchers = Watchers()
         self._tails = TailCache(_TAIL_BYTES)
@@ -61,6 +87,7 @@ class SQLiteStore(Store):
         self._cleaning = False
         self._saved_at = 0.0
         self._idle_readers: list[sqlite3.Connection] = []
+        self._reading = trio.CapacityLimiter(_READERS)
         self._failure: StorageFailed | None = None
         self._failed = trio.Event()
 
@@ -68,35 +95,47 @@ class SQLiteStore(Store):
 
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
-        self._committer = Committer(self._folder, self._writer, self._committed)
+        self._committer = Committer(self._folder, self._writer, self._committed, self._fail)
 
     def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        schema.make_folder(self._folder)
         self._lock = _lock(self._folder)
         try:
             self._writer = schema.prepare(self._folder)
+            try:
+                self._load()
+            except sqlite3.Error as error:
+                raise schema.damaged(self._folder, error) from error
         except BaseException:
             self._lock.close()
             raise
+        self._space.look()
+
+    def _load(self) -> None:
         self._reader = schema.connect(self._folder, cache_kib=4096)
         self._cache = StreamCache(self._reader, _CACHED_STREAMS, self._watchers.watched)
         meta = dict(self._writer.execute("SELECT name, value FROM meta"))
         self._newest = meta.get("newest", 0)
-        self._cleaning = self._writer.execute("SELECT 1 FROM removed LIMIT 1").fetchone() is not None
+        self._cleaning = True  # the first sweep sees whether there is anything to free
         if self._clock is None:
             self._clock = Clock(meta.get("steady", 0.0), meta.get("wall", 0.0))
         self._saved_at = self.now().steady
+        if self._trimmer is not None:
+            self._trimmer.begin(self._reader)
 
     async def close(self) -> None:
+        known = self._failure
         with trio.CancelScope(shield=True):
-            if self._failure is None:
+            if known is None:
                 self._save_clock()
-                while self._writing is not None:
-                    await self._writing.done.wait()
+            while self._writing is not None:
+                await self._writing.done.wait()
             await self._committer.close()
             for db in (self._reader, *self._idle_readers):
                 db.close()
             self._lock.close()
+        if self._failure is not known:
+            self._check_health()
 
     def now(self) -> Now:
         assert self._clock is not None, "the store is not open"
@@ -118,14 +157,18 @@ class SQLiteStore(Store):
         )
         try:
             response, change = decide(view)
+            if change is not None:
+                if self._space.low and _grows(change):
+                    raise StorageFull
+                self._apply(entry, change)
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
         except ProtocolError:
             # The refusal may rest on a change that can still be lost.
             for based_on in (entry, origin):
                 if based_on is not None and based_on.batch is not None:
                     await based_on.batch.wait()
             raise
-        if change is not None:
-            self._apply(entry, change)
         if entry.batch is not None:
             await entry.batch.wait()
         else:
@@ -135,32 +178,42 @@ class SQLiteStore(Store):
     async def look(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
         entry = self._entry(path)
-        while entry.structural is not None:
-            await entry.structural.done.wait()
-            entry = self._entry(path)
+        renewed = False
         while True:
-            response, change = decide(View(entry.stream, self.now(), self._newest + 1))
+            while entry.structural is not None:
+                await entry.structural.done.wait()
+                self._check_health()
+                entry = self._entry(path)
+            try:
+                response, change = decide(View(entry.stream, self.now(), self._newest + 1))
+            except sqlite3.Error as error:
+                raise self._broken(error) from error
             if change is None:
                 return response
             assert isinstance(change, Renewed) and entry.stream is not None
-            if entry.stored_deadline is not None and change.deadline <= entry.stored_deadline:
+            durable = entry.durable_deadline
+            if renewed or (durable is not None and change.deadline <= durable):
                 change.apply(entry.stream)
                 return response
             self._apply(entry, change)
             assert entry.batch is not None
-            await entry.batch.wait()
+            try:
+                await entry.batch.wait()
+            except StorageFull:
+                pass  # reads go on, and the renewal counts as long as this process lives
+            renewed = True
             # Whoever looks goes on from the very present; so look again.
             entry = self._entry(path)
 
     def _check_health(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise StorageFailed(*self._failure.args)
 
     def _entry(self, path: str) -> Entry:
         try:
             return self._cache.entry(path)
-        except sqlite3.DatabaseError as error:
-            raise self._fail(schema.damaged(self._folder, error)) from error
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
 
     def _apply(self, entry: Entry, change: Change) -> None:
         batch = self._batch
@@ -173,6 +226,8 @@ class SQLiteStore(Store):
                 self._soften(entry)
             else:
                 self._remove(entry)
+        elif isinstance(change, Trimmed):
+            self._trim(entry, change)
         else:
             stream = entry.stream
             assert stream is not None
@@ -198,7 +253,8 @@ class SQLiteStore(Store):
         self._batch.size += len(data) + 256
 
     def _create(self, entry: Entry, change: Created) -> None:
-        stream = entry.stream = change.stream
+        stream = change.stream
+        entry.renew(stream)
         self._newest = stream.id
         stream.producers = self._cache.producers(stream, complete=True)
         self._cache.keep(entry)
@@ -230,6 +286,19 @@ class SQLiteStore(Store):
         self._batch.ended.append(stream)
         self._touch(entry, structural=True)
 
+    def _trim(self, entry: Entry, change: Trimmed) -> None:
+        stream = entry.stream
+        assert stream is not None
+        change.apply(stream)
+        self._batch.structure += (
+            ("UPDATE streams SET start = ? WHERE id = ?", (stream.start, stream.id)),
+            ("DELETE FROM times WHERE stream = ? AND position <= ?", (stream.id, stream.start)),
+            ("INSERT OR REPLACE INTO removed VALUES (?, ?)", (stream.id, stream.start)),
+            *map(schema.release, stream.lineage),
+        )
+        self._cleaning = True
+        self._touch(entry)
+
     def _remove(self, entry: Entry) -> None:
         # Releasing a fork may free its deleted source, and so on up the chain (section 8).
         while True:
@@ -238,7 +307,8 @@ class SQLiteStore(Store):
             stream.deleted = True
             self._batch.structure += (
                 ("DELETE FROM streams WHERE id = ?", (stream.id,)),
-                ("INSERT INTO removed VALUES (?)", (stream.id,)),
+                ("INSERT OR REPLACE INTO removed VALUES (?, NULL)", (stream.id,)),
+                *map(schema.release, stream.lineage),
             )
             self._batch.ended.append(stream)
             self._cleaning = True
@@ -269,7 +339,9 @@ class SQLiteStore(Store):
         else:
             self._publish(batch)
         batch.done.set()
-        if self._batch and self._failure is None:
+        if self._failure is not None:
+            self._give_up()
+        elif self._batch:
             self._start_commit()
 
     def _publish(self, batch: Batch) -> None:
@@ -286,16 +358,18 @@ class SQLiteStore(Store):
         for id, at, data in batch.appends:
             self._tails.add(id, at, data)
             fresh.setdefault(id, []).append(data)
+        if self._trimmer is not None:
+            self._trimmer.active.update([row[5] for row in batch.rows])
         for row in batch.rows:
             tail, closed, id = row[0], row[1], row[5]
-            assert isinstance(tail, int) and isinstance(id, int)
             found = self._cache.get(id)
             if found is None or found.stream is None:
                 continue
             stream = found.stream
-            before: int = stream.visible_tail
+            before = stream.visible_tail
             stream.visible_tail = tail
             stream.visible_closed = bool(closed)
+            found.durable_deadline = row[4]
             if self._watchers.watched(stream):
                 self._watchers.notify(stream, before, b"".join(fresh.get(id, ())))
         for stream in batch.ended:
@@ -308,7 +382,8 @@ class SQLiteStore(Store):
         """Everything in the failed batch never happened, nor did what was decided on top of it."""
         assert batch.error is not None
         if isinstance(batch.error, StorageFailed):
-            self._fail(batch.error)
+            self._failure = self._failure or batch.error
+            self._failed.set()
         failed = [batch]
         if self._batch:
             failed.append(self._batch)
@@ -330,7 +405,18 @@ class SQLiteStore(Store):
         if self._failure is None:
             self._failure = failure
             self._failed.set()
-        return self._failure
+        if self._writing is None:
+            self._give_up()
+        return StorageFailed(*self._failure.args)
+
+    def _broken(self, error: sqlite3.Error) -> StorageFailed:
+        return self._fail(schema.damaged(self._folder, error))
+
+    def _give_up(self) -> None:
+        # What is decided but not handed over will never be: its clients are told at once.
+        batch, self._batch = self._batch, Batch()
+        batch.error = self._failure
+        batch.done.set()
 
     # Reading
 
@@ -355,35 +441,46 @@ class SQLiteStore(Store):
             if size <= _INLINE_READ:
                 await trio.lowlevel.checkpoint()
                 return query(self._reader, *args)
-            db = self._idle_readers.pop() if self._idle_readers else None
-            if db is None:
-                db = schema.connect(self._folder, cache_kib=1024)
-            try:
-                return await trio.to_thread.run_sync(query, db, *args)
-            finally:
-                self._idle_readers.append(db)
-        except sqlite3.DatabaseError as error:
-            raise self._fail(schema.damaged(self._folder, error)) from error
+            async with self._reading:
+                db = self._idle_readers.pop() if self._idle_readers else self._connect_reader()
+                try:
+                    return await trio.to_thread.run_sync(query, db, *args)
+                finally:
+                    self._idle_readers.append(db)
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+        except StorageFailed as error:
+            raise self._fail(error) from None
 
-    @staticmethod
-    def _fetch(db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
-        floor = db.execute(_FLOOR, (owner, start)).fetchone()
-        if floor is None or floor[0] + len(floor[2]) <= start:
+    def _connect_reader(self) -> sqlite3.Connection:
+        try:
+            return schema.connect(self._folder, cache_kib=1024)
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
+                raise Overloaded from error  # most likely out of file descriptors
+            raise
+
+    def _fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
+        pieces: list[bytes] = []
+        size = 0
+        rows = db.execute(_RANGE, (owner, start, stop))
+        for position, found, data in rows:
+            if schema.checksum(owner, position, data) != found:
+                raise schema.damaged(self._folder, schema.Rotten(owner, position))
+            begin = start + size - position
+            if not 0 <= begin < len(data) or (pieces and begin):
+                if not pieces:
+                    raise Vanished
+                raise schema.damaged(self._folder, schema.Rotten(owner, start + size))
+            if begin or position + len(data) > stop:
+                data = data[begin : stop - position]
+            pieces.append(data)
+            size += len(data)
+            if size >= WINDOW:
+                break
+        rows.close()
+        if not pieces:
             raise Vanished
-        begin = start - floor[0]
-        data = floor[2] if begin == 0 and len(floor[2]) <= stop - start else floor[2][begin : begin + stop - start]
-        pieces = [data]
-        size = len(data)
-        if start + size < stop and size < WINDOW:
-            rows = db.execute(_FOLLOWING, (owner, floor[0], stop))
-            for (data,) in rows:
-                if size + len(data) > stop - start:
-                    data = data[: stop - start - size]
-                pieces.append(data)
-                size += len(data)
-                if size >= WINDOW:
-                    break
-            rows.close()
         return pieces
 
     @staticmethod
@@ -405,24 +502,80 @@ class SQLiteStore(Store):
     async def sweep(self) -> int:
         self._check_health()
         now = self.now()
-        ended = self._reader.execute(
-            "SELECT path FROM streams WHERE deadline <= ? UNION SELECT path FROM streams WHERE expires <= ?"
-            f" LIMIT {_SWEEP_AT_ONCE}",
-            (now.steady, now.wall),
-        ).fetchall()
-        for (path,) in ended:
-            await self.transact(path, expire)
-        if self._cleaning and self._writing is None:
-            self._batch.cleans = True
-            self._start_commit()
+        self._space.look()
+        ended = await self._query(0, _ended, now)
+        async with trio.open_nursery() as nursery:
+            for path in ended:
+                nursery.start_soon(self._try, path, expire)
+        if self._trimmer is not None:
+            await self._retain(self._trimmer)
+        await self._clean()
+        self._check_health()
         if now.steady - self._saved_at > _SAVE_CLOCK_EVERY:
             self._save_clock()
         return len(ended)
 
+    async def _try(self, path: str, decide: Decide[None]) -> None:
+        """Upkeep's changes: what does not succeed now is tried again by a later sweep."""
+        try:
+            await self.transact(path, decide)
+        except (ProtocolError, StorageFailed):
+            pass
+
+    async def _clean(self) -> None:
+        # A tenth of the time is for this, in steps so small that appends hardly wait.
+        ends = trio.current_time() + _CLEAN_FOR
+        while self._cleaning or self._committer.shrinking:
+            self._check_health()
+            batch = self._batch
+            batch.cleans = True
+            if self._writing is None:
+                self._start_commit()
+            await batch.done.wait()
+            if batch.error is not None or trio.current_time() >= ends:
+                break
+
+    async def _retain(self, trimmer: Trimmer) -> None:
+        now = self.now().steady
+        if not trimmer.due(now):
+            return
+        marks, cuts = await self._query(WINDOW, trimmer.plan, now, trimmer.take(now))
+        self._check_health()
+        if marks:
+            # Labelled with the time after they were looked up: an append may seem younger, never older.
+            at = self.now().steady
+            self._batch.structure += [
+                ("INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?", (at, tail, id))
+                for id, tail in marks
+            ]
+            if self._writing is None:
+                self._start_commit()
+        async with trio.open_nursery() as nursery:
+            for cut in cuts:
+                nursery.start_soon(self._cut, cut)
+
+    async def _cut(self, cut: Cut) -> None:
+        try:
+            position = cut.before
+            if cut.keep is not None:
+                found = await self.look(cut.path, lambda view: (view.stream, None))
+                if found is None or found.id != cut.stream or found.visible_tail - found.start <= cut.keep:
+                    return
+                first, _ = await self.span(found, found.visible_tail - cut.keep)
+                position = max(position, first)
+            await self.transact(cut.path, lambda view: trim(view, cut.stream, position))
+        except (ProtocolError, StorageFailed, Vanished):
+            pass
+
     def _save_clock(self) -> None:
-        # Only sliding deadlines need it, and a flash disk at rest should stay at rest.
+        # Only what ends by itself needs it, and a flash disk at rest should stay at rest.
         self._saved_at = self.now().steady
-        if not self._reader.execute("SELECT 1 FROM streams WHERE deadline IS NOT NULL LIMIT 1").fetchone():
+        try:
+            needed = self._reader.execute(_MORTAL).fetchone() is not None
+        except sqlite3.Error as error:
+            self._broken(error)
+            return
+        if not needed and self._trimmer is None:
             return
         for name, value in (("steady", self._saved_at), ("wall", self.now().wall)):
             self._batch.structure.append(("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value)))
@@ -435,6 +588,19 @@ class SQLiteStore(Store):
             lambda db: db.execute("SELECT path FROM streams WHERE deleted = 0 ORDER BY path").fetchall(),
         )
         return [row[0] for row in rows]
+
+
+def _grows(change: Change) -> bool:
+    return isinstance(change, Created) or (isinstance(change, Appended) and bool(change.data))
+
+
+def _ended(db: sqlite3.Connection, now: Now) -> list[str]:
+    rows = db.execute(
+        "SELECT path FROM streams WHERE deadline <= ? UNION SELECT path FROM streams WHERE expires <= ?"
+        f" LIMIT {_SWEEP_AT_ONCE}",
+        (now.steady, now.wall),
+    )
+    return [path for (path,) in rows]
 
 
 def _lock(folder: Path) -> IO[str]:
