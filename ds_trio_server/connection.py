@@ -4,7 +4,7 @@ The hot path is the plain one: a strict head, a Content-Length body, a response 
 """
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from ds_core.server import responses
@@ -13,6 +13,7 @@ from ds_core.server.errors import ProtocolError
 from .config import Config
 from .exchange import BodyBudget, H11Reader, PlainReader, Reader, Request, encode
 from .handlers import Handlers
+from .live import Waiter
 from .store.base import StorageFailed, Vanished
 from .transport import Disconnected, Transport
 
@@ -26,7 +27,7 @@ _ONE_PACKET = 65536
 class Connection:
     """Serves one transport until either side is done with it."""
 
-    __slots__ = ("transport", "idle", "closing", "_handlers", "_config", "_budget", "_reader", "_started")
+    __slots__ = ("transport", "idle", "closing", "_handlers", "_config", "_budget", "_reader", "_request", "_started")
 
     def __init__(
         self, transport: Transport, handlers: Handlers, config: Config, budget: BodyBudget
@@ -38,6 +39,7 @@ class Connection:
         self._config = config
         self._budget = budget
         self._reader: Reader = PlainReader(transport, config, budget)
+        self._request: Request | None = None
         self._started = False
 
     async def run(self) -> None:
@@ -45,9 +47,12 @@ class Connection:
         linger = 0.0
         try:
             while not self.closing:
-                self.idle = True
-                self._started = False
-                request = await self._answer_next()
+                waiter = await self._step(self._answer_next)
+                while waiter is not None:
+                    # A live reader asleep costs its task, this frame and the waiter.
+                    await waiter.sleep(self._handlers.hub)
+                    waiter = await self._step(waiter.resume)
+                request, self._request = self._request, None
                 if request is None or not request.keep_alive or request.unread:
                     # A peer that is still sending must get to read the answer before the reset.
                     linger = _LINGER if request is not None and request.unread else 0.0
@@ -66,23 +71,28 @@ class Connection:
         finally:
             await self.transport.close(linger)
 
-    async def _answer_next(self) -> Request | None:
-        request: Request | None = None
+    async def _step(self, go_on: Callable[[], Awaitable[Waiter | None]]) -> Waiter | None:
+        """Go on with the current request, refusing it when that is what comes of it."""
         try:
-            request = await self._next_request()
-            if request is not None:
-                self.idle = False
-                self.transport.deadline = float("inf")
-                await self._handlers.handle(self, request)
-            return request
+            return await go_on()
         except ProtocolError as refusal:
             if self._started:
                 raise Disconnected from refusal  # halfway through an answer this is all one can say
-            if request is None:
+            if self._request is None:
                 # The head could not be read, so nobody knows where the next one begins.
-                request = Request("GET", "", {}, None, keep_alive=False)
-            await self._refuse(request, refusal)
-            return request
+                self._request = Request("GET", "", {}, None, keep_alive=False)
+            await self._refuse(self._request, refusal)
+            return None
+
+    async def _answer_next(self) -> Waiter | None:
+        self.idle = True
+        self._started = False
+        request = self._request = await self._next_request()
+        if request is None:
+            return None
+        self.idle = False
+        self.transport.deadline = float("inf")
+        return await self._handlers.handle(self, request)
 
     async def refuse(self, refusal: ProtocolError, linger: float) -> None:
         """Answer whatever comes with a refusal and end."""
@@ -188,8 +198,8 @@ class Connection:
                     await self._send(data)
         except ProtocolError as error:
             raise Disconnected from error
-        if length is None:
-            await self.finish(request)
+        if length is None and not request.http10:
+            await self._send(b"0\r\n\r\n")
 
     async def _send(self, data: bytes) -> None:
         self._started = True
@@ -209,11 +219,3 @@ class Connection:
         """Data framed as a part of a response without a length."""
         return data if request.http10 else b"%x\r\n%b\r\n" % (len(data), data)
 
-    async def send_part(self, request: Request, data: bytes) -> None:
-        """Send data as a part of a response without a length."""
-        await self._send(self.part(request, data))
-
-    async def finish(self, request: Request) -> None:
-        """End a response without a length."""
-        if not request.http10:
-            await self._send(b"0\r\n\r\n")

@@ -7,8 +7,6 @@ once, or whose offset isn't where the frame begins, is woken and goes on from st
 pace. A task is also woken when its stream ends, its time is up, or its peer goes away.
 """
 
-from collections.abc import Callable
-
 import trio
 
 from ds_core.server import reads
@@ -22,60 +20,75 @@ SHARED = 64 * 1024
 
 
 class Waiter:
-    """A live reader asleep at ``position``.
+    """A live reader asleep at ``position`` of ``stream``; ``followers`` has the two kinds.
 
-    ``encode(plan, data)`` gives the bytes to send for a range that begins there, or None to be
-    woken instead; equal ``key`` (not None) promises equal bytes. ``unsent`` is what the socket did
-    not take, ``served`` whether anything was sent, ``ended`` whether that was the stream's end,
-    ``woken`` whether the feed has let go of it.
-    One-shot waiters (long-poll) wake after it.
+    Equal ``key`` (not None) promises equal frames. After a sleep, ``unsent`` is what the socket did
+    not take of a frame, ``served`` whether anything was sent, ``ended`` whether that was the
+    stream's end. One-shot waiters wake after one frame.
     """
 
-    __slots__ = ("transport", "position", "key", "encode", "one_shot", "unsent", "served", "ended", "woken", "_scope")
+    __slots__ = (
+        "transport", "stream", "position", "deadline", "key", "unsent", "served", "ended", "_woken", "_scope",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        transport: Transport,
-        position: int,
-        key: object,
-        encode: "Callable[[reads.Plan, bytes], bytes | None]",
-        one_shot: bool,
-    ) -> None:
+    one_shot = False
+
+    def __init__(self, transport: Transport, stream: Stream, position: int, deadline: float) -> None:
         self.transport = transport
+        self.stream = stream
         self.position = position
-        self.key = key
-        self.encode = encode
-        self.one_shot = one_shot
+        self.deadline = deadline
+        self.key: object = None
         self.unsent: bytes | memoryview = b""
-        self.served = self.ended = self.woken = False
-        self._scope = trio.CancelScope()
+        self.served = self.ended = self._woken = False
+        self._scope: trio.CancelScope | None = None
+
+    def encode(self, plan: reads.Plan, data: bytes) -> bytes | None:
+        """The bytes to send for a range that begins at ``position``; None to be woken instead."""
+        raise NotImplementedError
+
+    async def resume(self) -> "Waiter | None":
+        """Go on after a sleep: the waiter that sleeps next, None when the answer is complete."""
+        raise NotImplementedError
+
+    def received(self, data: bytes) -> bool:
+        """The peer sent something meanwhile; False to be woken for it."""
+        raise NotImplementedError
 
     def wake(self) -> None:
         """Let the task go on."""
-        self.woken = True
-        self._scope.cancel()
+        self._woken = True
+        if self._scope is not None:
+            self._scope.cancel()
 
-    async def sleep(self, deadline: float) -> bytes | None:
-        """Until woken or ``deadline``: None; earlier when the peer sent something: that."""
-        self._scope = trio.CancelScope(deadline=deadline)
-        with self._scope:
-            while True:
-                await self.transport.wait_readable()
-                received = self.transport.receive_now()
-                if received is not None:
-                    if not received:
-                        raise Disconnected
-                    return received
-        return None
+    async def sleep(self, hub: "Hub") -> None:
+        """Until woken or ``deadline``.
+
+        Nothing may be awaited between looking at the stream and this, so that no commit is missed.
+        """
+        if not hub.join(self):
+            return
+        try:
+            with trio.CancelScope(deadline=self.deadline) as self._scope:
+                while not self._woken:
+                    await self.transport.wait_readable()
+                    received = self.transport.receive_now()
+                    if received is not None:
+                        if not received:
+                            raise Disconnected
+                        if not self.received(received):
+                            break
+        finally:
+            self._scope = None
+            hub.leave(self)
 
 
 class Feed:
     """The waiters of one stream."""
 
-    __slots__ = ("_hub", "waiters")
+    __slots__ = ("waiters",)
 
-    def __init__(self, hub: "Hub") -> None:
-        self._hub = hub
+    def __init__(self) -> None:
         self.waiters: dict[Waiter, None] = {}
 
     def __call__(self, stream: Stream, at: int, data: bytes) -> None:
@@ -85,34 +98,33 @@ class Feed:
             return
         plan = reads.Plan(stream, at, True)
         frames: dict[object, bytes] = {}
-        done: list[Waiter] = []
-        for waiter in self.waiters:
-            if waiter.position != at:
-                done.append(waiter)
-                continue
-            frame = frames.get(waiter.key)
-            if frame is None:
-                frame = waiter.encode(plan, data)
-                if frame is None:
-                    done.append(waiter)
-                    continue
-                if waiter.key is not None:
-                    frames[waiter.key] = frame
-            try:
-                sent = waiter.transport.send_now(frame)
-            except Disconnected:
-                done.append(waiter)
-                continue
-            waiter.served = True
-            waiter.ended = plan.closed
-            waiter.position = plan.tail
-            if sent < len(frame):
-                waiter.unsent = memoryview(frame)[sent:]
-            if sent < len(frame) or waiter.one_shot or plan.closed:
-                done.append(waiter)
+        done = [waiter for waiter in self.waiters if not self._serve(waiter, plan, data, frames)]
         for waiter in done:
             del self.waiters[waiter]
             waiter.wake()
+
+    def _serve(self, waiter: Waiter, plan: reads.Plan, data: bytes, frames: dict[object, bytes]) -> bool:
+        """Send one waiter its frame; whether it may sleep on."""
+        if waiter.position != plan.start:
+            return False
+        frame = frames.get(waiter.key)
+        if frame is None:
+            frame = waiter.encode(plan, data)
+            if frame is None:
+                return False
+            if waiter.key is not None:
+                frames[waiter.key] = frame
+        try:
+            sent = waiter.transport.send_now(frame)
+        except Disconnected:
+            return False
+        waiter.served = True
+        waiter.ended = plan.closed
+        waiter.position = plan.tail
+        if sent < len(frame):
+            waiter.unsent = memoryview(frame)[sent:]
+            return False
+        return not (waiter.one_shot or plan.closed)
 
     def wake_all(self) -> None:
         """Let every reader look for itself."""
@@ -133,30 +145,29 @@ class Hub:
         """Live readers that are asleep now."""
         return sum(len(feed.waiters) for feed in self._feeds.values())
 
-    async def wait(self, stream: Stream, waiter: Waiter, deadline: float) -> bytes | None:
-        """Sleep until the stream has more than the waiter's position, or its end, or ``deadline``.
-
-        Nothing may be awaited between looking at the stream and calling this, so that no commit is
-        missed. Returns what the peer sent meanwhile, if it woke the waiter.
-        """
-        if self.closing or waiter.woken:
-            return None
-        feed = self._feeds.get(stream.id)
+    def join(self, waiter: Waiter) -> bool:
+        """Have a waiter served from now on; False when the server is stopping."""
+        if self.closing:
+            return False
+        feed = self._feeds.get(waiter.stream.id)
         if feed is None:
-            feed = self._feeds[stream.id] = Feed(self)
-            self._store.watch(stream, feed)
+            feed = self._feeds[waiter.stream.id] = Feed()
+            self._store.watch(waiter.stream, feed)
         feed.waiters[waiter] = None
-        try:
-            return await waiter.sleep(deadline)
-        finally:
-            feed.waiters.pop(waiter, None)
-            if not feed.waiters and self._feeds.get(stream.id) is feed:
-                del self._feeds[stream.id]
-                self._store.unwatch(stream, feed)
+        return True
+
+    def leave(self, waiter: Waiter) -> None:
+        """Have it served no more."""
+        feed = self._feeds.get(waiter.stream.id)
+        if feed is None:
+            return
+        feed.waiters.pop(waiter, None)
+        if not feed.waiters:
+            del self._feeds[waiter.stream.id]
+            self._store.unwatch(waiter.stream, feed)
 
     def close(self) -> None:
         """Wake everyone, for good: the server is stopping."""
         self.closing = True
         for feed in list(self._feeds.values()):
             feed.wake_all()
-

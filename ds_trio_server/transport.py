@@ -47,10 +47,7 @@ class Transport:
 
     async def wait_readable(self) -> None:
         """Return when the peer sent something or hung up."""
-        try:
-            await trio.lowlevel.wait_readable(self._socket)
-        except (trio.ClosedResourceError, OSError) as error:
-            raise Disconnected from error
+        await trio.lowlevel.wait_readable(self._socket)
 
     def receive_now(self, most: int = 65536) -> bytes | None:
         """What is there now: None when nothing is, empty at the end of the stream."""

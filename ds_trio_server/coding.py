@@ -1,0 +1,47 @@
+"""Content coding: gzip for those who ask for it (RFC 9110 sections 8.4 and 12.5.3)."""
+
+import zlib
+from collections.abc import AsyncGenerator
+
+import trio
+
+from ds_core.server.responses import Response
+
+_WORTHWHILE = 1024
+_IN_THREAD = 64 * 1024
+_COMPRESSED = ("image/", "video/", "audio/", "application/zip", "application/gzip", "application/zstd")
+
+
+def wants_gzip(accepted: str | None, content_type: str, size: int) -> bool:
+    """Whether a body of that type and size is worth compressing for this Accept-Encoding."""
+    if accepted is None or size < _WORTHWHILE or content_type.lower().startswith(_COMPRESSED):
+        return False
+    qualities: dict[str, str] = {}
+    for coding in accepted.split(","):
+        name, _, quality = coding.partition(";")
+        qualities[name.strip().lower()] = quality.replace(" ", "")
+    # gzip's own word counts before that for all the others.
+    found = qualities.get("gzip", qualities.get("*", "q=0"))
+    return found not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+
+
+def mark(response: Response) -> None:
+    """Say in the headers that the body is compressed."""
+    # Another representation may not share a strong validator (RFC 9110 section 8.8.3).
+    for index, (name, value) in enumerate(response.headers):
+        if name == "ETag":
+            response.headers[index] = (name, "W/" + value)
+    response.headers += (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
+
+
+async def gzip(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The parts of a body as the parts of a gzip stream; large ones are compressed in a thread."""
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
+    async for part in parts:
+        if len(part) > _IN_THREAD:
+            packed = await trio.to_thread.run_sync(compressor.compress, part)
+        else:
+            packed = compressor.compress(part)
+        if packed:
+            yield packed
+    yield compressor.flush()

@@ -1,0 +1,105 @@
+"""Reading from a store: where an answer begins and ends, and its bytes.
+
+What catch-up reads, long-polls and event streams have in common; the rules themselves are in
+``ds_core.server.reads``.
+"""
+
+import random
+from collections.abc import AsyncGenerator
+
+from ds_core.server import cursors, reads, responses
+from ds_core.server.errors import ProtocolError
+from ds_core.server.requests import Read
+from ds_core.server.stream import Stream
+from ds_core.wire import media
+
+from .config import Config
+from .store.base import Store, Vanished
+
+
+class Reading:
+    """Reads of one store under one configuration."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store = store
+        self._chunk = config.chunk
+        self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
+
+    async def plan(self, command: Read, renew: bool = True) -> reads.Plan:
+        """What a read may show now. Raises ProtocolError; ``renew`` is false after the first look.
+
+        Nothing is awaited after the look when the read starts at the tail.
+        """
+        if renew:
+            plan = await self._store.look(command.path, lambda view: reads.plan(view, command))
+        else:
+            plan = await self._store.look(command.path, lambda view: (reads.plan(view, command)[0], None))
+        if plan.stream.kind != media.BYTES and plan.stream.start < plan.start < plan.tail:
+            await self._check_start(plan)
+        return plan
+
+    async def _check_start(self, plan: reads.Plan) -> None:
+        try:
+            first, _ = await self._store.span(plan.stream, plan.start)
+            if first != plan.start:
+                piece = await self._store.append_at(plan.stream, plan.start)
+                reads.check_start(plan.stream.kind, piece, plan.start)
+        except Vanished:
+            raise vanished() from None
+
+    def limit(self, command: Read) -> int:
+        """Most bytes of the stream in one answer."""
+        return self._chunk if command.max_bytes is None else max(1, min(self._chunk, command.max_bytes))
+
+    async def end(self, plan: reads.Plan, limit: int) -> int:
+        """Where an answer of at most ``limit`` bytes ends. Raises Vanished."""
+        if plan.tail - plan.start <= limit:
+            return plan.tail
+        kind = plan.stream.kind
+        last = await self._store.span(plan.stream, plan.start + limit)
+        end = reads.chunk_end(kind, plan.start, limit, last, None)
+        if end is None:
+            _, data = await self._store.append_at(plan.stream, plan.start)
+            end = reads.chunk_end(kind, plan.start, limit, last, data)
+            assert end is not None
+        return end
+
+    async def data(self, stream: Stream, at: int, end: int) -> bytes:
+        """The stored bytes of a range that is small enough to hold. Raises Vanished."""
+        pieces: list[bytes] = []
+        while at < end:
+            found = await self._store.read(stream, at, end)
+            pieces += found
+            at += sum(map(len, found))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def body(self, plan: reads.Plan, end: int) -> AsyncGenerator[bytes, None]:
+        """The body that shows a range, in windows. Raises Vanished."""
+        at = plan.start
+        opening = b"[" if plan.stream.kind == media.JSON else b""
+        while at < end:
+            pieces = await self._store.read(plan.stream, at, end)
+            at += sum(map(len, pieces))
+            if opening:
+                pieces.insert(0, opening)
+            if plan.stream.kind == media.JSON:
+                opening = b""
+                if at == end:
+                    pieces[-1] = pieces[-1][:-1]
+                    pieces.append(b"]")
+            yield b"".join(pieces) if len(pieces) > 1 else pieces[0]
+
+    def cursor(self, given: str | None) -> str:
+        """The cursor for a live answer to a request that came with ``given``."""
+        return cursors.next_cursor(self._store.now().wall, given, random.random())
+
+    def shared_cursor(self, given: str | None) -> str | None:
+        """The cursor that all readers get in this interval, None for one who is ahead of it."""
+        wall = self._store.now().wall
+        usual = cursors.next_cursor(wall, None, 0.0)
+        return usual if given is None or cursors.next_cursor(wall, given, 0.0) == usual else None
+
+
+def vanished() -> ProtocolError:
+    """404 for a stream that went while it was being read."""
+    return ProtocolError(404, "STREAM_NOT_FOUND", "the stream was deleted while it was being read")
