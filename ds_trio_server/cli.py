@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -13,10 +14,12 @@ import trio
 from ds_core import __version__
 from ds_core.wire.names import DEFAULT_PORT
 
-from . import server
+from . import admin, server
 from .config import Config
+from .store import retention
 from .store.base import StorageFailed, Store
 from .store.memory import MemoryStore
+from .store.space import DefaultMinFree, MinFree
 from .store.sqlite import SQLiteStore
 
 log = logging.getLogger("ds")
@@ -44,6 +47,21 @@ def _parser() -> argparse.ArgumentParser:
         "DS_LONG_POLL_TIMEOUT. An option on the command line wins.",
     )
     _add_serve_options(serving)
+    checking = commands.add_parser(
+        "check",
+        help="verify a data directory",
+        description="Verify a data directory, also one that a server is using. Exits with 1 when it is damaged.",
+    )
+    checking.add_argument("folder", metavar="DIR", help="what 'ds serve --data' is given")
+    checking.set_defaults(run=admin.run_check)
+    copying = commands.add_parser(
+        "backup",
+        help="copy a data directory, also a live one",
+        description="Copy one consistent state of a data directory, also one that a server is using, and verify it.",
+    )
+    copying.add_argument("folder", metavar="DIR", help="what 'ds serve --data' is given")
+    copying.add_argument("target", metavar="DEST", help="a new directory; serve it with 'ds serve --data DEST'")
+    copying.set_defaults(run=admin.run_backup)
     return parser
 
 
@@ -62,6 +80,11 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
         help="largest request body; K, M and G are understood (default: 16M)")  # fmt: skip
     add("--chunk", type=_size, metavar="BYTES", default=_DEFAULTS["chunk"],
         help="most bytes of a stream in one response (default: 1M)")  # fmt: skip
+    add("--retain", type=_rule, action="append", default=[], metavar="[GLOB=]AGE|BYTES",
+        help="trim streams from the front: 7d, 256M, 'logs/**=90m', 'keep/*=forever'; may be repeated, a later one "
+        "wins; in DS_RETAIN separated by commas (default: keep everything)")  # fmt: skip
+    add("--min-free", type=_min_free, default=DefaultMinFree(), metavar="BYTES|PERCENT",
+        help="refuse appends (507) when the disk has less room than this (default: 128M, at most 5%%)")  # fmt: skip
     add("--log-level", choices=_LEVELS, default="info", help="what goes to stderr (default: %(default)s)")
 
 
@@ -91,17 +114,35 @@ def _size(text: str) -> int:
     return value
 
 
+def _rule(text: str) -> retention.Rule:
+    try:
+        return retention.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _min_free(text: str) -> MinFree:
+    found = re.fullmatch(r"(\d{1,12})([KMGT%]?)", text.upper(), re.ASCII)
+    if found and found[2] == "%" and int(found[1]) < 100:
+        return MinFree(share=int(found[1]) / 100)
+    if found and found[2] != "%":
+        return MinFree(bytes=int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[found[2]])
+    raise argparse.ArgumentTypeError(f"'{text}' is not an amount of room; give 64M or 1G, or a share such as 5%")
+
+
 def _with_environment(arguments: Sequence[str]) -> list[str]:
     """Options from DS_... variables put before those of the command line, which win."""
     if not arguments or arguments[0] != "serve":
         return list(arguments)
     given = {word.split("=", 1)[0] for word in arguments}
     extra: list[str] = []
-    for name in ("host", "port", "data", "long-poll-timeout", "sse-max", "max-body", "chunk", "log-level"):
+    for name in ("host", "port", "data", "long-poll-timeout", "sse-max", "max-body", "chunk", "min-free", "log-level"):
         value = os.environ.get("DS_" + name.upper().replace("-", "_"))
         if value is None or (name == "data" and "--memory" in given):
             continue
         extra += [f"--{name}={value}"]
+    for rule in filter(None, os.environ.get("DS_RETAIN", "").split(",")):
+        extra += [f"--retain={rule.strip()}"]
     memory = os.environ.get("DS_MEMORY", "").lower()
     if memory not in ("", "0", "false", "no") and "--data" not in given:
         extra = [word for word in extra if not word.startswith("--data=")] + ["--memory"]
@@ -111,7 +152,7 @@ def _with_environment(arguments: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(_with_environment(sys.argv[1:] if arguments is None else arguments))
-    return _serve(options)
+    return options.run(options) if "run" in options else _serve(options)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -126,7 +167,14 @@ def _serve(options: argparse.Namespace) -> int:
         chunk=options.chunk,
     )
     folder = options.data or "data"
-    store: Store = MemoryStore() if options.memory else SQLiteStore(folder)
+    if options.memory and options.retain:
+        print("ds serve: --retain needs a store on disk; leave out --memory", file=sys.stderr)
+        return 2
+    store: Store = (
+        MemoryStore()
+        if options.memory
+        else SQLiteStore(folder, retain=retention.Retention(options.retain), min_free=options.min_free)
+    )
     try:
         listeners = server.listen(options.host, options.port)
     except OSError as error:

@@ -147,6 +147,13 @@ def make_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def is_ours(db: sqlite3.Connection) -> bool:
+    """Whether the file is a stream store that this code understands."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    owner = db.execute("PRAGMA application_id").fetchone()[0]
+    return bool(version == VERSION and owner == _APPLICATION_ID)
+
+
 def prepare(folder: Path) -> sqlite3.Connection:
     """The writer's connection to the file, created if it is not there.
 
@@ -164,7 +171,7 @@ def prepare(folder: Path) -> sqlite3.Connection:
                 f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION};"
                 f" PRAGMA application_id = {_APPLICATION_ID}; COMMIT;"
             )
-        elif owner != _APPLICATION_ID or version != VERSION:
+        elif not is_ours(db):
             raise StorageFailed(
                 f"{file} is not a stream store of version {VERSION}; give another --data directory"
             )
