@@ -261,6 +261,7 @@ class Shell:
         head = await connection.head()
         try:
             if full:
+                connection.unread = min(head.length, DISCARD)
                 raise refuse(503, "BUSY", "this device serves %d connections" % CONNECTIONS)
             body = await connection.body(head)
             if head.method == "GET":
@@ -268,7 +269,7 @@ class Shell:
             answer = await self.answer(head, body, connection)
         except errors.ProtocolError as exc:
             answer = responses.refusal(exc)
-            on = on and exc.status not in (413, 431)
+            on = on and exc.status != 413
         except MemoryError:
             gc.collect()
             answer = responses.refusal(refuse(503, "NO_MEMORY", "out of memory; try again"))
@@ -291,7 +292,7 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._data = b""  # received, not yet used
-        self._unread = 0  # bytes of a refused body that may be on their way
+        self.unread = 0  # bytes of a refused body that may be on their way
 
     async def more(self):
         data = await asyncio.wait_for(self._reader.read(512), PATIENCE)
@@ -320,7 +321,7 @@ class Connection:
     async def body(self, head):
         length = head.length
         if length > MAX_BODY:
-            self._unread = min(length, DISCARD) - len(self._data)
+            self.unread = min(length, DISCARD) - len(self._data)
             raise refuse(413, "TOO_LARGE", "a body may have %d bytes" % MAX_BODY)
         if "expect" in head.headers:
             await self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -334,7 +335,7 @@ class Connection:
 
     async def linger(self):
         # Closing on unread bytes resets the connection, and the answer is lost with it.
-        left = self._unread
+        left = self.unread
         while left > 0:
             left -= len(await asyncio.wait_for(self._reader.read(512), PATIENCE)) or left
 
@@ -350,7 +351,7 @@ class Connection:
             self._data = self._data[used:]
             body += piece or b""
             if len(body) > MAX_BODY:
-                self._unread = DISCARD
+                self.unread = DISCARD
                 raise refuse(413, "TOO_LARGE", "a body may have %d bytes" % MAX_BODY)
         return body
 
