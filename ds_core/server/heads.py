@@ -13,7 +13,7 @@ END = b"\r\n\r\n"
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 CHUNKED = -1
-"""The ``length`` of a body in chunks, which ``ds_core.wire.http1.ChunkedDecoder`` reads."""
+"""The ``length`` of a body in chunks, which ``ds_core.wire.chunked.ChunkedDecoder`` reads."""
 
 # What changes framing or the connection, and the values of it whose meaning is beyond doubt.
 _TRANSPORT = {

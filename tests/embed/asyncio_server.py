@@ -1,7 +1,6 @@
 """A whole Durable Streams server on plain asyncio: the core decides, a dict keeps the streams.
 
-An embedder adds sockets, clocks and a place for bytes: python tests/embed/asyncio_server.py [port] [seconds]
-"""
+It adds sockets, clocks and a place for bytes: python tests/embed/asyncio_server.py [port] [seconds]"""
 
 import asyncio
 import contextlib
@@ -10,8 +9,7 @@ import sys
 import time
 
 from ds_core.server import create, cursors, decide, errors, heads, reads, requests, responses, stream
-from ds_core.wire import media, names
-from ds_core.wire.http1 import BadMessage, ChunkedDecoder
+from ds_core.wire import chunked, http1, media, names
 
 MAX_BODY, SSE_SECONDS = 16 << 20, 60
 
@@ -106,13 +104,15 @@ class Shell:
     async def receive(self, reader, writer):
         head = heads.parse(await reader.readuntil(heads.END), transport=True)
         if head is None or head.length > MAX_BODY:
-            raise BadMessage(f"not plain HTTP/1.1, or over {MAX_BODY} bytes")
+            raise http1.BadMessage(f"not plain HTTP/1.1, or over {MAX_BODY} bytes")
         if "expect" in head.headers:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length != heads.CHUNKED:
             return head, await reader.readexactly(head.length)
-        chunks, body = ChunkedDecoder(), bytearray()
-        while not chunks.done and len(body) <= MAX_BODY:
+        chunks, body = chunked.ChunkedDecoder(), bytearray()
+        while not chunks.done:
+            if len(body) > MAX_BODY:
+                raise http1.BadMessage(f"a body over {MAX_BODY} bytes")
             line = await reader.readuntil(b"\n")  # a chunked body ends with one: nothing behind it is taken
             while line:
                 used, piece = chunks.feed(line)
@@ -120,7 +120,7 @@ class Shell:
         return head, bytes(body)
 
     async def serve(self, reader, writer):
-        with contextlib.suppress(EOFError, ConnectionError, asyncio.LimitOverrunError, BadMessage):
+        with contextlib.suppress(EOFError, ConnectionError, asyncio.LimitOverrunError, http1.BadMessage):
             while True:
                 head, body = await self.receive(reader, writer)
                 try:

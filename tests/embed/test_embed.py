@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import socket
 import sys
 from pathlib import Path
 
@@ -34,6 +37,47 @@ def test_the_public_suite_passes_on_plain_asyncio(tmp_path: Path) -> None:
         if report.failed:
             pytest.fail(f"{report.text()}\n\nserver:\n{server.output[-4000:]}", pytrace=False)
         assert len(report.passed) >= AT_LEAST, report.text()
+        assert "Traceback" not in server.output, server.output
+
+
+def test_requests_come_in_every_plain_framing() -> None:
+    argv = [sys.executable, str(HERE / "asyncio_server.py"), "0", LONG_POLL]
+    with serve.Server(argv, serve.environment(), 20) as server:
+
+        def talk(*requests: bytes) -> bytes:
+            """All that the server answers on one connection until it closes it."""
+            with socket.create_connection((server.host, server.port), 10) as connection:
+                connection.sendall(b"".join(requests))
+                connection.shutdown(socket.SHUT_WR)
+                return b"".join(iter(lambda: connection.recv(65536), b""))
+
+        put = b"PUT /v1/stream/a HTTP/1.1\r\nHost: h\r\n\r\n"
+        post = b"POST /v1/stream/a HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\n"
+        chunks = post + b"Transfer-Encoding: chunked\r\n\r\n"
+        get = b"GET /v1/stream/a HTTP/1.1\r\nHost: h\r\n\r\n"
+        pipelined = talk(
+            put,
+            post + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\none",
+            chunks + b"5;x=y\r\n two\n\r\n6\r\nthree\n\r\n0\r\nTrailer: x\r\n\r\n",
+            get.replace(b"GET", b"HEAD").replace(b"stream/a", b"stream/b"),
+            get,
+        )
+        statuses = re.findall(rb"^HTTP/1.1 (\d+)", pipelined, re.MULTILINE)
+        assert statuses == [b"201", b"100", b"204", b"204", b"404", b"200"]
+        assert pipelined.endswith(b"\r\n\r\none two\nthree\n")
+
+        # What is not plain or not whole ends the connection, and nothing of it is stored.
+        for request in (
+            chunks + b"5\r\nhell",
+            chunks + b"x\r\n\r\n" + get,
+            chunks + b"1000001\r\n" + b"x" * 0x1000001 + b"\r\n1\r\nx\r\n0\r\n\r\n",
+            post + b"Content-Length: 3\r\n\r\nfo",
+            post + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nfour" + get,
+            post + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + get,
+        ):
+            with contextlib.suppress(ConnectionError):
+                assert talk(request) == b"", request[:200]
+        assert talk(get).endswith(b"\r\n\r\none two\nthree\n")
         assert "Traceback" not in server.output, server.output
 
 
