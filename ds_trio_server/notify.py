@@ -52,5 +52,6 @@ def watchdog_interval() -> float | None:
 async def watchdog() -> None:
     """Give signs of life from the event loop, for ever: a loop that hangs gives none and is restarted."""
     interval = watchdog_interval()
-    while interval is not None and notify("WATCHDOG=1"):
+    while interval is not None:
+        notify("WATCHDOG=1")
         await trio.sleep(interval)

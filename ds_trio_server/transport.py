@@ -19,10 +19,11 @@ class Transport:
     """A non-blocking TCP socket in the hands of one task.
 
     ``deadline`` is on trio's clock; ``overdue`` tells that it has passed. ``send_now`` may be called
-    by other tasks while the owner waits in ``wait_readable``.
+    by other tasks while the owner waits in ``wait_readable``. ``identities`` are the names that the
+    peer has proved to be its own.
     """
 
-    __slots__ = ("_socket", "_send_timeout", "_sending", "deadline", "overdue", "peer")
+    __slots__ = ("_socket", "_send_timeout", "_sending", "deadline", "overdue", "peer", "identities")
 
     def __init__(self, sock: socket.socket, send_timeout: float) -> None:
         sock.setblocking(False)
@@ -34,14 +35,17 @@ class Transport:
         self.deadline = float("inf")
         self.overdue = False
         self.peer = sock.getpeername()[0] if sock.family != socket.AF_UNIX else "local"
+        self.identities: tuple[str, ...] = ()
 
     async def receive(self, most: int = 65536) -> bytes:
         """Some bytes, empty at the end of the stream. Always lets other tasks run."""
         try:
-            await trio.lowlevel.wait_readable(self._socket)
-            return self._socket.recv(most)
-        except BlockingIOError:
-            return await self.receive(most)
+            while True:
+                await trio.lowlevel.wait_readable(self._socket)
+                try:
+                    return self._socket.recv(most)
+                except BlockingIOError:
+                    pass  # woken for nothing
         except OSError as error:
             raise Disconnected from error  # whatever it was, nothing more comes of this socket
 
@@ -60,6 +64,9 @@ class Transport:
 
     def send_now(self, data: bytes | memoryview) -> int:
         """How many bytes the kernel took at once; may be none."""
+        return self._push(data)
+
+    def _push(self, data: bytes | memoryview) -> int:
         try:
             return self._socket.send(data)
         except BlockingIOError:
@@ -69,7 +76,7 @@ class Transport:
 
     async def send_all(self, data: bytes | memoryview) -> None:
         """Send everything; the deadline moves as long as the peer takes something."""
-        sent = self.send_now(data)
+        sent = self._push(data)
         if sent == len(data):
             return
         rest = memoryview(data)[sent:]
@@ -80,7 +87,7 @@ class Transport:
                 await trio.lowlevel.wait_writable(self._socket)
             except OSError as error:
                 raise Disconnected from error
-            rest = rest[self.send_now(rest) :]
+            rest = rest[self._push(rest) :]
         self._sending = False
         self.deadline = float("inf")
 
