@@ -349,3 +349,34 @@ def test_sweeps_remove_only_what_is_over():
     ):
         change = stream.expire(stream.View(state, NOW, 4))[1]
         assert (None if change is None else change.soft) == soft
+
+
+def test_trimming_moves_the_start_forward_only_and_only_of_the_stream_it_was_meant_for():
+    for state, id, start, trimmed in (
+        (None, 3, 2, False),
+        (make(), 4, 2, False),  # another stream is at the path by now
+        (make(deleted=True, forks=1), 3, 2, False),
+        (make(), 3, 0, False),
+        (make(start=2), 3, 1, False),
+        (make(start=2), 3, 2, False),
+        (make(), 3, 6, False),  # beyond the tail
+        (make(), 3, 5, True),
+        (make(), 3, 2, True),
+        (make(start=2, closed=True), 3, 4, True),
+    ):
+        change = stream.trim(stream.View(state, NOW, 4), id, start)[1]
+        assert (change is not None) == trimmed, (id, start)
+        if trimmed:
+            change.apply(state)
+            assert (state.start, state.tail) == (start, 5)
+            assert reads.plan(stream.View(state, NOW, 4), command("GET"))[0].start == start
+            early = requests.parse("GET", URL + "?offset=" + offsets.token(3, start - 1), {})
+            with raises(ProtocolError, offsets.token(3, start)) as caught:
+                reads.plan(stream.View(state, NOW, 4), early)
+            assert caught.value.status == 410
+
+
+def test_trimming_waits_for_what_is_durable():
+    state = make()
+    state.tail = 99
+    assert stream.trim(stream.View(state, NOW, 4), 3, 50)[1] is None
