@@ -25,8 +25,8 @@ CURSOR = "commands.cursor"
 
 
 def act(command, settings):
-    """Do one command. It may come twice, if the power fails between doing and saving: say what shall be ("led": true), not
-    what shall change ("toggle").
+    """Do one command. It may come twice, if the power fails between doing and saving: say what shall be ("led": true),
+    not what shall change ("toggle").
     """
     print("command", command)
     if not isinstance(command, dict):

@@ -12,7 +12,7 @@ import time
 
 from ds_micro import NotFound, Outbox, Stream, StreamError
 
-URL = "http://192.168.1.10:4437/v1/stream/greenhouse/7"  # an address: nothing to resolve, and no name server to wait for
+URL = "http://192.168.1.10:4437/v1/stream/greenhouse/7"  # an address: no name server to wait for
 TOKEN = None
 WIFI = None  # ("name", "password"); None: the network is up already
 PRODUCER = "greenhouse-7"  # who appends; no two devices may share it
@@ -36,7 +36,7 @@ def measure():
         record["t"] = 21.5
     now = time.time()
     if time.gmtime(now)[0] >= 2024:
-        # Until NTP has answered, the clock is wrong by decades. No time is better than that one: the order is in the stream.
+        # Until NTP has answered, the clock is wrong by decades, and no time is better: the stream keeps the order.
         record["at"] = now + (946684800 if time.gmtime(0)[0] == 2000 else 0)
     return record
 
@@ -73,7 +73,7 @@ def send(box, stream):
 
             ntptime.settime()
     except (StreamError, OSError) as exc:
-        # A wrong token, a closed stream, no Wi-Fi: somebody has to look at it, and meanwhile the outbox goes on filling.
+        # A wrong token, a closed stream, no Wi-Fi: somebody has to look at it; meanwhile the outbox goes on filling.
         print("not sent:", exc)
     finally:
         stream.drop()

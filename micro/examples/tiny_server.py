@@ -1,8 +1,9 @@
 """A whole Durable Streams server in a device's RAM: ds_core decides, asyncio serves, nothing else is needed.
 
-Sensors around it append and readers follow, over HTTP/1.1, with long-poll, SSE, forks and exactly-once producers. Memory
-is bounded everywhere: streams, bytes kept of each (the oldest appends go first; who still asks for them gets 410),
-producers, connections, bodies, answers. All is lost at a reset, and clients learn of it by 404 or 410, never by wrong bytes.
+Sensors around it append and readers follow, over HTTP/1.1, with long-poll, SSE, forks and exactly-once producers.
+Memory is bounded everywhere: streams, bytes kept of each (the oldest appends go first; who still asks for them gets
+410), producers, connections, bodies, answers. All is lost at a reset, and clients learn of it by 404 or 410, never by
+wrong bytes.
 
     micropython tiny_server.py [PORT]                                        on a computer; all it needs is ds_core
     mpremote cp -r ds_core : + cp micro/examples/tiny_server.py :main.py     on a board

@@ -35,7 +35,13 @@ def environment() -> dict[str, str]:
 def run(argv: list[str], folder: Path, seconds: float = 60) -> str:
     """Run a program to its end in this folder; its output. Fails on another status than 0."""
     done = subprocess.run(
-        argv, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds
+        argv,
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
     )
     if done.returncode or "Traceback" in done.stdout:
         pytest.fail(f"status {done.returncode}\n{done.stdout}", pytrace=False)
