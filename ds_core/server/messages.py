@@ -17,6 +17,10 @@ from ds_core.wire import media
 from . import json_text
 from .errors import bad_request
 
+TYPE_CHECKING = False  # type checkers take this name for true; MicroPython has no collections.abc
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # What is stored can be read, however deep the shell's own parser let it be nested.
 _NO_LIMIT = 0x3FFFFFFF
 
@@ -71,7 +75,7 @@ def shown_size(kind: int, size: int) -> int:
     return size
 
 
-def ends(kind: int, data: bytes) -> "Iterator[int]":  # type: ignore[name-defined] # noqa: F821
+def ends(kind: int, data: bytes) -> "Iterator[int]":
     """Where each message of a whole append ends. A BYTES append is one message.
 
     Parses as it goes and allocates nothing per message, so a caller can stop early.
