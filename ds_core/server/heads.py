@@ -101,7 +101,8 @@ def _printable(lines: "list[str]") -> bool:
     # ASCII: MicroPython decodes "ascii" as UTF-8.
     text = "".join(lines)
     if _IS_PRINTABLE is not None:
-        return _IS_PRINTABLE(text)
+        printable: bool = _IS_PRINTABLE(text)
+        return printable
     for char in text:
         if char < " " or char > "~":
             return False
