@@ -54,6 +54,10 @@ def __getattr__(name):
 
         globals()[name] = Outbox
         return Outbox
+    if name == "aio":  # `from ds_micro import aio` comes here first on MicroPython
+        import ds_micro.aio
+
+        return ds_micro.aio
     from ds_core.client import refusals
 
     return getattr(refusals, name)

@@ -12,8 +12,9 @@ less. So every change of state is one thing, the creation of a new newest segmen
 
 * Sealing: the new header has seq + 1. It is on flash before the sealed segment is sent and before that is deleted,
   so the next sequence is never lost, however empty the directory is of records.
-* An acknowledged segment is deleted. If the power fails before, or the deletion is undone, it is sent again under
-  its old number, and the server drops it.
+* An acknowledged segment is deleted, durably before the next is sent. If the power fails before, it is sent again under
+  its old number, which is the server's last, and the server drops it. (Were it older, the server's answer would look like
+  that to a stranger who uses our producer id; see ds_core.client.writer.)
 * Dropping when full: the new header names the victim and does not count it, so that the numbers of what remains stay
   without a gap; then the victim is deleted, at the next start if the power fails here. The oldest segment may have
   been sent and accepted, its number is spent, and so it is never the victim: the one after it is.
@@ -255,6 +256,7 @@ class FlashStore:
     def done(self):
         self._reading.close()
         self._remove(self._files[0])
+        sync(self._file, self._path)
 
     def discard(self):
         """Drop the oldest segment, which the server refused."""

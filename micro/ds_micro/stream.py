@@ -91,7 +91,7 @@ class Flows:
             from ds_micro.tls import Wrapper
 
             self._tls = Wrapper(**tls)
-        elif scheme != "http" or tls:
+        elif scheme != "http" or tls or not name:
             raise ValueError("bad URL, or options for https only")
         b"".join(request_lines("", self.path, host))
         self._step = int(timeout * 1000)

