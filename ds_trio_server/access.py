@@ -28,7 +28,7 @@ from ds_core.server import requests, targets
 from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Create
 
-READ, WRITE, CREATE, METRICS = 1, 2, 4, 8
+READ, WRITE, CREATE = 1, 2, 4
 
 SHARE = "share"
 """The query parameter of a link."""
@@ -137,7 +137,7 @@ class Grant:
     def rights(self, path: str) -> int:
         """The rights to a canonical path, as bits."""
         segments = path.split("/")
-        found = METRICS if self.metrics else 0
+        found = 0
         for right, globs in self.globs.items():
             if any(glob.matches(segments) for glob in globs):
                 found |= right
@@ -211,22 +211,15 @@ class Policy:
 
     def require(self, grant: Grant, path: str, rights: int, verb: str) -> None:
         """403 unless the grant has one of the rights to the path. Never looks at the stream."""
-        if isinstance(grant, Link):
-            found: int | None = grant.rights(path)
-        else:
-            key = (grant, path)
-            found = self._known.get(key)
-            if found is None:
+        found = self._known.get((grant, path))
+        if found is None:
+            found = grant.rights(path)
+            if not isinstance(grant, Link):
                 if len(self._known) >= _KNOWN_PATHS:
                     self._known.clear()
-                found = self._known[key] = grant.rights(path)
+                self._known[(grant, path)] = found
         if not found & rights:
-            raise ProtocolError(
-                403,
-                "FORBIDDEN",
-                f"{grant.name} may not {verb} this path",
-                (("WWW-Authenticate", 'Bearer realm="streams", error="insufficient_scope"'),),
-            )
+            raise _forbidden(grant, f"{verb} this path")
 
 
 def digest(salt: bytes, token: str) -> bytes:
@@ -245,6 +238,11 @@ def _unauthorized(message: str, error: str = "") -> ProtocolError:
     return ProtocolError(401, "UNAUTHORIZED", message, (("WWW-Authenticate", challenge),))
 
 
+def _forbidden(grant: Grant, what: str) -> ProtocolError:
+    challenge = 'Bearer realm="streams", error="insufficient_scope"'
+    return ProtocolError(403, "FORBIDDEN", f"{grant.name} may not {what}", (("WWW-Authenticate", challenge),))
+
+
 class Access:
     """The access control of a running server: an access file's policy, replaced as a whole."""
 
@@ -256,11 +254,13 @@ class Access:
         """Take on the file as it is now; when that can't be used raise, and go on with the old one."""
         self.policy = read(self.file)
 
-    def identify(
+    def check_metrics(
         self, headers: dict[str, str], target: str, certified: Sequence[str] = (), wall: float = 0.0
-    ) -> Grant:
-        """See ``Policy.identify``."""
-        return self.policy.identify(headers, target, certified, wall)
+    ) -> None:
+        """401 or 403 unless the request may read the server's metrics."""
+        grant = self.policy.identify(headers, target, certified, wall)
+        if not grant.metrics:
+            raise _forbidden(grant, "read the metrics")
 
     def check(
         self,

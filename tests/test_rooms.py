@@ -31,7 +31,7 @@ CORE_MAY_USE = {
     *("array", "binascii", "collections", "errno", "gc", "hashlib", "io", "json", "math", "micropython"),
     *("re", "struct", "sys"),
 }
-DEPENDENCIES = {"cbor2", "h11", "msgspec", "trio"}
+DEPENDENCIES = {"cbor2", "h11", "msgspec", "prometheus_client", "trio"}
 SOURCES = {"ds_core": ROOT, "ds_trio_server": ROOT, "ds_micro": ROOT / "micro"}
 WITH_README = (
     *("ds_core", "ds_core/wire", "ds_core/server", "ds_core/client"),

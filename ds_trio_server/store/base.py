@@ -7,12 +7,15 @@ methods are called from the trio thread. Every backend passes one contract suite
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import trio
 
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View
+
+from ..stats import Commits
 
 T = TypeVar("T")
 Change = Created | Appended | Renewed | Removed | Trimmed
@@ -49,8 +52,18 @@ class Overloaded(ProtocolError):
         )
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a store holds: how many streams, and the bytes they take where they are kept."""
+
+    streams: int
+    bytes: int
+
+
 class Store(ABC):
-    """Streams and their bytes, durable as far as the backend promises."""
+    """Streams and their bytes, durable as far as the backend promises; ``commits`` counts that."""
+
+    commits: Commits
 
     @abstractmethod
     async def open(self) -> None:
@@ -118,6 +131,13 @@ class Store(ABC):
     @abstractmethod
     async def paths(self) -> list[str]:
         """The paths of all streams that live, in order."""
+
+    async def usage(self) -> Usage:
+        """What it holds now. Raises StorageFailed."""
+        return Usage(0, 0)
+
+    def check_writable(self) -> None:  # noqa: B027 - what lives in memory always is
+        """Raise what an append would, StorageFailed or StorageFull, whatever its stream."""
 
     async def wait_failed(self) -> StorageFailed:
         """Wait until the store can't go on, if ever; what to tell the operator."""

@@ -9,7 +9,8 @@ from ds_core.server.create import owners
 from ds_core.server.stream import Appended, Created, Now, Removed, Stream, Trimmed, View, condition, expire
 
 from ..clock import Clock
-from .base import WINDOW, Change, Decide, Piece, Store, Vanished, Watcher
+from ..stats import Commits
+from .base import WINDOW, Change, Decide, Piece, Store, Usage, Vanished, Watcher
 from .watchers import Watchers
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ class MemoryStore(Store):
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or Clock()
+        self.commits = Commits()
         self._streams: dict[str, Stream] = {}
         self._by_id: dict[int, Stream] = {}
         self._logs: dict[int, _Log] = {}
@@ -85,6 +87,7 @@ class MemoryStore(Store):
         if isinstance(change, Appended):
             if change.data:
                 self._logs[stream.id].add(change.at, change.data)
+                self.commits.count(1, len(change.data), 0.0)
             stream.publish()
             self._watchers.notify(stream, change.at, change.data)
         elif isinstance(change, Trimmed):
@@ -185,3 +188,7 @@ class MemoryStore(Store):
     async def paths(self) -> list[str]:
         await trio.lowlevel.checkpoint()
         return sorted(path for path, stream in self._streams.items() if not stream.deleted)
+
+    async def usage(self) -> Usage:
+        await trio.lowlevel.checkpoint()
+        return Usage(len(self._streams), sum(stream.tail - stream.start for stream in self._streams.values()))

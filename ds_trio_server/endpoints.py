@@ -1,0 +1,92 @@
+"""What operators ask a server, outside of all streams: ``/healthz``, ``/readyz``, ``/metrics``.
+
+``/healthz`` answers whenever the event loop runs. ``/readyz`` is 200 as long as the store takes
+appends, else 503. Both tell nothing else and need no token. ``/metrics`` is for who may have it:
+everybody without access control; with it a token that says so, or this machine itself.
+"""
+
+import ipaddress
+from collections.abc import Callable
+
+import trio
+
+from ds_core.server import responses
+from ds_core.server.errors import ProtocolError
+
+from . import metrics
+from .access import Access
+from .exchange import Request
+from .stats import Stats
+from .store.base import StorageFailed, Store, Usage
+from .transport import Transport
+
+PATHS = ("/healthz", "/readyz", "/metrics")
+
+_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+_FRESH = ("Cache-Control", "no-store")
+_USAGE_TIMEOUT = 2.0
+
+
+class Endpoints:
+    """The operators' part of one server. ``gauges()`` gives open connections and live readers."""
+
+    def __init__(
+        self, store: Store, stats: Stats, access: Access | None, gauges: Callable[[], tuple[int, int]]
+    ) -> None:
+        self._store = store
+        self._stats = stats
+        self._access = access
+        self._gauges = gauges
+
+    async def answer(self, transport: Transport, request: Request) -> responses.Response | None:
+        """The answer to a request for one of ``PATHS``, None for any other."""
+        path = request.target.partition("?")[0]
+        if path not in PATHS:
+            return None
+        if request.method not in ("GET", "HEAD"):
+            raise ProtocolError(405, "METHOD_NOT_ALLOWED", f"{path} knows GET, HEAD", (("Allow", "GET, HEAD"),))
+        if path == "/healthz":
+            return responses.Response(200, [_TEXT, _FRESH], b"ok\n")
+        if path == "/readyz":
+            try:
+                self._store.check_writable()
+            except StorageFailed:
+                raise ProtocolError(503, "STORAGE_FAILED", "the server's storage has failed") from None
+            except ProtocolError as error:
+                raise ProtocolError(503, error.code, error.message, (("Retry-After", "30"),)) from None
+            return responses.Response(200, [_TEXT, _FRESH], b"ok\n")
+        self._admit(transport, request)
+        return await self._metrics(request)
+
+    def _admit(self, transport: Transport, request: Request) -> None:
+        if self._access is None or _is_here(transport, request):
+            return
+        self._access.check_metrics(
+            request.headers, request.target, transport.identities, self._store.now().wall
+        )
+
+    async def _metrics(self, request: Request) -> responses.Response:
+        usage = Usage(0, 0)
+        with trio.move_on_after(_USAGE_TIMEOUT):
+            try:
+                usage = await self._store.usage()
+            except StorageFailed:
+                pass  # now more than ever
+        snapshot = metrics.Snapshot(self._stats, self._store.commits, *self._gauges(), usage)
+        content_type, body = metrics.exposition(snapshot, request.headers.get("accept", ""))
+        return responses.Response(200, [("Content-Type", content_type), _FRESH], body)
+
+
+def _is_here(transport: Transport, request: Request) -> bool:
+    """Whether this machine itself asks, and not a proxy on it for somebody else."""
+    if not is_loopback(transport.peer):
+        return False
+    return not any(name in request.headers for name in ("forwarded", "x-forwarded-for", "via", "x-real-ip"))
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can have, or reach, an address."""
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return address == "local"

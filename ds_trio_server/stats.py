@@ -1,0 +1,70 @@
+"""What a server counts: plain integers that cost the hot path next to nothing.
+
+Nothing here knows who reads it; ``metrics`` shows it to Prometheus when that asks. All of it is
+touched in the trio thread only.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+
+class Histogram:
+    """How often values were at most each of ``bounds``, and their sum."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """(bound, values up to it), the last bound ``+Inf``: as Prometheus has it."""
+        found: list[tuple[str, int]] = []
+        total = 0
+        for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
+            total += count
+            found.append((str(bound), total))
+        return found
+
+
+class Commits:
+    """What a store made durable: counted once per commit, however many appends it holds."""
+
+    __slots__ = ("appends", "bytes", "sizes", "seconds")
+
+    def __init__(self) -> None:
+        self.appends = 0
+        self.bytes = 0
+        self.sizes = Histogram((1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
+        self.seconds = Histogram((0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0))
+
+    def count(self, appends: int, size: int, seconds: float) -> None:
+        """One commit of so many appends and bytes, and how long the disk took for it."""
+        self.appends += appends
+        self.bytes += size
+        self.sizes.observe(appends)
+        self.seconds.observe(seconds)
+
+
+class Stats:
+    """What a server did for its clients."""
+
+    __slots__ = ("connections", "requests", "rejected", "handshakes_failed")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.requests = 0
+        self.handshakes_failed = 0
+        # By (status, code): both come from this code and never from a client, so there are few.
+        self.rejected: dict[tuple[int, str], int] = {}
+
+    def reject(self, status: int, code: str) -> None:
+        """One answer that was a refusal."""
+        key = (status, code)
+        self.rejected[key] = self.rejected.get(key, 0) + 1
