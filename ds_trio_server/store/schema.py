@@ -160,7 +160,10 @@ def prepare(folder: Path) -> sqlite3.Connection:
     Raises StorageFailed with a line for the operator when the file is not ours or is damaged.
     """
     file = folder / FILE
-    db = connect(folder, cache_kib=8192)
+    try:
+        db = connect(folder, cache_kib=8192)
+    except sqlite3.Error as error:
+        raise damaged(folder, error) from error
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         owner = db.execute("PRAGMA application_id").fetchone()[0]
