@@ -49,6 +49,9 @@ class Client:
         """Append, return the offset after it."""
         return self._offset(self._send("POST", path, body, kind))
 
+    def delete(self, path: str) -> None:
+        self._send("DELETE", path, None, "").read()
+
     @staticmethod
     def _offset(answer: http.client.HTTPResponse) -> str:
         answer.read()
