@@ -22,9 +22,6 @@ class _Batch:
         self._data.extend(record)
         self.count += 1
 
-    def rewind(self):
-        self._at = 0
-
     def readinto(self, view):
         part = memoryview(self._data)[self._at : self._at + len(view)]
         n = len(part)
@@ -94,6 +91,7 @@ class MemoryStore:
         batch = self._batches[i]
         if i >= self._sealed:
             self._sealed = i + 1
+        batch._at = 0
         batch.epoch = self._epoch
         batch.seq = self._seq + i
         return batch

@@ -4,7 +4,7 @@ A batch is one POST. Its (epoch, seq) is fixed before it is first sent and kept 
 the same request and the server drops it if it had it. The batches live in a store (in RAM or on flash), oldest first:
 
     store.batch(i)      the i-th oldest batch, sealed from now on; None when there is none. It has epoch, seq, count,
-                        length and type (attributes), rewind() and readinto(view)
+                        length and type (attributes), and readinto(view) from its beginning
     store.done()        the oldest was accepted: forget it
     store.claim(epoch)  number all batches anew: (epoch, 0), (epoch, 1), ...; durable before it returns
 
@@ -48,7 +48,6 @@ class Writer:
             return None
         batch = self._store.batch(self._out)
         if batch:
-            batch.rewind()
             self._out += 1
         return batch
 

@@ -1,6 +1,6 @@
 """HTTP/1.1 heads and bodies, sans-IO: what both ends of a connection share (RFC 9112).
 
-`request_lines` encodes a request's head. `ResponseParser` reads the responses of one connection, one after the other, out of
+`request_head` encodes a request's head. `ResponseParser` reads the responses of one connection, one after the other, out of
 one reused buffer: the caller receives into `space()`, reports with `received(n)`, and takes results from `poll()`.
 `ds_core.wire.chunked` reads a chunked body, and is loaded when the first one comes.
 
@@ -26,31 +26,23 @@ class Truncated(BadMessage):
     """The connection closed in the middle of a message."""
 
 
-def request_lines(method: str, target: str, host: str, headers=()):
-    """The head of a request, line by line; `headers` is a sequence of (name, value) pairs.
+def request_head(method: str, target: str, host: str, headers=()):
+    """The head of a request, as an iteration over its lines; `headers` is a sequence of (name, value) pairs.
 
     Raises ValueError when a value would break out of its line. Allocates a line at a time.
     """
-    if target[:1] != "/" or " " in target:
-        raise ValueError("bad request target: " + target)
-    line = "%s %s HTTP/1.1\r\nHost: %s\r\n" % (method, target, host)
-    count = 2
-    for name, value in headers:
-        yield _line(line, count)
-        line = "%s: %s\r\n" % (name, value)
-        count = 1
-    yield _line(line, count) + b"\r\n"
-
-
-def _line(line, count):
-    if line.count("\n") != count or line.count("\r") != count or "\0" in line:
-        raise ValueError("a line break within a header")
-    return line.encode()
-
-
-def request_head(method: str, target: str, host: str, headers=()) -> bytes:
-    """The same in one piece."""
-    return b"".join(request_lines(method, target, host, headers))
+    line = "%s %s HTTP/1.1\r\nHost: %s" % (method, target, host)
+    extra = 1
+    if target[:1] != "/" or line.count(" ") != 3:
+        raise ValueError("bad URL: " + target)
+    for pair in list(headers) + [None]:
+        if line.count("\n") != extra or line.count("\r") != extra or "\0" in line:
+            raise ValueError("a line break within a header")
+        extra = 0
+        if pair:
+            yield (line + "\r\n").encode()
+            line = "%s: %s" % pair
+    yield (line + "\r\n\r\n").encode()
 
 
 class ResponseParser:

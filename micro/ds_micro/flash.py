@@ -85,14 +85,16 @@ class FlashStore:
                 data = f.read(36)
             if len(data) == 36 and crc32(data[:32]) == int.from_bytes(data[32:], "big"):
                 _, self._epoch, self._seq, a, b, self.dropped = struct.unpack(">4sQQIII", data[:32])
-                # What it dropped; and what was acknowledged before it claimed an epoch.
-                for number in files[:-1]:
-                    if number == a or number == b or len(files) - 1 > self._seq:
+                # What it dropped; and then what was acknowledged before it claimed an epoch.
+                for number in (a, b):
+                    if number in files:
                         self._remove(number)
+                while len(files) - 1 > self._seq:
+                    self._remove(files[0])
                 self._begin()
                 return
             self._remove(files[-1])
-        self._roll(epoch=epoch)
+        self.claim(epoch)
 
     def _open(self, number, mode="rb"):
         return open("%s/%08d.out" % (self._path, number), mode)
@@ -130,8 +132,11 @@ class FlashStore:
                     known[1] += 1
         return known
 
-    def _roll(self, drop=0, epoch=None):
-        """Begin a new newest segment, which seals the last one, and drops it when it is empty, and segment `drop`."""
+    def claim(self, epoch, drop=0):
+        """Begin a new newest segment, which seals the last one, and drops it when it is empty, and segment `drop`.
+
+        With an `epoch`, number all segments anew; None: go on.
+        """
         files = self._files
         last = empty = 0
         if files:
@@ -186,7 +191,7 @@ class FlashStore:
                     return False
                 drop = files[1]
                 self.dropped += self._scan(drop)[1]
-            self._roll(drop)
+            self.claim(None, drop)
             known = self._scan(files[-1])
         self._torn = True  # should this fail half way
         self._file.write(n.to_bytes(2, "big") + self._crc(files[-1], known[0], record) + record)
@@ -217,9 +222,9 @@ class FlashStore:
             if len(files) == 1:
                 if not count:
                     break
-                self._roll()
+                self.claim(None)
             if not count:
-                self._roll(files[0])  # all of it is damaged
+                self.claim(None, files[0])  # all of it is damaged
                 continue
             self.epoch = self._epoch
             self.seq = self._seq - len(files) + 1
@@ -228,12 +233,10 @@ class FlashStore:
             if self._reading:
                 self._reading.close()
             self._reading = self._open(files[0])
+            self._reading.seek(36)
+            self._todo = count
+            self._part = 0
             return self
-
-    def rewind(self):
-        self._reading.seek(36)
-        self._todo = self.count
-        self._part = 0
 
     def readinto(self, view):
         at = 0
@@ -261,10 +264,7 @@ class FlashStore:
     def discard(self):
         """Drop the oldest segment, which the server refused."""
         self.dropped += self._scan(self._files[0])[1]
-        self._roll(self._files[0])
-
-    def claim(self, epoch):
-        self._roll(epoch=epoch)
+        self.claim(None, self._files[0])
 
     def close(self):
         """Make everything durable, and let the file go."""

@@ -14,7 +14,7 @@ import os
 from ds_core.client.backoff import Backoff
 from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout
 from ds_core.client.reader import LIVE, NEED_DATA, OVER, Reader, kind_of
-from ds_core.wire.http1 import END, BadMessage, ResponseParser, Truncated, request_lines
+from ds_core.wire.http1 import END, BadMessage, ResponseParser, Truncated, request_head
 from ds_core.wire.http1 import NEED_DATA as MORE
 from ds_micro.net import ticks_diff, ticks_ms
 
@@ -93,7 +93,7 @@ class Flows:
             self._tls = Wrapper(**tls)
         elif scheme != "http" or tls or not name:
             raise ValueError("bad URL, or options for https only")
-        b"".join(request_lines("", self.path, host))
+        b"".join(request_head("", self.path, host))
         self._step = int(timeout * 1000)
         self._live_step = int(live_timeout * 1000)
         self._max_bytes = max_bytes
@@ -172,7 +172,7 @@ class Flows:
             self._due += 1
             view = memoryview(bytearray(1024)) if parser.pending else parser.view
             at = 0
-            for line in request_lines(method, target, self._host, headers):
+            for line in request_head(method, target, self._host, headers):
                 n = len(line)
                 if at + n > len(view):
                     await conn.send(view[:at], self._ms())

@@ -18,7 +18,7 @@ from ds_micro import Cursor, Outbox, Stream  # noqa: E402
 
 gc.collect()
 print("imported", start - gc.mem_free())
-s = Stream(URL, timeout=10, buffer=512, max_bytes=2048)
+s = Stream(URL, timeout=10, buffer=256, max_bytes=2048)
 box = Outbox(FOLDER, s, producer="sensor", limit=16 * 1024)
 cursor = Cursor(FOLDER + "/cursor")
 seen = 0

@@ -215,7 +215,7 @@ def test_a_line_longer_than_the_buffer_counts_only_when_it_is_wanted():
 
 
 def test_requests():
-    head = http1.request_head("POST", "/v1/stream/a?b=c", "host:1", [("A", "b"), ("N", 5)])
+    head = b"".join(http1.request_head("POST", "/v1/stream/a?b=c", "host:1", [("A", "b"), ("N", 5)]))
     assert head == b"POST /v1/stream/a?b=c HTTP/1.1\r\nHost: host:1\r\nA: b\r\nN: 5\r\n\r\n"
     for target, host, headers in (
         ("", "h", ()),
@@ -228,4 +228,4 @@ def test_requests():
         ("/a", "h", [("A", "b\0")]),
     ):
         with raises(ValueError):
-            http1.request_head("GET", target, host, headers)
+            list(http1.request_head("GET", target, host, headers))
