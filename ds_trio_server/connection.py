@@ -96,6 +96,7 @@ class Connection:
 
     async def refuse(self, refusal: ProtocolError, linger: float) -> None:
         """Answer whatever comes with a refusal and end."""
+        self._handlers.stats.reject(refusal.status, refusal.code)
         try:
             await self.respond(Request("GET", "", {}, 0, keep_alive=False), responses.refusal(refusal))
         except Disconnected:
@@ -131,6 +132,7 @@ class Connection:
         return request
 
     async def _refuse(self, request: Request, refusal: ProtocolError) -> None:
+        self._handlers.stats.reject(refusal.status, refusal.code)
         if request.unread and not await self._skip_body(request):
             request.keep_alive = False
         await self.respond(request, responses.refusal(refusal))
@@ -146,6 +148,7 @@ class Connection:
         return True
 
     async def _last_words(self, status: int, code: str, message: str) -> None:
+        self._handlers.stats.reject(status, code)
         if self._started:
             return
         refusal = ProtocolError(status, code, message, (("Retry-After", "30"),))

@@ -5,6 +5,7 @@ One coroutine per kind of answer. Everything about HTTP framing is in ``exchange
 """
 
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,15 @@ from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.wire import media, names
 
 from . import coding
+from .access import Access
 from .codecs import FastCodecs, Known
 from .config import Config
+from .endpoints import Endpoints
 from .exchange import Request
 from .followers import LongPoll, start_events
 from .live import Hub, Waiter
 from .reading import Reading, vanished
+from .stats import Stats
 from .store.base import Piece, Store, Vanished
 
 if TYPE_CHECKING:
@@ -34,8 +38,17 @@ _AT_ONCE = 64 * 1024
 class Handlers:
     """The answers of one server over one store."""
 
-    def __init__(self, store: Store, config: Config) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        access: Access | None = None,
+        connections: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._store = store
+        self._access = access
+        self.stats = Stats()
+        self._endpoints = Endpoints(store, self.stats, access, lambda: (connections(), self.hub.count()))
         self._config = config
         self._codecs = FastCodecs()
         self._date = (0, "")
@@ -54,14 +67,25 @@ class Handlers:
 
         Raises ProtocolError for what is to be refused.
         """
+        self.stats.requests += 1
+        transport = connection.transport
         if request.method == "OPTIONS":
             await connection.body(request)
             await connection.respond(request, responses.preflight())
             return None
+        if not request.target.startswith(names.ROOT):
+            response = await self._endpoints.answer(transport, request)
+            if response is not None:
+                await connection.body(request)
+                await connection.respond(request, response)
+                return None
         host = request.headers.get("host")
         command = requests.parse(
-            request.method, request.target, request.headers, f"http://{host}" if host else ""
+            request.method, request.target, request.headers, f"{transport.scheme}://{host}" if host else ""
         )
+        if self._access is not None:
+            wall = self._store.now().wall
+            self._access.check(command, request.headers, request.target, transport.identities, wall)
         if isinstance(command, Append):
             await self._append(connection, request, command)
         elif isinstance(command, Read):

@@ -9,17 +9,20 @@ import logging
 import resource
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import trio
 
 from ds_core.server.errors import ProtocolError
 from ds_core.wire import names
 
+from .access import Access
 from .config import Config
 from .connection import Connection
 from .exchange import BodyBudget
 from .handlers import Handlers
 from .store.base import StorageFailed, Store
+from .tls import TLS
 from .transport import Transport
 
 log = logging.getLogger("ds")
@@ -36,10 +39,15 @@ _FULL = ProtocolError(503, "OVERLOADED", "the server has as many connections as 
 class Server:
     """One store behind one set of listeners."""
 
-    def __init__(self, store: Store, config: Config) -> None:
+    def __init__(
+        self, store: Store, config: Config, access: Access | None = None, tls: TLS | None = None
+    ) -> None:
+        if access is not None:
+            config = replace(config, private=True)
         self._store = store
         self._config = config
-        self._handlers = Handlers(store, config)
+        self._tls = tls
+        self._handlers = Handlers(store, config, access, lambda: len(self._connections))
         self._budget = BodyBudget(config.body_memory)
         self._connections: dict[Connection, None] = {}
         self._turning_away = 0
@@ -94,7 +102,7 @@ class Server:
                         await trio.sleep(_ACCEPT_PAUSE)
                     break
                 try:
-                    transport = Transport(sock, self._config.send_timeout)
+                    transport = self._transport(sock)
                 except OSError:
                     sock.close()  # gone before it was served
                     continue
@@ -104,6 +112,12 @@ class Server:
                     serving.start_soon(self._serve, connection)
                 else:
                     serving.start_soon(self._turn_away, connection)
+
+    def _transport(self, sock: socket.socket) -> Transport:
+        self._handlers.stats.connections += 1
+        if self._tls is not None:
+            return self._tls.transport(sock, self._config.send_timeout, self._handlers.stats)
+        return Transport(sock, self._config.send_timeout)
 
     async def _turn_away(self, connection: Connection) -> None:
         # A crowd is not waited for: it may not hold the files that the limit is there to spare.
@@ -166,10 +180,10 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return listeners
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """The root URL that a listener serves."""
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}{names.ROOT.rstrip('/')}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{names.ROOT.rstrip('/')}"
 
 
 async def serve(
@@ -177,15 +191,18 @@ async def serve(
     config: Config,
     listeners: Sequence[socket.socket],
     started: Callable[[Server], None] = lambda server: None,
+    access: Access | None = None,
+    tls: TLS | None = None,
 ) -> None:
     """Open the store, serve it until the server's ``stop`` is called, close everything.
 
-    ``started`` is given the server when it accepts. Raises StorageFailed when the disk gave up.
+    ``started`` is given the server when it accepts. Without ``access`` everybody may do everything;
+    with it no shared cache may keep answers. Raises StorageFailed when the disk gave up.
     """
     failures: list[StorageFailed] = []
     await store.open()
     try:
-        server = Server(store, config)
+        server = Server(store, config, access, tls)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_failure, store, server, failures)
             started(server)

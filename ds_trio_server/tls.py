@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from .stats import Stats
 from .transport import Disconnected, Transport
 
 log = logging.getLogger("ds")
@@ -49,9 +50,9 @@ class TLS:
         """Take on the files as they are now; when they can't be used raise, and go on with the old ones."""
         self._context = self._load()
 
-    def transport(self, sock: socket.socket, send_timeout: float) -> "TLSTransport":
+    def transport(self, sock: socket.socket, send_timeout: float, stats: Stats) -> "TLSTransport":
         """The transport of an accepted connection."""
-        return TLSTransport(sock, send_timeout, self._context, self._handshake_timeout)
+        return TLSTransport(sock, send_timeout, self._context, self._handshake_timeout, stats)
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -85,12 +86,20 @@ def _no_password() -> str:
 class TLSTransport(Transport):
     """A TLS connection in the hands of one task."""
 
-    __slots__ = ("_tls", "_timeout", "_ready", "_ahead", "_parting")
+    __slots__ = ("_tls", "_timeout", "_stats", "_ready", "_ahead", "_parting")
+
+    scheme = "https"
 
     def __init__(
-        self, sock: socket.socket, send_timeout: float, context: ssl.SSLContext, handshake_timeout: float
+        self,
+        sock: socket.socket,
+        send_timeout: float,
+        context: ssl.SSLContext,
+        handshake_timeout: float,
+        stats: Stats,
     ) -> None:
         super().__init__(sock, send_timeout)
+        self._stats = stats
         self._tls = trio.SSLStream(_Wire(self), context, server_side=True, https_compatible=True)
         self._timeout = handshake_timeout
         self._ready = False
@@ -113,17 +122,18 @@ class TLSTransport(Transport):
             raise Disconnected from error
 
     async def _shake_hands(self) -> None:
+        why: object = "the handshake took too long"
         with trio.move_on_after(self._timeout):
             try:
                 await self._tls.do_handshake()
+                self._ready = True
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                log.debug("no TLS with %s: %s", self.peer, error.__cause__ or "it hung up")
-                raise Disconnected from error
-            self._ready = True
-            self.identities = _names(self._tls.getpeercert())
-            return
-        log.debug("no TLS with %s: its handshake took too long", self.peer)
-        raise Disconnected
+                why = error.__cause__ or "it hung up"
+        if not self._ready:
+            self._stats.handshakes_failed += 1
+            log.debug("no TLS with %s: %s", self.peer, why)
+            raise Disconnected
+        self.identities = _names(self._tls.getpeercert())
 
     async def wait_readable(self) -> None:
         # Records that carry no data (tickets, key updates) must not count, so this reads ahead.

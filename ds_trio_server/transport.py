@@ -25,6 +25,8 @@ class Transport:
 
     __slots__ = ("_socket", "_send_timeout", "_sending", "deadline", "overdue", "peer", "identities")
 
+    scheme = "http"
+
     def __init__(self, sock: socket.socket, send_timeout: float) -> None:
         sock.setblocking(False)
         if sock.family != getattr(socket, "AF_UNIX", None):
