@@ -129,6 +129,10 @@ class EventStream(Waiter):
                 self._woken = False
                 return self
             await self._catch_up(plan)
+        if self._hub.closing and not self.ended:
+            # A last word before the server stops: where to go on.
+            here = reads.Plan(self.stream, self.position, True)
+            await self.transport.send_all(self._frame(here, self.position, b""))
         if self._framed:
             await self.transport.send_all(b"0\r\n\r\n")
         return None

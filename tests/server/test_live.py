@@ -494,6 +494,7 @@ async def test_stopping_ends_every_kind_of_reader_properly(store: Store) -> None
         answer = await client.answer()
         assert (answer.status, answer.offset, answer.header("connection")) == (204, at, "close")
         await client.ended()
+        assert (await events.control())["streamNextOffset"] == at
         await events.finished()
         await events.client.ended()
         await idle.ended()

@@ -79,6 +79,7 @@ async def test_nothing_is_visible_before_it_is_durable(rig: Rig, monkeypatch: py
             # All of these rest on what may still be lost: they wait with it.
             nursery.start_soon(run, "duplicate", rig.append("s", b"new", producer=("p", 0, 0)))
             nursery.start_soon(run, "gap", rig.append("s", b"?", producer=("p", 0, 5)))
+            await wait_all_tasks_blocked()
             nursery.start_soon(run, "close", rig.close("s"))
             await wait_all_tasks_blocked()
             nursery.start_soon(run, "late", rig.append("s", b"late"))
