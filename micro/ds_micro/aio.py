@@ -79,7 +79,10 @@ class Net:
             data = await _within(self._reader.read(len(view)), ms)
             view[: len(data)] = data
             return len(data)
-        return await _within(self._reader.readinto(view), ms) or 0
+        while True:
+            n = await _within(self._reader.readinto(view), ms)
+            if n is not None:  # None: TLS bytes that carry no data
+                return n
 
     async def send(self, view, ms):
         if _CPYTHON:

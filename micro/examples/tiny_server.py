@@ -23,8 +23,9 @@ WIFI = None  # ("name", "password"); None: the network is up already
 HOST = "0.0.0.0"
 PORT = 4437
 
-# A board with 100 KB of free heap has room for about these. The most that is kept is STREAMS * STREAM_BYTES; each
-# connection may hold HEAD + MAX_BODY bytes of a request and about twice CHUNK of an answer.
+# For some 150 KB of heap: the program takes 55 KB, streams at most STREAMS * STREAM_BYTES, and each connection HEAD +
+# MAX_BODY bytes of a request and about twice CHUNK of an answer. An ESP32 or a Pico W has room for these; an ESP8266 for
+# none of it.
 STREAMS = 8
 STREAM_BYTES = 4096
 PRODUCERS = 8  # of each stream; each costs about 100 bytes for as long as the stream lives
