@@ -63,6 +63,7 @@ def backup(folder: Path, target: Path) -> Report:
     part.unlink(missing_ok=True)
     db = _connect(folder)
     try:
+        db.execute("PRAGMA query_only = 0")  # only the copy is written to
         db.execute("VACUUM INTO ?", (str(part),))
     except sqlite3.Error as error:
         raise Unusable(f"{folder / schema.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
