@@ -16,9 +16,11 @@ import trio
 
 from ds_core.wire import sse
 from ds_trio_server import server
+from ds_trio_server.access import Access
 from ds_trio_server.config import Config
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
+from ds_trio_server.tls import TLS
 
 ROOT = "/v1/stream/"
 SECURITY = {"x-content-type-options": "nosniff", "cross-origin-resource-policy": "cross-origin"}
@@ -236,7 +238,9 @@ class Site:
 
 
 @asynccontextmanager
-async def running(store: Store | None = None, **settings: Any) -> AsyncIterator[Site]:
+async def running(
+    store: Store | None = None, access: Access | None = None, tls: TLS | None = None, **settings: Any
+) -> AsyncIterator[Site]:
     """A server for as long as the block lasts; leaving it is not the orderly end, ``site.server.stop()`` is."""
     store = store or MemoryStore()
     listeners = server.listen("127.0.0.1", 0)
@@ -249,7 +253,7 @@ async def running(store: Store | None = None, **settings: Any) -> AsyncIterator[
                 sites.append(Site(instance, store, port))
                 task_status.started()
 
-            await server.serve(store, Config(**settings), listeners, started)
+            await server.serve(store, Config(**settings), listeners, started, access, tls)
             sites[0].stopped.set()
 
         await nursery.start(run)
