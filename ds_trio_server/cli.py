@@ -11,10 +11,9 @@ from dataclasses import fields
 
 import trio
 
-from ds_core import __version__
 from ds_core.wire.names import DEFAULT_PORT
 
-from . import admin, server
+from . import admin, cli_client, cli_main, server
 from .config import Config
 from .store import retention
 from .store.base import StorageFailed, Store
@@ -28,17 +27,8 @@ _LEVELS = ("debug", "info", "warning", "error")
 _DEFAULTS = {field.name: field.default for field in fields(Config)}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Argument errors in one line, without the usage text around it."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ds", description="Durable Streams for the edge.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    parser, commands = cli_main.parsers()
     serving = commands.add_parser(
         "serve",
         help="run a server",
@@ -62,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     copying.add_argument("folder", metavar="DIR", help="what 'ds serve --data' is given")
     copying.add_argument("target", metavar="DEST", help="a new directory; serve it with 'ds serve --data DEST'")
     copying.set_defaults(run=admin.run_backup)
+    cli_client.add_commands(commands)
     return parser
 
 
@@ -151,7 +142,12 @@ def _with_environment(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = _parser().parse_args(_with_environment(sys.argv[1:] if arguments is None else arguments))
+    arguments = _with_environment(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    options = parser.parse_args(arguments)
     return options.run(options) if "run" in options else _serve(options)
 
 

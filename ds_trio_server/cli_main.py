@@ -1,0 +1,51 @@
+"""Where ``ds`` starts. The client commands load no server: each is a process of its own in somebody's loop or pipe, and
+on a small gateway the server's libraries take longer to import than a request takes.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from ds_core import __version__
+
+CLIENT = ("create", "append", "read", "tail", "head", "close", "delete", "fork")
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument errors in one line, without the usage text around it."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+def parsers() -> tuple[Parser, Any]:
+    """The parser of ``ds`` and its, still empty, commands."""
+    parser = Parser(prog="ds", description="Durable Streams for the edge: a server, and its streams from the shell.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        title="commands",
+        description="'ds COMMAND --help' explains each",
+        parser_class=Parser,
+    )
+    return parser, commands
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in CLIENT:
+        from . import cli_client
+
+        parser, commands = parsers()
+        cli_client.add_commands(commands)
+        return cli_client.run(parser.parse_args(arguments))
+    from . import cli
+
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

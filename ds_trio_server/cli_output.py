@@ -1,0 +1,296 @@
+"""What the command line shows: items as JSON lines, a reader's cursor in a file, a progress line.
+
+CBOR knows more than JSON. What JSON has no word for is written as an object with one or two names that begin with "$",
+and `ds append --cbor` reads it back as the same item:
+
+    bytes                        {"$hex":"0aff"}
+    a tag                        {"$tag":0,"$value":"2013-03-21T20:04:00Z"}
+    undefined, other simples     {"$simple":23}
+    NaN and infinities           {"$float":"nan"}     "inf", "-inf"
+    a map with other keys        {"$map":[[1,"a"],[2,"b"]]}
+
+A map that has a text key beginning with "$" is written as the last, so nothing is ambiguous.
+"""
+
+import json
+import math
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ds_core.wire.cbor import Simple, Tag, undefined
+from ds_micro.flash import replace
+
+# A terminal may act on these, and JSON does not escape them.
+_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")
+FLUSH_SECONDS = 0.5
+PROGRESS_AFTER = 1.0
+_FLOATS = ("nan", "inf", "-inf")
+
+
+def plain(value: Any) -> Any:
+    """A CBOR item as what `json` can write."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$float": str(value)}
+    if isinstance(value, bytes):
+        return {"$hex": value.hex()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        if all(isinstance(key, str) and key[:1] != "$" for key in value):
+            return {key: plain(item) for key, item in value.items()}
+        return {"$map": [[plain(key), plain(item)] for key, item in value.items()]}
+    if isinstance(value, Tag):
+        return {"$tag": value.tag, "$value": plain(value.value)}
+    if value is undefined:
+        return {"$simple": 23}
+    if isinstance(value, Simple):
+        return {"$simple": value.value}
+    return value
+
+
+def item_of(value: Any) -> Any:
+    """The CBOR item that `plain` wrote like this. Raises ValueError."""
+    if isinstance(value, list):
+        return [item_of(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    names = sorted(value)
+    if not names or names[0][:1] != "$":
+        return {key: item_of(item) for key, item in value.items()}
+    try:
+        if names == ["$hex"]:
+            return bytes.fromhex(value["$hex"])
+        if names == ["$tag", "$value"] and type(value["$tag"]) is int and value["$tag"] >= 0:
+            return Tag(value["$tag"], item_of(value["$value"]))
+        if names == ["$simple"] and type(value["$simple"]) is int:
+            number = value["$simple"]
+            return {20: False, 21: True, 22: None, 23: undefined}.get(number, Simple(number))
+        if names == ["$float"] and value["$float"] in _FLOATS:
+            return float(value["$float"])
+        if names == ["$map"]:
+            return {_key(item_of(key)): item_of(item) for key, item in value["$map"]}
+    except (ValueError, TypeError):
+        pass
+    raise ValueError(f"{json.dumps(value)[:60]} is none of $hex, $tag with $value, $simple, $float, $map")
+
+
+def _key(value: Any) -> Any:
+    """As a key of a dict: what cannot be one becomes a tuple, as in the decoder."""
+    if isinstance(value, list):
+        return tuple(_key(item) for item in value)
+    if isinstance(value, dict):
+        return tuple((_key(key), _key(item)) for key, item in value.items())
+    if isinstance(value, Tag):
+        return Tag(value.tag, _key(value.value))
+    return value
+
+
+def line(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def printable(text: str) -> str:
+    """One line that no terminal acts on."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
+class CursorError(Exception):
+    """The cursor file is not for this stream, or not a cursor file."""
+
+
+class Position:
+    """A reader's cursor that notices when an answer is through: the reader sets `items`, then `offset`.
+
+    At that moment everything that was handed out has been handled, for the reader was asked for more.
+    """
+
+    def __init__(self, offset: str, items: int, moved: Callable[[], None]) -> None:
+        self._offset = offset
+        self.items = items
+        self._moved = moved
+
+    @property
+    def offset(self) -> str:
+        return self._offset
+
+    @offset.setter
+    def offset(self, offset: str) -> None:
+        self._offset = offset
+        self._moved()
+
+
+class CursorFile:
+    """Keeps (offset, items) for one stream; `unit` says what `items` counts, "items" or, read raw, "bytes"."""
+
+    def __init__(self, path: str, stream: str, unit: str) -> None:
+        self._path = path
+        self._who = {"stream": stream, "unit": unit}
+        self._saved: tuple[str, int] | None = None
+
+    def load(self) -> tuple[str, int] | None:
+        """None when there is no file. Raises CursorError."""
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                text = file.read()
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(text)
+            for name, value in self._who.items():
+                if found[name] != value:
+                    raise CursorError(f"{self._path} is a cursor for {name} {found[name]}, not {value}")
+            self._saved = str(found["offset"]), int(found["items"])
+        except (ValueError, KeyError, TypeError):
+            raise CursorError(f"{self._path} is not a cursor file of `ds`") from None
+        return self._saved
+
+    def save(self, place: tuple[str, int]) -> None:
+        if place != self._saved:
+            replace(self._path, json.dumps({**self._who, "offset": place[0], "items": place[1]}).encode() + b"\n")
+            self._saved = place
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Signals:
+    """SIGINT and SIGTERM as an exception, but not within a `with` of this: an item and its place go together.
+
+    A second signal does not wait: what blocks may be whoever should read our output.
+    """
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._got = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self._held and not self._got:
+            self._got = number
+        else:
+            raise Stopped(number)
+
+    def __enter__(self) -> None:
+        self._held += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self._held -= 1
+        if self._got and not self._held:
+            number, self._got = self._got, 0
+            raise Stopped(number)
+
+
+class Output:
+    """Standard output, flushed at the end of each batch of items, and the place in the stream that belongs to it.
+
+    The file is saved after what it counts was flushed: whatever ends the process, nothing is missing from the output.
+    After an end that can be caught nothing is repeated either; after SIGKILL, at most what was printed since then.
+    """
+
+    def __init__(
+        self, kind: str, place: tuple[str, int], file: CursorFile | None, progress: "Progress", signals: Signals
+    ) -> None:
+        self._out = sys.stdout.buffer
+        self._kind = kind
+        self._prompt = sys.stdout.isatty()
+        self._file = file
+        self._progress = progress
+        self._signals = signals
+        self._flushed = time.monotonic()
+        self.position = Position(*place, self.settle)
+        self._place = place
+
+    def write(self, item: Any) -> None:
+        if self._kind == "cbor":
+            data = line(plain(item)).encode() + b"\n"
+        elif self._kind == "json":
+            data = line(item).encode() + b"\n"
+        else:
+            data = item
+        with self._signals:
+            self._out.write(data)
+            self._place = self.position.offset, self.position.items
+        self._progress.add(len(data), 0 if self._kind == "bytes" else 1)
+        if self._prompt:
+            self._out.flush()
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.save()
+
+    def settle(self) -> None:
+        """An answer is through."""
+        self._place = self.position.offset, self.position.items
+        self.save()
+
+    def save(self) -> None:
+        """Flush, and save the place that belongs to what was written."""
+        with self._signals:
+            self._out.flush()
+            self._flushed = time.monotonic()
+            if self._file:
+                self._file.save(self._place)
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("KB", "MB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} GB"
+
+
+class Progress:
+    """A line on standard error while a transfer takes more than a second, when that is a terminal.
+
+    `total` bytes, if known. What else writes to the terminal must not be disturbed, hence `show`.
+    """
+
+    def __init__(self, show: bool, total: int | None = None) -> None:
+        self._show = show and sys.stderr.isatty()
+        self._total = total
+        self._began = self._drawn = time.monotonic()
+        self._wide = 0
+        self.bytes = self.items = 0
+
+    def add(self, count: int, items: int = 1) -> None:
+        self.at(self.bytes + count, self.items + items)
+
+    def at(self, count: int, items: int) -> None:
+        self.bytes = count
+        self.items = items
+        now = time.monotonic()
+        if self._show and now - self._began > PROGRESS_AFTER and now - self._drawn > 0.1:
+            self._drawn = now
+            self._draw(now)
+
+    def _draw(self, now: float) -> None:
+        text = f"{size(self.bytes)}  {size(self.bytes / (now - self._began))}/s"
+        if self.items:
+            text = f"{self.items} records  {text}"
+        if self._total:
+            part = min(1.0, self.bytes / self._total)
+            text = f"[{'#' * round(30 * part):30}] {part:4.0%}  {text}"
+        text = text[: os.get_terminal_size(2).columns - 1]
+        sys.stderr.write("\r" + text.ljust(self._wide))
+        sys.stderr.flush()
+        self._wide = len(text)
+
+    def clear(self) -> None:
+        if self._wide:
+            sys.stderr.write("\r" + " " * self._wide + "\r")
+            sys.stderr.flush()
+            self._wide = 0
