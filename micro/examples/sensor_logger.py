@@ -19,6 +19,7 @@ PRODUCER = "greenhouse-7"  # who appends; no two devices may share it
 
 INTERVAL = 60  # seconds of sleep
 BATCH = 20  # records before the radio is switched on; each batch is one request
+GRACE = 5  # seconds after power-on or reset in which a computer can get in by Ctrl-C, before the port sleeps as well
 DEADLINE = 20  # seconds that sending may take: what is left then waits for the next time
 
 FOLDER = "outbox"
@@ -81,6 +82,18 @@ def send(box, stream):
             wlan.active(False)
 
 
+def grace():
+    """Wait a little, unless this is a wake from deep sleep (which an RP2040 ends by its watchdog)."""
+    try:
+        import machine
+
+        if machine.reset_cause() == getattr(machine, "DEEPSLEEP_RESET", machine.WDT_RESET):
+            return
+    except (ImportError, AttributeError):
+        return  # not a board
+    time.sleep(GRACE)
+
+
 def sleep():
     """Deep sleep: the RAM is lost, and the program begins anew. Returns where there is no such thing."""
     try:
@@ -91,6 +104,7 @@ def sleep():
 
 
 def main(url=URL, folder=FOLDER):
+    grace()
     stream = Stream(url, token=TOKEN)  # connects to nothing yet
     box = Outbox(folder, stream, producer=PRODUCER, limit=LIMIT)
     try:
