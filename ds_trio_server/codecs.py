@@ -19,8 +19,8 @@ try:
 except ImportError:  # the extra "speed" is not installed
     msgspec = None  # type: ignore[assignment]
 
-MAX_DEPTH = 64
-"""Deepest nesting of CBOR items accepted."""
+MAX_DEPTH = 32
+"""Deepest nesting of CBOR items accepted: what the core's own check and the devices' decoder take."""
 MAX_MESSAGES = 500_000
 """Most JSON messages in one append: what its split list may cost in memory."""
 

@@ -33,6 +33,7 @@ class Plan:
         stream = self.stream
         at_tail = end == self.tail
         return Position(
+            stream.id,
             stream.incarnation,
             stream.kind,
             stream.content_type,

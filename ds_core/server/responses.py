@@ -136,12 +136,16 @@ def appended(
 
 
 class Position:
-    """Where a read ends and what that means: everything its headers are made of (section 6)."""
+    """Where a read ends and what that means: everything its headers are made of (section 6).
 
-    __slots__ = ("incarnation", "kind", "content_type", "start", "end", "up_to_date", "closed")
+    ``id`` is the stream's own incarnation, which only a fork has beside the one in its offsets.
+    """
+
+    __slots__ = ("id", "incarnation", "kind", "content_type", "start", "end", "up_to_date", "closed")
 
     def __init__(
         self,
+        id: int,
         incarnation: int,
         kind: int,
         content_type: str,
@@ -150,6 +154,7 @@ class Position:
         up_to_date: bool,
         closed: bool,
     ) -> None:
+        self.id = id
         self.incarnation = incarnation
         self.kind = kind
         self.content_type = content_type
@@ -168,8 +173,9 @@ class Position:
         return found
 
     def etag(self) -> str:
-        """Varies with the range and with whether the stream ends here."""
-        return '"%d:%d:%d%s"' % (self.incarnation, self.start, self.end, ":c" if self.closed else "")
+        """Varies with the stream, the range and with whether the stream ends here. Two forks made
+        one after the other at one path share their offsets, but not this."""
+        return '"%d:%d:%d%s"' % (self.id, self.start, self.end, ":c" if self.closed else "")
 
     def size(self) -> int:
         """The length in bytes of the body that shows this range."""

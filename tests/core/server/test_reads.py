@@ -155,6 +155,17 @@ def test_catch_up_answers():
         assert names.STREAM_CURSOR not in headers
 
 
+def test_forks_made_one_after_the_other_share_offsets_but_not_etags():
+    tags = []
+    for id in (8, 9):
+        state = make()
+        state.id = id
+        position = plan(state, get()).position(10)
+        assert dict(position.headers())[names.NEXT_OFFSET] == token(10)
+        tags.append(position.etag())
+    assert tags[0] != tags[1]
+
+
 def test_etags_vary_with_range_and_end():
     found = plan(make(), get())
     ended = plan(make(closed=True), get())
