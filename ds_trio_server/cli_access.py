@@ -18,7 +18,7 @@ _LONGEST = 366 * 86400
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Put ``token`` and ``share`` among the commands; each sets ``run``, which returns the exit status."""
+    """Put ``token`` and ``share`` among the commands; each sets ``run``."""
     token = commands.add_parser("token", help="give and take back access", description="Who may do what, by token.")
     actions = token.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(token))
     new = actions.add_parser(
@@ -35,14 +35,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--create", action="append", default=[], metavar="GLOB", help="may create and delete these streams")
     add("--metrics", action="store_true", help="may read /metrics")
     add("--certificate-only", action="store_true", help="make no token: a client certificate of that name is needed")
-    new.set_defaults(run=_new)
+    new.set_defaults(run=run, act=_new)
     listing = actions.add_parser("list", help="show names and what they may do")
     _file(listing)
-    listing.set_defaults(run=_list)
+    listing.set_defaults(run=run, act=_list)
     revoke = actions.add_parser("revoke", help="take a token back")
     revoke.add_argument("name", metavar="NAME")
     _file(revoke)
-    revoke.set_defaults(run=_revoke)
+    revoke.set_defaults(run=run, act=_revoke)
 
     share = commands.add_parser(
         "share",
@@ -56,7 +56,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     share.add_argument("--expires", type=_duration, default=3600, metavar="TIME", help="such as 90s, 15m, 1h or 7d")
     share.add_argument("--base", default=f"http://127.0.0.1:{DEFAULT_PORT}", metavar="URL",
         help="how the server is reached from outside (default: %(default)s)")  # fmt: skip
-    share.set_defaults(run=_share)
+    share.set_defaults(run=run, act=_share)
 
 
 def _file(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def _duration(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     """Run a command that ``add_commands`` added; returns the exit status."""
     try:
-        status: int = options.run(options)
+        status: int = options.act(options)
     except (access.AccessFileError, ValueError) as error:
         print(f"ds {options.command}: {error}", file=sys.stderr)
         return 1
@@ -97,7 +97,7 @@ def _new(options: argparse.Namespace) -> int:
         token = access.add_token(content, entry, not options.certificate_only)
     if token:
         print(token)
-    _note("this is the only time the token is shown" if token else f"a certificate named '{options.name}' has these rights")
+    _note("the token is shown only now" if token else f"who has a certificate named '{options.name}' has these rights")
     return _reload(options)
 
 
