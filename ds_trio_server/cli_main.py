@@ -14,6 +14,10 @@ CLIENT = ("create", "append", "read", "tail", "head", "close", "delete", "fork")
 class Parser(argparse.ArgumentParser):
     """Argument errors in one line, without the usage text around it."""
 
+    def __init__(self, **options: Any) -> None:
+        # An abbreviation would escape what looks for the whole word, and end with the next new option.
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
 
