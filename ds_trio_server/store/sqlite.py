@@ -180,10 +180,11 @@ class SQLiteStore(Store):
         entry = self._entry(path)
         renewed = False
         while True:
-            while entry.structural is not None:
-                await entry.structural.done.wait()
+            while (structural := entry.structural) is not None:
+                await structural.done.wait()
                 self._check_health()
-                entry = self._entry(path)
+                # On a full disk an expired stream can't be removed, but it can be told.
+                entry = self._entry(path) if structural.error is None else self._cache.entry(path)
             try:
                 response, change = decide(View(entry.stream, self.now(), self._newest + 1))
             except sqlite3.Error as error:
@@ -211,7 +212,15 @@ class SQLiteStore(Store):
 
     def _entry(self, path: str) -> Entry:
         try:
-            return self._cache.entry(path)
+            entry = self._cache.entry(path)
+            stream = entry.stream
+            if stream is not None and (stream.ttl is not None or stream.expires is not None):
+                # Whoever is told that a stream has expired must never see it again: not after a
+                # crash either, which takes the steady clock back a little.
+                _, change = expire(View(stream, self.now(), 0))
+                if change is not None:
+                    self._apply(entry, change)
+            return entry
         except sqlite3.Error as error:
             raise self._broken(error) from error
 
