@@ -24,8 +24,8 @@ HOST = "0.0.0.0"
 PORT = 4437
 
 # For some 150 KB of heap: the program takes 55 KB, streams at most STREAMS * STREAM_BYTES, and each connection HEAD +
-# MAX_BODY bytes of a request and about twice CHUNK of an answer. An ESP32 or a Pico W has room for these; an ESP8266 for
-# none of it.
+# MAX_BODY bytes of a request and about twice CHUNK of an answer. An ESP32 or a Pico W has room for these; an ESP8266
+# for none of it.
 STREAMS = 8
 STREAM_BYTES = 4096
 PRODUCERS = 8  # of each stream; each costs about 100 bytes for as long as the stream lives
