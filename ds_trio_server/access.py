@@ -250,6 +250,10 @@ class Access:
         self.file = Path(file)
         self.policy = read(self.file)
 
+    def __str__(self) -> str:
+        count = len(self.policy)
+        return f"{self.file} ({count} name{'' if count == 1 else 's'})"
+
     def reload(self) -> None:
         """Take on the file as it is now; when that can't be used raise, and go on with the old one."""
         self.policy = read(self.file)

@@ -4,16 +4,15 @@ import argparse
 import logging
 import os
 import re
-import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 
 import trio
 
 from ds_core.wire.names import DEFAULT_PORT
 
-from . import admin, cli_client, cli_main, server
+from . import admin, cli_access, cli_client, cli_doors, cli_main, logs, notify, server
 from .config import Config
 from .store import retention
 from .store.base import StorageFailed, Store
@@ -24,6 +23,7 @@ from .store.sqlite import SQLiteStore
 log = logging.getLogger("ds")
 
 _LEVELS = ("debug", "info", "warning", "error")
+_OPPOSITE = {"data": "--memory", "access": "--insecure-open"}
 _DEFAULTS = {field.name: field.default for field in fields(Config)}
 
 
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     copying.add_argument("folder", metavar="DIR", help="what 'ds serve --data' is given")
     copying.add_argument("target", metavar="DEST", help="a new directory; serve it with 'ds serve --data DEST'")
     copying.set_defaults(run=admin.run_backup)
+    cli_access.add_commands(commands)
     cli_client.add_commands(commands)
     return parser
 
@@ -76,6 +77,7 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
         "wins; in DS_RETAIN separated by commas (default: keep everything)")  # fmt: skip
     add("--min-free", type=_min_free, default=DefaultMinFree(), metavar="BYTES|PERCENT",
         help="refuse appends (507) when the disk has less room than this (default: 128M, at most 5%%)")  # fmt: skip
+    cli_doors.add_options(parser)
     add("--log-level", choices=_LEVELS, default="info", help="what goes to stderr (default: %(default)s)")
 
 
@@ -127,17 +129,25 @@ def _with_environment(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     given = {word.split("=", 1)[0] for word in arguments}
     extra: list[str] = []
-    for name in ("host", "port", "data", "long-poll-timeout", "sse-max", "max-body", "chunk", "min-free", "log-level"):
+    for name in (
+        *("host", "port", "data", "long-poll-timeout", "sse-max", "max-body", "chunk", "min-free", "log-level"),
+        *cli_doors.OPTIONS,
+    ):
         value = os.environ.get("DS_" + name.upper().replace("-", "_"))
-        if value is None or (name == "data" and "--memory" in given):
+        if value is None or _OPPOSITE.get(name) in given:
             continue
         extra += [f"--{name}={value}"]
     for rule in filter(None, os.environ.get("DS_RETAIN", "").split(",")):
         extra += [f"--retain={rule.strip()}"]
-    memory = os.environ.get("DS_MEMORY", "").lower()
-    if memory not in ("", "0", "false", "no") and "--data" not in given:
+    if _is_set("DS_INSECURE_OPEN") and "--access" not in given:
+        extra.append("--insecure-open")
+    if _is_set("DS_MEMORY") and "--data" not in given:
         extra = [word for word in extra if not word.startswith("--data=")] + ["--memory"]
     return [arguments[0], *extra, *arguments[1:]]
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() not in ("", "0", "false", "no")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,9 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    logging.basicConfig(
-        level=options.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    logs.configure(options.log_level, options.log_format)
     server.raise_file_limit()
     config = Config(
         long_poll_timeout=options.long_poll_timeout,
@@ -176,19 +184,25 @@ def _serve(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"ds serve: can't listen on {options.host} port {options.port}: {error.strerror}", file=sys.stderr)
         return 1
+    try:
+        doors = cli_doors.Doors(options)
+        doors.check(listeners)
+    except cli_doors.Refused as error:
+        print(f"ds serve: {error}", file=sys.stderr)
+        return 2
 
     async def run() -> None:
         async with trio.open_nursery() as nursery:
 
             def started(running: server.Server) -> None:
-                nursery.start_soon(_stop_on_signal, running, signals)
+                nursery.start_soon(doors.obey, signals, running.stop)
+                nursery.start_soon(notify.watchdog)
                 log.info("streams are %s", "in memory only" if options.memory else f"in {folder}")
-                for listener in listeners:
-                    print(f"listening on {server.url_of(listener)}", flush=True)
+                doors.announce(listeners)
 
             # Before the first word to the outside, so that whoever acts on it finds us listening.
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                await server.serve(store, config, listeners, started)
+            with trio.open_signal_receiver(*doors.signals()) as signals:
+                await server.serve(store, config, listeners, started, doors.access, doors.tls)
             nursery.cancel_scope.cancel()
 
     problems: list[BaseException] = []
@@ -208,12 +222,6 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-async def _stop_on_signal(running: server.Server, signals: AsyncIterator[int]) -> None:
-    async for number in signals:
-        log.info("got %s", signal.Signals(number).name)
-        running.stop()
 
 
 if __name__ == "__main__":

@@ -46,6 +46,9 @@ class TLS:
         self._handshake_timeout = handshake_timeout
         self._context = self._load()
 
+    def __str__(self) -> str:
+        return f"certificate {self._certificate}"
+
     def reload(self) -> None:
         """Take on the files as they are now; when they can't be used raise, and go on with the old ones."""
         self._context = self._load()
