@@ -7,10 +7,12 @@ an error, because RFC 8949 section 5.3 leaves validity to the application.
 """
 
 import os
+import re
 from typing import Any
 
 import cbor2
 
+from ds_core.server import json_text
 from ds_core.server.messages import Codecs
 from ds_core.wire import media
 
@@ -42,6 +44,23 @@ _TAGS = dict.fromkeys(
 )
 
 
+def _deeper(body: bytes, limit: int) -> bool:
+    """Whether JSON, known to be well-formed, is nested deeper than ``limit``."""
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return False
+    brackets = _STRING.sub(b"", body).translate(_AS_SQUARE, _NO_BRACKET)
+    for _ in range(limit):
+        brackets = brackets.replace(b"[]", b"")  # every pass takes the innermost level
+        if not brackets:
+            return False
+    return True
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+
+
 class FastCodecs(Codecs):
     """``Codecs`` at C speed, with memory in proportion to the body whatever it holds."""
 
@@ -55,8 +74,12 @@ class FastCodecs(Codecs):
             # msgspec looks into strings only for their ends; this refuses what is not UTF-8.
             body.decode()
             if body.lstrip(b" \t\n\r")[:1] == b"[":
-                return list(map(bytes, _ARRAY.decode(body)))
-            return [bytes(_VALUE.decode(body))]
+                found = list(map(bytes, _ARRAY.decode(body)))
+                deep = _deeper(body, json_text.MAX_DEPTH + 1)
+            else:
+                found = [bytes(_VALUE.decode(body))]
+                deep = _deeper(body, json_text.MAX_DEPTH)
+            return super().split_json(body) if deep else found
         except (ValueError, RecursionError):
             # Its own words don't say where; the core's splitter does, or knows better.
             return super().split_json(body)

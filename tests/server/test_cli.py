@@ -179,7 +179,8 @@ def test_it_says_where_it_listens_once_it_does() -> None:
 
 
 def test_options_reach_the_server(tmp_path: Path) -> None:
-    env = {"DS_LONG_POLL_TIMEOUT": "0.2", "DS_SSE_MAX": "0.2", "DS_MAX_BODY": "100", "DS_CHUNK": "10", "DS_MEMORY": "yes"}
+    env = {"DS_LONG_POLL_TIMEOUT": "0.2", "DS_SSE_MAX": "0.2", "DS_MAX_BODY": "100", "DS_CHUNK": "10"}
+    env["DS_MEMORY"] = "yes"
     with serve.start(env=env) as server:
         connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
 
