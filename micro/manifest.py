@@ -1,7 +1,7 @@
 # For freezing into a firmware: make -C ports/esp32 FROZEN_MANIFEST=/path/to/micro/manifest.py
 # (Add the board's own manifest with include() when it has one.)
 
-package(
+package(  # noqa: F821
     "ds_core",
     (
         "__init__.py",
@@ -24,7 +24,7 @@ package(
     base_path="..",
     opt=3,
 )
-package(
+package(  # noqa: F821
     "ds_micro",
     ("__init__.py", "net.py", "stream.py", "more.py", "outbox.py", "flash.py", "tls.py", "aio.py"),
     base_path=".",

@@ -1,5 +1,8 @@
 """How long to wait before the next attempt: exponential, with jitter, and never less than the server asked for."""
 
+# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
+
 
 class Backoff:
     """`first` and `most` in milliseconds; `random(n)` returns an integer in 0..n-1."""

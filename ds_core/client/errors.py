@@ -4,6 +4,9 @@
 `ds_core.client.refusals`, which a device loads when it meets the first; their names work here too.
 """
 
+# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
+
 
 class StreamError(Exception):
     """The root of all errors here; itself only for answers that have no class of their own."""

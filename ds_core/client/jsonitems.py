@@ -1,14 +1,19 @@
 """The values of a top-level JSON array, one by one, as its bytes arrive (protocol section 10).
 
-A scanner finds where each value ends by its brackets and strings; `json.loads` decides whether it is one. Holds one value's
+A scanner finds where each value ends by its brackets and strings; `json.loads` decides whether it is one. Holds
+one value's
 text, at most `max_bytes`.
 """
+
+# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
 
 import json
 
 NEED_DATA = object()
 
-# Where the scanner is, outside of values: outside of arrays, after "[", after ",", after a value. Live, each event has an
+# Where the scanner is, outside of values: outside of arrays, after "[", after ",", after a value. Live, each event
+# has an
 # array of its own, so another may follow.
 _OUTSIDE, _FIRST, _NEXT, _AFTER = range(4)
 _SPACE = b" \t\r\n"

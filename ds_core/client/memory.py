@@ -1,5 +1,8 @@
 """A Writer's store in RAM: batches of records, lost with the power (see ds_core.client.writer)."""
 
+# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
+
 _OPEN = {"json": b"[", "cbor": b"", "bytes": b""}
 
 
@@ -37,10 +40,22 @@ class MemoryStore:
     """`limit` bytes in all, `size` bytes or `count` records to a batch (0: no limit).
 
     The oldest `keep` batches, which may be under way, are never dropped. `full` ("drop-oldest", "drop-newest",
-    "refuse") decides when there is no room; `dropped` counts records. `epoch`, `content_type` and `json` are of the batches.
+    "refuse") decides when there is no room; `dropped` counts records. `epoch`, `content_type` and `json` are of
+    the batches.
     """
 
-    def __init__(self, keep: int, epoch: int, content_type: str, json: bool, limit: int, size: int, count: int, full: str, _=0):
+    def __init__(
+        self,
+        keep: int,
+        epoch: int,
+        content_type: str,
+        json: bool,
+        limit: int,
+        size: int,
+        count: int,
+        full: str,
+        _: int = 0,
+    ):
         self._epoch = epoch
         self._seq = 0  # of the oldest batch
         self._type = content_type
@@ -50,7 +65,7 @@ class MemoryStore:
         self._count = count
         self._full = full
         self._keep = keep
-        self._batches = []
+        self._batches: list[_Batch] = []
         self._sealed = 0  # how many of them may not grow
         self.bytes = self.records = self.dropped = 0
 

@@ -1,5 +1,8 @@
 """Streams that have no items: pieces of bytes, copied."""
 
+# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
+
 NEED_DATA = b""
 
 

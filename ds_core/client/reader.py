@@ -12,6 +12,10 @@ the cursor saves it after handling the item.
     reader.state                OVER when there is nothing more to ask for
 """
 
+# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
+# mypy: disable-error-code="assignment, attr-defined, misc, has-type"
+
 from ds_core.client.errors import BadResponse
 
 CATCH_UP, LIVE, OVER = "catch-up", "live", "over"
@@ -35,7 +39,8 @@ def kind_of(content_type: str) -> str:
 
 class Reader:
     """`cursor` has `offset` and `items` and is kept up to date. `live`: None, "long-poll", "sse" or "auto" (SSE for
-    text and JSON). `max_bytes`: the most a server that knows the parameter sends at once. `limit`: the most bytes of one
+    text and JSON). `max_bytes`: the most a server that knows the parameter sends at once. `limit`: the most bytes
+    of one
     item. `raw`: bytes, whatever the content type; such a cursor counts bytes.
     """
 
@@ -102,7 +107,8 @@ class Reader:
         (self._sse or self._decoder).feed(piece)
 
     def next(self, plain: bool = False):
-        """The next item that was not handled before, or NEED_DATA. Raises BadResponse. (`plain`: not through events.)"""
+        """The next item that was not handled before, or NEED_DATA. Raises BadResponse. (`plain`: not through
+        events.)"""
         if self._sse and not plain:
             return self._sse.next()
         while True:

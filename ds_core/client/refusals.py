@@ -1,5 +1,8 @@
 """The errors that an answer's status stands for; see ds_core.client.errors."""
 
+# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
+
 from ds_core.client.errors import StreamError, kind
 
 # 400

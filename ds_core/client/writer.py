@@ -17,6 +17,9 @@ expects less than we ask for) means it lost batches it had acknowledged; these a
 under a new epoch, and `gaps` counts it.
 """
 
+# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
+
 # What an answer means for the oldest batch.
 DONE = "done"
 DUPLICATE = "duplicate"  # done, by an earlier attempt

@@ -4,7 +4,8 @@ from ds_core.wire.http1 import BadMessage
 
 
 class ChunkedDecoder:
-    """Reads one chunked body (RFC 9112 section 7.1). `done` turns true at its last byte; what follows belongs to the next
+    """Reads one chunked body (RFC 9112 section 7.1). `done` turns true at its last byte; what follows belongs to
+    the next
     message. Extensions and trailers are passed over.
 
     Within a line `_left` is 0; `_line` collects it. After it, `_state` says what the line was:
@@ -14,7 +15,7 @@ class ChunkedDecoder:
         2 a trailer         -> 2, or done if it was empty
     """
 
-    def __init__(self, limit: int = 4096):
+    def __init__(self, limit: int = 4096) -> None:
         """`limit`: bytes of one line, and of all trailers."""
         self.done = False
         self._state = 0
@@ -22,7 +23,7 @@ class ChunkedDecoder:
         self._limit = limit
         self._line = b""
 
-    def feed(self, view):
+    def feed(self, view: memoryview) -> tuple[int, memoryview | None]:
         """One step: (bytes of `view` used, a slice of `view` with body bytes or None). Raises BadMessage.
 
         Call again with the rest until all is used or `done`.

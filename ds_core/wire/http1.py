@@ -1,6 +1,7 @@
 """HTTP/1.1 heads and bodies, sans-IO: what both ends of a connection share (RFC 9112).
 
-`request_head` encodes a request's head. `ResponseParser` reads the responses of one connection, one after the other, out of
+`request_head` encodes a request's head. `ResponseParser` reads the responses of one connection, one after the
+other, out of
 one reused buffer: the caller receives into `space()`, reports with `received(n)`, and takes results from `poll()`.
 `ds_core.wire.chunked` reads a chunked body, and is loaded when the first one comes.
 
@@ -26,7 +27,7 @@ class Truncated(BadMessage):
     """The connection closed in the middle of a message."""
 
 
-def request_head(method: str, target: str, host: str, headers=()):
+def request_head(method: str, target: str, host: str, headers=()):  # type: ignore[no-untyped-def]
     """The head of a request, as an iteration over its lines; `headers` is a sequence of (name, value) pairs.
 
     Raises ValueError when a value would break out of its line. Allocates a line at a time.
@@ -51,7 +52,8 @@ class ResponseParser:
     For each expected response call `begin()`, then `poll()` until END: HEAD once, then body slices, and NEED_DATA in
     between. `status`, `headers` (lower-case names), `keep_alive` are set at HEAD. `busy`: a response has begun and not
     ended. `pending` counts bytes received beyond what was polled. `view` is the whole buffer: free for other use while
-    nothing is pending. `keep`: how the field lines that are worth memory begin, in lower case and at most 20 bytes, besides
+    nothing is pending. `keep`: how the field lines that are worth memory begin, in lower case and at most 20
+    bytes, besides
     those of the framing; the others are not looked at.
     `lines`: the most of a head, and of buffers full of a longer line.
     """
@@ -59,7 +61,7 @@ class ResponseParser:
     # _state: 0 before the status line, 1 in the fields, 2 in the body.
     # _left: bytes left of the body, -1 if it is chunked, -2 if it ends with the connection.
 
-    def __init__(self, buf: bytearray, keep=(b"",), lines: int = 250):
+    def __init__(self, buf: bytearray, keep: tuple[bytes, ...] = (b"",), lines: int = 250) -> None:
         self._buf = buf
         self.view = memoryview(buf)
         self._lines = lines
@@ -83,7 +85,7 @@ class ResponseParser:
         self._no_body = head
         self._skip = False
 
-    def space(self):
+    def space(self) -> memoryview:
         """Where to receive: a part of the buffer, never empty. Invalidates the pieces handed out before."""
         start = self._start
         end = self._end
@@ -106,7 +108,7 @@ class ResponseParser:
         self._end += n
         self._eof = not n
 
-    def poll(self):
+    def poll(self) -> object:
         """The next result: NEED_DATA, HEAD, a body slice or END. Raises BadMessage, Truncated."""
         if not self.busy:
             return END
@@ -139,7 +141,7 @@ class ResponseParser:
                 raise Truncated("closed within a body")
             n = len(piece)
             if left == -1:
-                n, piece = self._chunks.feed(piece)
+                n, piece = self._chunks.feed(piece)  # type: ignore[assignment]
                 if self._chunks.done:
                     left = 0
             elif left > 0:
@@ -152,12 +154,13 @@ class ResponseParser:
         self.busy = False
         return END
 
-    def _wanted(self, line):
+    def _wanted(self, line: bytes) -> bool:
         for prefix in self._keep:
             if line.startswith(prefix):
                 return True
+        return False
 
-    def _line(self, line):
+    def _line(self, line: bytes) -> bool:
         """A line of the head; true when it is the last."""
         if self._state == 0:
             # Sliced, and not split, so that every byte is what it must be.
@@ -168,9 +171,9 @@ class ResponseParser:
             if self.status < 100 or self.status == 101:
                 raise BadMessage("bad status")
             self.keep_alive = line[7] != 48
-            self.headers = {}
+            self.headers: dict[str, str] = {}
             self._state = 1
-            return
+            return False
         headers = self.headers
         if line:
             name, colon, value = line.partition(b":")
@@ -181,15 +184,15 @@ class ResponseParser:
                 bad = bad or byte < 33 or byte > 126 or byte in b'"(),/;<=>?@[]{}\\'
             if bad:
                 raise BadMessage("a bad header field")
-            name = str(name, "ascii").lower()
-            value = str(value.strip(), "latin-1")
-            if name in headers:
-                value = headers[name] + ", " + value
-            headers[name] = value
-            return
+            field = str(name, "ascii").lower()
+            text = str(value.strip(), "latin-1")
+            if field in headers:
+                text = headers[field] + ", " + text
+            headers[field] = text
+            return False
         if self.status < 200:
             self._state = 0  # an interim response; the real one follows
-            return
+            return False
         # How long the body is: RFC 9112 section 6.3.
         close = headers.get("connection", "").lower()
         if "close" in close:

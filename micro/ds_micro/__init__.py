@@ -6,16 +6,19 @@
     s.append({"t": 21.5})
     for item in s.read(Cursor("/cursor").load(), live="long-poll"): ...
 
-`Stream(url, ...)`: `token` (a bearer token), `content_type`, `headers` and `params` (dicts; a token or value may be a callable,
-asked for each request), `timeout` and `live_timeout` (seconds without progress, and in a live wait), `buffer` (bytes; a line of
-an answer's head must fit), `max_bytes` (the most a server should send at once); with https `ca`, `pin`, `verify` (ds_micro.tls).
+`Stream(url, ...)`: `token` (a bearer token), `content_type`, `headers` and `params` (dicts; a token or value may
+be a callable,
+asked for each request), `timeout` and `live_timeout` (seconds without progress, and in a live wait), `buffer`
+(bytes; a line of
+an answer's head must fit), `max_bytes` (the most a server should send at once); with https `ca`, `pin`, `verify`
+(ds_micro.tls).
 
 `ds_micro.aio` has the same names on asyncio. One Stream is one connection: use one per task or thread.
 """
 
-from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout  # noqa: F401
+from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout
 from ds_micro.net import Net
-from ds_micro.stream import OVER, Cursor, Flows, Items  # noqa: F401
+from ds_micro.stream import OVER, Cursor, Flows, Items
 
 
 def run(coroutine):

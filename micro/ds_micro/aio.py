@@ -1,6 +1,7 @@
 """The same names on asyncio: `await s.append(...)`, `async for item in s.read(...)`, `await box.flush()`.
 
-The flows are those of the blocking client; only the transport differs. One Stream is one connection and serves one task at
+The flows are those of the blocking client; only the transport differs. One Stream is one connection and serves one
+task at
 a time; cancelling is safe, the next call opens a new connection.
 """
 
@@ -10,9 +11,9 @@ import sys
 
 from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout  # noqa: F401
 from ds_core.client.refusals import *  # noqa: F403
+from ds_micro.more import Result  # noqa: F401
 from ds_micro.net import resolve as _resolve
 from ds_micro.outbox import Box
-from ds_micro.more import Result  # noqa: F401
 from ds_micro.stream import OVER, Cursor, Flows, Items  # noqa: F401
 
 _CPYTHON = sys.implementation.name != "micropython"

@@ -6,14 +6,16 @@ being a newer one, and only a sealed segment is sent. A file is a header and rec
     header  magic, epoch, seq, two segment numbers to drop, records dropped so far, CRC-32
     record  length (2 bytes), CRC-32 seeded with segment number, position and length (4 bytes), data
 
-Writing to flash: one append and one sync per `sync_every` records, one small file per segment, nothing else. (epoch, seq)
+Writing to flash: one append and one sync per `sync_every` records, one small file per segment, nothing else.
+(epoch, seq)
 of every segment follows from the newest header alone: it holds the newest segment's own, and each older file has one
 less. So every change of state is one thing, the creation of a new newest segment, synced before anything relies on it:
 
 * Sealing: the new header has seq + 1. It is on flash before the sealed segment is sent and before that is deleted,
   so the next sequence is never lost, however empty the directory is of records.
 * An acknowledged segment is deleted, durably before the next is sent. If the power fails before, it is sent again under
-  its old number, which is the server's last, and the server drops it. (Were it older, the server's answer would look like
+  its old number, which is the server's last, and the server drops it. (Were it older, the server's answer would
+  look like
   that to a stranger who uses our producer id; see ds_core.client.writer.)
 * Dropping when full: the new header names the victim and does not count it, so that the numbers of what remains stay
   without a gap; then the victim is deleted, at the next start if the power fails here. The oldest segment may have
@@ -34,7 +36,8 @@ from binascii import crc32
 
 
 def sync(f, folder=None):
-    """Make a file durable, and creations and deletions in a folder. MicroPython's flush does it; CPython needs fsync."""
+    """Make a file durable, and creations and deletions in a folder. MicroPython's flush does it; CPython needs
+    fsync."""
     f.flush()
     if hasattr(os, "fsync"):
         os.fsync(f.fileno())
@@ -54,9 +57,11 @@ def replace(path, data):
 
 
 class FlashStore:
-    """A Writer's store (see ds_core.client.writer) in the folder `path`; itself the batch, for one is under way at a time.
+    """A Writer's store (see ds_core.client.writer) in the folder `path`; itself the batch, for one is under way at
+    a time.
 
-    `epoch`: for a new outbox. `limit`, `size`: bytes in all and of a segment; `count`: most records of a segment (0: any).
+    `epoch`: for a new outbox. `limit`, `size`: bytes in all and of a segment; `count`: most records of a segment
+    (0: any).
     Keeps in RAM two numbers per segment, and of each that was looked into the good size and the records.
     """
 
@@ -217,11 +222,11 @@ class FlashStore:
 
     def batch(self, i):
         files = self._files
-        while not i:
+        while True:
             size, count = self._scan(files[0])
+            if i or len(files) == 1 and not count:
+                return None
             if len(files) == 1:
-                if not count:
-                    break
                 self.claim(None)
             if not count:
                 self.claim(None, files[0])  # all of it is damaged

@@ -5,7 +5,8 @@ Each flow is called as a method of a Stream: `s.create()`.
 
 
 class Result:
-    """What a request did: `status`, next `offset`, whether it was a `duplicate`, whether the stream is `closed` now, and
+    """What a request did: `status`, next `offset`, whether it was a `duplicate`, whether the stream is `closed`
+    now, and
     all `headers` that matter here.
     """
 
@@ -36,7 +37,8 @@ async def create(stream, **options):
 
 
 async def append(stream, *values, raw=False, seq=None, close=False):
-    """POST these values at once. `raw`: they are bytes, already encoded. `seq`: Stream-Seq. `close`: the stream is closed
+    """POST these values at once. `raw`: they are bytes, already encoded. `seq`: Stream-Seq. `close`: the stream is
+    closed
     with them.
 
     At most once: raises Disconnected when the outcome is unknown. An Outbox appends exactly once.
@@ -68,7 +70,8 @@ async def delete(stream):
 
 
 async def fork(stream, source, **options):
-    """Create this stream as a fork of `source`, a Stream or its path, up to `offset` (default: its tail) plus `sub_offset`
+    """Create this stream as a fork of `source`, a Stream or its path, up to `offset` (default: its tail) plus
+    `sub_offset`
     messages (JSON) or bytes; other options as of create().
     """
     headers = [("Content-Type", stream.content_type), ("Stream-Forked-From", getattr(source, "path", source))]
@@ -103,7 +106,9 @@ def quote(text):
     return out
 
 
-def creation(stream, headers, values=(), ttl=None, expires_at=None, closed=False, offset=None, sub_offset=0, fork=False):
+def creation(
+    stream, headers, values=(), ttl=None, expires_at=None, closed=False, offset=None, sub_offset=0, fork=False
+):
     """The body of a PUT; its headers are added to `headers`. Raises ValueError."""
     if ttl is not None:
         if expires_at or not isinstance(ttl, int) or ttl < 0:

@@ -2,7 +2,8 @@
 
 The socket never blocks by itself; `poll` waits, so that connecting, the TLS handshake, each read and each write end in
 time on every port. The methods are coroutines that never suspend, for the flows above are shared with asyncio
-(`ds_micro.aio` has the other transport). Times are milliseconds. All raise OSError; a passed deadline is errno ETIMEDOUT.
+(`ds_micro.aio` has the other transport). Times are milliseconds. All raise OSError; a passed deadline is errno
+ETIMEDOUT.
 """
 
 import errno

@@ -14,8 +14,7 @@ import os
 from ds_core.client.backoff import Backoff
 from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout
 from ds_core.client.reader import LIVE, NEED_DATA, OVER, Reader, kind_of
-from ds_core.wire.http1 import END, BadMessage, ResponseParser, Truncated, request_head
-from ds_core.wire.http1 import NEED_DATA as MORE
+from ds_core.wire.http1 import END, NEED_DATA as MORE, BadMessage, ResponseParser, Truncated, request_head
 from ds_micro.net import ticks_diff, ticks_ms
 
 # The response headers that are looked at, as their lines begin.
@@ -275,7 +274,8 @@ class Flows:
     def read(self, cursor=None, live=None, patience=60, limit=65536, raw=False):
         """Iterate over the items from `cursor` (a Cursor, an offset, "now"; default: the start) to the tail, or, with
         `live` ("long-poll", "sse" or "auto"), until the stream is closed. Broken answers are resumed; without progress
-        for `patience` seconds (None: for ever) the last error is raised. `limit`: the most bytes of one item. `raw`: bytes,
+        for `patience` seconds (None: for ever) the last error is raised. `limit`: the most bytes of one item.
+        `raw`: bytes,
         whatever the content type.
         """
         if live not in (None, "long-poll", "sse", "auto"):

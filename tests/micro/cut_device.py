@@ -1,4 +1,5 @@
-"""A device that appends numbered records until somebody pulls the plug. Says `try N` before and `safe N` after each append.
+"""A device that appends numbered records until somebody pulls the plug. Says `try N` before and `safe N` after
+each append.
 
     python cut_device.py ROOT URL FOLDER FIRST
 """

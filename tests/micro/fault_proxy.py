@@ -1,7 +1,8 @@
 """A loopback proxy that breaks connections at a chosen byte, for tests of clients.
 
     with FaultProxy("127.0.0.1", 4437) as proxy:
-        proxy.arm("response", "cut", 17)     # the next connection: 17 bytes of the server's pass, then both sides are closed
+        proxy.arm("response", "cut", 17)     # the next connection: 17 bytes of the server's pass, then both sides
+        are closed
 
 Directions: "request", "response". Kinds:
 
@@ -10,7 +11,8 @@ Directions: "request", "response". Kinds:
     stall     pass nothing more in either direction, but keep the connections
     truncate  end the stream towards the receiver politely (FIN), while the other side goes on
 
-A program in another process arms it over TCP at `control`: a line `response cut 17` is answered with `ok`, a line `fired` with
+A program in another process arms it over TCP at `control`: a line `response cut 17` is answered with `ok`, a line
+`fired` with
 `1` or `0`. Only the standard library is used.
 """
 
@@ -27,7 +29,8 @@ KINDS = ("cut", "reset", "stall", "truncate")
 
 
 class FaultProxy:
-    """Runs in a thread of its own. `port` and `control` are on 127.0.0.1; `fired` tells whether the last fault happened."""
+    """Runs in a thread of its own. `port` and `control` are on 127.0.0.1; `fired` tells whether the last fault
+    happened."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)

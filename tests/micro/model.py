@@ -12,7 +12,8 @@ class PowerCut(BaseException):
 class Disk:
     """A folder on a disk. Operation number `cut` (from 1) does not happen, or, if a write, happens in part.
 
-    What `fsync` was not called for may be lost: bytes of a file from any position on (or be zero), creations and removals.
+    What `fsync` was not called for may be lost: bytes of a file from any position on (or be zero), creations and
+    removals.
     """
 
     O_RDONLY = 0

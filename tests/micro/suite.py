@@ -1,10 +1,13 @@
 """The client against a real server; the same on CPython and MicroPython.
 
-    python suite.py ROOT URL FOLDER [EXTRA]       ROOT: the checkout, or a folder of .mpy; URL: where streams may be created
+    python suite.py ROOT URL FOLDER [EXTRA]       ROOT: the checkout, or a folder of .mpy; URL: where streams may
+    be created
 
-EXTRA `edge`: the server is ours (410 for a recreated stream, CBOR checked). Prints one line per test, ends with status 0 when
+EXTRA `edge`: the server is ours (410 for a recreated stream, CBOR checked). Prints one line per test, ends with
+status 0 when
 all went well.
 """
+# ruff: noqa: UP031 (MicroPython)
 
 import sys
 
@@ -111,7 +114,8 @@ def test_options():
     assert s.append(1, seq="a").status == 204
     assert raises(ds_micro.Conflict, s.append, 2, seq="a").status == 409
     asked = []
-    s = stream(headers={"X-One": lambda: asked.append(1) or "1"}, token=lambda: asked.append(2) or "t", params={"b": 1, "a": "x y"})
+    headers = {"X-One": lambda: asked.append(1) or "1"}
+    s = stream(headers=headers, token=lambda: asked.append(2) or "t", params={"b": 1, "a": "x y"})
     s.create()
     s.head()
     assert sorted(asked) == [1, 1, 2, 2]
@@ -145,7 +149,7 @@ def test_forks():
         assert fork.fork(s, **options).status == 201
         assert list(fork.read()) == expected
         fork.append(3)
-        assert list(fork.read()) == expected + [3]
+        assert list(fork.read()) == [*expected, 3]
     assert list(s.read()) == [1, 2]
     raises(ds_micro.NotFound, stream().fork, stream())
 

@@ -1,4 +1,5 @@
-"""Real processes, really killed: the device at random instants, the server with it now and then. End to end, exactly once."""
+"""Real processes, really killed: the device at random instants, the server with it now and then. End to end,
+exactly once."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def test_power_cuts(build, tmp_path):
         Stream(url).create()
         for _ in range(cuts):
             argv = [*python, HERE / "cut_device.py", ROOT, url, tmp_path / "box", tried + 1]
-            device = subprocess.Popen([str(word) for word in argv], stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE)
+            argv = [str(word) for word in argv]
+            device = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             # From the moment of its first append on; the start of an interpreter is not what is tested.
             first = device.stdout.readline()
             assert first.startswith("try"), device.stderr.read()

@@ -1,4 +1,5 @@
-"""The device's client against real servers: on CPython, and on MicroPython with 64 and 32 bits, from sources and from .mpy."""
+"""The device's client against real servers: on CPython, and on MicroPython with 64 and 32 bits, from sources and
+from .mpy."""
 
 from __future__ import annotations
 

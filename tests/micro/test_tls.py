@@ -27,7 +27,8 @@ def certificate(tmp_path_factory):
         ci.missing("openssl makes the test's certificate")
     folder = tmp_path_factory.mktemp("tls")
     pem, key = folder / "cert.pem", folder / "key.pem"
-    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
+    argv = ["openssl", "req", "-x509", "-nodes", "-days", "30"]
+    argv += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     argv += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     argv += ["-keyout", str(key), "-out", str(pem)]
     subprocess.run(argv, check=True, capture_output=True, timeout=60)

@@ -1,7 +1,6 @@
 """Random responses, in random pieces, through buffers of random size; and random noise."""
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ds_core.wire.http1 import END, HEAD, NEED_DATA, BadMessage, ResponseParser
 
