@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from tests.tools import node
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LISTENING = re.compile(r"listening on (http://\S+)")
+LISTENING = re.compile(r"listening on (https?://\S+)")
 
 
 class Server:
