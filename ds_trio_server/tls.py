@@ -89,7 +89,7 @@ def _no_password() -> str:
 class TLSTransport(Transport):
     """A TLS connection in the hands of one task."""
 
-    __slots__ = ("_tls", "_timeout", "_stats", "_ready", "_ahead", "_parting")
+    __slots__ = ("_tls", "_timeout", "_stats", "_ready", "_ahead", "_parting", "_ended")
 
     scheme = "https"
 
@@ -107,7 +107,7 @@ class TLSTransport(Transport):
         self._timeout = handshake_timeout
         self._ready = False
         self._ahead: bytes | None = None
-        self._parting = False
+        self._parting = self._ended = False
 
     async def receive(self, most: int = 65536) -> bytes:
         if self._parting:
@@ -122,6 +122,8 @@ class TLSTransport(Transport):
         try:
             return bytes(await self._tls.receive_some(most))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if self._ended:
+                return b""
             raise Disconnected from error
 
     async def _shake_hands(self) -> None:
@@ -185,11 +187,16 @@ class _Wire(trio.abc.Stream):
         transport = self._transport
         if transport._parting:
             await trio.lowlevel.checkpoint()
-            return b""
+            raise trio.BrokenResourceError
         try:
-            return await Transport.receive(transport, max_bytes or 65536)
+            received = await Transport.receive(transport, max_bytes or 65536)
         except Disconnected as error:
             raise trio.BrokenResourceError from error
+        if not received:
+            # The stream above must not hear of this end: it would send nothing more, no last answer.
+            transport._ended = True
+            raise trio.BrokenResourceError
+        return received
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         try:
