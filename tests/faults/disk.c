@@ -30,6 +30,7 @@ struct control {
     int32_t failed;     /* how many calls have been failed */
     int32_t syncs;      /* how many syncs were asked for */
     int32_t after;      /* how many syncs and writes were asked for after a sync had failed */
+    int32_t fail_home;  /* 1: the next sync of a file that is no log fails with EIO, n: the n-th */
 };
 
 enum { WRITE = 1, TRUNCATE = 2, SYNC = 3, UNLINK = 4, NAME = 5 };
@@ -201,7 +202,10 @@ static int sync_it(int fd, int (*real)(int)) {
     int done;
     control->syncs++;
     if (sync_failed) control->after++;
-    if (strikes(&control->fail_sync)) {
+    const char *name = names[file];
+    size_t length = strlen(name);
+    int home = length < 4 || strcmp(name + length - 4, "-wal");
+    if (strikes(&control->fail_sync) || (home && strikes(&control->fail_home))) {
         sync_failed = 1;
         errno = EIO;
         done = -1;

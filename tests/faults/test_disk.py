@@ -1,0 +1,302 @@
+"""A server on a disk that fails: what its clients, its operator and the next start see."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.faults import disk
+from tests.tools import serve
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory):
+    return disk.library(tmp_path_factory.mktemp("shim"))
+
+
+class Faulty:
+    """A server process on a disk under command."""
+
+    def __init__(self, shim, tmp_path, *args):
+        self.data = tmp_path / "data"
+        self.data.mkdir(exist_ok=True)
+        self.disk = disk.Control(tmp_path / "control")
+        env = disk.preload(shim, self.data, tmp_path / "control")
+        self.server = serve.start("--data", self.data, "--min-free", "0", *args, env=env)
+
+    def ask(self, method, path, body=b"", **headers):
+        return ask(self.server, method, path, body, **headers)
+
+
+def ask(server, method, path, body=b"", **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body:
+            given["Content-Type"] = "text/plain"
+        connection.request(method, f"/v1/stream/{path}", body, given)
+        response = connection.getresponse()
+        return response.status, {n.lower(): v for n, v in response.getheaders()}, response.read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def faulty(shim, tmp_path):
+    started = []
+
+    def start(*args):
+        started.append(Faulty(shim, tmp_path, *args))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.server.kill()
+
+
+def test_a_failed_fsync_ends_the_server_and_is_never_tried_again(faulty, tmp_path):
+    it = faulty()
+    assert it.ask("PUT", "a", b"one")[0] == 201
+    it.disk["fail_sync"] = 1
+    status, headers, body = it.ask("POST", "a", b"two")
+    assert status == 503 and headers["retry-after"], "nobody is told that it is stored"
+    assert it.server.wait(15) == 1
+    assert "fsync" in it.server.output.lower()
+    assert "streams.db" in it.server.output and "ds check" in it.server.output
+    assert it.disk["failed"] == 1 and it.disk["after"] == 0, "nothing was written or synced behind the failure"
+    # The disk is well again: what was acknowledged is there, what was not may be.
+    with serve.start("--data", it.data) as server:
+        assert ask(server, "GET", "a")[2] in (b"one", b"onetwo")
+
+
+def test_a_failed_fsync_of_a_checkpoint_ends_the_server_too(faulty):
+    it = faulty()
+    assert it.ask("PUT", "a", b"one")[0] == 201
+    time.sleep(0.5)  # a start is followed by a checkpoint
+    it.disk["fail_home"] = 1
+    assert it.ask("POST", "a", b"x" * 8_000_000)[0] == 204, "it was durable before the checkpoint began"
+    assert it.server.wait(15) == 1
+    assert "streams.db" in it.server.output
+    assert it.disk["after"] == 0
+    with serve.start("--data", it.data) as server:
+        assert ask(server, "HEAD", "a")[1]["stream-next-offset"].endswith("_0000000008000003")
+
+
+def test_everyone_who_waits_is_told_when_the_disk_fails(faulty):
+    it = faulty()
+    assert it.ask("PUT", "a", b"one")[0] == 201
+    found = []
+
+    def append():
+        try:
+            found.append(it.ask("POST", "a", b"x")[0])
+        except OSError:
+            found.append(0)
+
+    it.disk["fail_sync"] = 3
+    threads = [threading.Thread(target=append) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(found) == 40 and set(found) <= {204, 503, 0}, "nobody hangs"
+    assert it.server.wait(15) == 1
+
+
+@pytest.mark.parametrize("how", [1, 2])
+def test_a_full_disk_refuses_appends_serves_reads_and_recovers_by_itself(faulty, how):
+    it = faulty()
+    assert it.ask("PUT", "a", b"one")[0] == 201
+    assert it.ask("PUT", "t", b"ttl", Stream_TTL="100")[0] == 201
+    producer = {"Producer_Id": "p", "Producer_Epoch": "0"}
+    assert it.ask("POST", "a", b"-", Producer_Seq="0", **producer)[0] == 200
+    it.disk["full"] = how
+    for _ in range(3):
+        status, _, body = it.ask("POST", "a", b"y" * 3_000_000, Producer_Seq="1", **producer)
+        assert status == 507 and json.loads(body)["error"]["code"] == "NO_SPACE"
+        assert it.ask("GET", "a")[2] == b"one-"
+        assert it.ask("HEAD", "a")[0] == 200
+        assert it.ask("GET", "t")[2] == b"ttl", "reads that renew a TTL go on too"
+    assert it.server.process.poll() is None
+    it.disk["full"] = 0
+    assert it.ask("POST", "a", b"two", Producer_Seq="1", **producer)[0] == 200, "the refused one was not counted"
+    assert it.ask("GET", "a")[2] == b"one-two"
+    it.server.kill()
+    with serve.start("--data", it.data) as server:
+        assert ask(server, "GET", "a")[2] == b"one-two"
+
+
+def test_streams_expire_and_the_server_lives_while_the_disk_is_full(faulty):
+    it = faulty()
+    assert it.ask("PUT", "t", b"x", Stream_TTL="1")[0] == 201
+    it.disk["full"] = 2
+    time.sleep(3.2)
+    assert it.ask("GET", "t")[0] == 404
+    assert it.ask("GET", "t")[0] == 404
+    assert it.server.process.poll() is None
+    it.disk["full"] = 0
+    assert it.ask("PUT", "t", b"new")[0] == 201
+
+
+def test_a_read_error_is_told_with_the_file_and_the_remedy(faulty):
+    it = faulty()
+    assert it.ask("PUT", "a", b"one")[0] == 201
+    for _ in range(8):
+        assert it.ask("POST", "a", b"x" * 4_000_000)[0] == 204
+    it.disk["fail_read"] = 1
+    try:
+        status, _, body = it.ask("GET", "a?max-bytes=100000")
+        assert status == 503 or len(body) < 100_000
+    except (http.client.HTTPException, OSError):
+        pass  # cut off: not a byte that was not read
+    assert it.server.wait(15) == 1
+    assert "streams.db" in it.server.output and "ds check" in it.server.output
+
+
+def damage(data, content: bytes) -> None:
+    """Change some of these bytes in the file, as worn-out flash does."""
+    file = data / "streams.db"
+    found = bytearray(file.read_bytes())
+    at = found.index(content) + len(content) // 2
+    found[at] ^= 0x10
+    file.write_bytes(found)
+
+
+def test_rotten_bytes_are_never_served(tmp_path):
+    with serve.start("--data", tmp_path) as server:
+        ask(server, "PUT", "a", b"precious" * 20)
+        ask(server, "PUT", "b", b"fine")
+    damage(tmp_path, b"precious" * 20)
+    server = serve.start("--data", tmp_path)
+    try:
+        assert ask(server, "GET", "b")[2] == b"fine"
+        status, _, body = ask(server, "GET", "a")
+        assert status == 503 and b"precious" not in body
+        assert server.wait(15) == 1
+        assert "streams.db" in server.output and "damaged" in server.output and "backup" in server.output
+    finally:
+        server.kill()
+    done = subprocess.run([*serve.command(), "check", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1 and "position 0 is damaged" in done.stderr and "backup" in done.stderr
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 4, 5, 7, 9, 12])
+def test_a_corrupted_page_is_noticed_and_named(tmp_path, page):
+    data = tmp_path / "data"
+    with serve.start("--data", data) as server:
+        for n in range(60):
+            assert ask(server, "PUT", f"s{n}", b"%d " % n * 300, Producer_Id="p")[0] in (201, 400)
+    file = data / "streams.db"
+    content = bytearray(file.read_bytes())
+    content[(page - 1) * 4096 : page * 4096] = bytes(range(256)) * 16
+    file.write_bytes(content)
+    done = subprocess.run([*serve.command(), "check", str(data)], capture_output=True, text=True)
+    assert done.returncode in (1, 2) and "streams.db" in done.stderr or "damaged" in done.stderr
+    try:
+        server = serve.start("--data", data, timeout=10)
+    except RuntimeError as error:
+        assert "streams.db" in str(error), "it does not start, and says why"
+        return
+    try:
+        for n in range(60):
+            try:
+                status, _, body = ask(server, "GET", f"s{n}")
+            except (http.client.HTTPException, OSError):
+                break
+            assert status != 200 or body == b"%d " % n * 300, "garbage was served"
+    finally:
+        server.kill()
+
+
+def test_low_room_refuses_what_grows_and_nothing_else(tmp_path):
+    with serve.start("--data", tmp_path, "--min-free", "1K") as server:
+        assert ask(server, "PUT", "a", b"one")[0] == 201
+        assert ask(server, "PUT", "b", b"two")[0] == 201
+    free = shutil.disk_usage(tmp_path).free
+    with serve.start("--data", tmp_path, "--min-free", str(free + (1 << 33))) as server:
+        assert ask(server, "POST", "a", b"more")[0] == 507
+        assert ask(server, "PUT", "c", b"new")[0] == 507
+        assert ask(server, "GET", "a")[2] == b"one"
+        assert ask(server, "POST", "a", Stream_Closed="true")[0] == 204
+        assert ask(server, "DELETE", "b")[0] == 204
+        assert "--min-free" in server.output
+
+
+def test_backup_of_a_busy_server_is_one_consistent_state(tmp_path):
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    with serve.start("--data", data) as server:
+        ask(server, "PUT", "a", b"0,")
+        ask(server, "PUT", "b", b"0,")
+        stop = threading.Event()
+
+        def write():
+            n = 1
+            while not stop.is_set():
+                # First a, then b: no state has more in b than in a.
+                ask(server, "POST", "a", b"%d," % n)
+                ask(server, "POST", "b", b"%d," % n)
+                n += 1
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            time.sleep(0.3)
+            done = subprocess.run([*serve.command(), "backup", str(data), str(copy)], capture_output=True, text=True)
+            live = subprocess.run([*serve.command(), "check", str(data)], capture_output=True, text=True)
+        finally:
+            stop.set()
+            thread.join()
+        assert done.returncode == 0 and "all well" in done.stdout, done.stderr
+        assert live.returncode == 0 and "all well" in live.stdout, live.stderr
+        again = subprocess.run([*serve.command(), "backup", str(data), str(copy)], capture_output=True, text=True)
+        assert again.returncode == 2 and "new directory" in again.stderr
+    with serve.start("--data", copy) as server:
+        a, b = ask(server, "GET", "a")[2], ask(server, "GET", "b")[2]
+        assert a.startswith(b) and len(b) > 4
+        assert ask(server, "POST", "a", b"on")[0] == 204
+
+
+def test_check_says_what_is_no_data_directory(tmp_path):
+    done = subprocess.run([*serve.command(), "check", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2 and "is not there" in done.stderr
+    sqlite3.connect(tmp_path / "streams.db").execute("CREATE TABLE x (y)").connection.close()
+    done = subprocess.run([*serve.command(), "check", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2 and "not a stream store" in done.stderr
+    assert sys.executable
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("DELETE FROM appends WHERE stream = 1 AND position = 3", "missing"),
+        ("DELETE FROM appends WHERE stream = 1 AND position = 6", "tail"),
+        ("DELETE FROM appends WHERE stream = 2", "missing"),
+        ("UPDATE streams SET tail = tail + 1 WHERE id = 1", "tail"),
+        ("UPDATE streams SET forks = 0", "forks"),
+        ("DELETE FROM streams WHERE id = 1", "source"),
+        ("UPDATE meta SET value = 1 WHERE name = 'newest'", "newest"),
+        ("INSERT INTO producers VALUES (77, 'p', 0, 0)", "producers"),
+        ("INSERT INTO appends VALUES (77, 0, 0, 0, x'00')", "left behind"),
+        ("UPDATE appends SET data = x'616263' WHERE stream = 1 AND position = 3", "damaged"),
+    ],
+)
+def test_check_finds_each_broken_promise(tmp_path, statement, says):
+    with serve.start("--data", tmp_path) as server:
+        ask(server, "PUT", "a", b"one")
+        ask(server, "POST", "a", b"two")
+        ask(server, "POST", "a", b"six")
+        ask(server, "PUT", "b", b"xyz")
+        ask(server, "PUT", "f", Stream_Forked_From="/v1/stream/a")
+    db = sqlite3.connect(tmp_path / "streams.db", isolation_level=None)
+    db.execute(statement)
+    db.close()
+    done = subprocess.run([*serve.command(), "check", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1 and says in done.stderr, done.stderr
