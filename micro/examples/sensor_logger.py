@@ -80,6 +80,8 @@ def send(box, stream):
         stream.drop()
         if wlan:
             wlan.active(False)
+            if hasattr(wlan, "deinit"):
+                wlan.deinit()  # RP2: else its interrupts end the sleep at once
 
 
 def grace():

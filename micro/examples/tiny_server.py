@@ -29,7 +29,7 @@ PORT = 4437
 STREAMS = 8
 STREAM_BYTES = 4096
 PRODUCERS = 8  # of each stream; each costs about 100 bytes for as long as the stream lives
-CONNECTIONS = 6  # more are turned away with 503; a board's network stack has 5 (ESP8266) to 16 (ESP32) sockets
+CONNECTIONS = 4  # more are turned away with 503; lwIP has 5 unless a port sets more (ESP32: 10 to 16)
 HEAD = 2048
 MAX_BODY = 1024
 CHUNK = 1024
@@ -245,6 +245,8 @@ class Shell:
         self.connections += 1
         try:
             full = self.connections > CONNECTIONS
+            if self.connections > CONNECTIONS * 2:
+                raise EOFError  # not even that
             while await self.exchange(connection, full) and not full:
                 pass
         except (EOFError, OSError, BadMessage, asyncio.TimeoutError):
