@@ -307,3 +307,25 @@ async def test_many_empty_containers_cost_no_more_than_their_bytes(site: Site) -
     await site.create("s", content_type="application/cbor-seq")
     body = b"\x80\xa0" * 1_500_000
     assert (await site.ask("POST", S, body, content_type="application/cbor-seq")).status == 204
+
+
+async def test_a_live_reader_that_takes_nothing_is_cut_off_and_delays_nobody(mock_clock: MockClock) -> None:
+    async with running(send_timeout=30, idle_timeout=300, sse_max=3000) as site:
+        await site.create("s")
+        readers = [await site.connect() for _ in range(2)]
+        for reader in readers:
+            await reader.send(request("GET", S + "?offset=now&live=sse"))
+        stuck, quick = [await reader.events() for reader in readers]
+        await stuck.control()
+        await quick.control()
+        writer = await site.connect()
+        for _ in range(200):
+            assert (await writer.ask("POST", S, b"x" * 60_000, content_type="text/plain")).status == 204
+            assert len(await quick.data()) == 60_000
+            await quick.control()
+        await _pass(mock_clock, 32)
+        while await _more(stuck.client):
+            pass
+        assert len(stuck.client.buffer) < 200 * 60_000
+        await writer.ask("POST", S, b"after", content_type="text/plain")
+        assert await quick.data() == b"after"
