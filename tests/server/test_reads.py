@@ -9,6 +9,7 @@ from pathlib import Path
 import cbor2
 import pytest
 
+from ds_core.server.stream import trim
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import SQLiteStore
@@ -130,6 +131,19 @@ async def test_offsets_of_a_deleted_stream_are_gone_for_good(store: Store) -> No
         for live in ("", "&live=long-poll", "&live=sse"):
             answer = await site.ask("GET", f"{S}?offset={old}{live}")
             assert (answer.status, answer.code) == (410, "OFFSET_GONE")
+
+
+async def test_what_was_trimmed_is_gone_and_says_where_to_go_on(store: Store) -> None:
+    async with running(store) as site:
+        await site.create("s", body=b"old")
+        await site.append("s", b"new")
+        await store.transact("s", lambda view: trim(view, 1, 3))
+        for live in ("", "&live=long-poll", "&live=sse"):
+            answer = await site.ask("GET", f"{S}?offset={token(1)}{live}")
+            assert (answer.status, answer.code) == (410, "OFFSET_TRIMMED")
+            assert answer.header("stream-earliest-offset") == token(3)
+        answer = await site.ask("GET", f"{S}?offset={token(3)}")
+        assert answer.body == (await site.ask("GET", S)).body == b"new"
 
 
 # Validators

@@ -122,6 +122,11 @@ class Rig:
             at = span[1]
         return spans
 
+    async def trim(self, path: str, start: int) -> None:
+        """What retention does."""
+        found = await self.stream(path)
+        await self.store.transact(path, lambda view: stream.trim(view, found.id, start))
+
     async def pass_time(self, seconds: float) -> None:
         self.time.tick += seconds
 

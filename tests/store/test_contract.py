@@ -230,6 +230,71 @@ async def test_forks_inherit_neither_producers_nor_closure(rig: Rig) -> None:
     assert await rig.read("f") == b"xy"
 
 
+# Trimming
+
+
+async def test_a_trimmed_stream_begins_later(rig: Rig) -> None:
+    await rig.create("s", b"0123456789")
+    for data in (b"abcde", b"fghij", b"klmno"):
+        await rig.append("s", data)
+    await rig.trim("s", 15)
+    await rig.trim("s", 10)  # never back
+    assert (await rig.stream("s")).start == 15
+    assert await rig.read("s") == b"fghijklmno"
+    assert await rig.spans("s") == [(15, 20), (20, 25)]
+    await rig.append("s", b"!", producer=("p", 0, 0))
+    await rig.trim("s", 26)
+    await rig.sweep()
+    assert await rig.read("s") == b"" and (await rig.stream("s")).visible_tail == 26
+    await rig.append("s", b"more", producer=("p", 0, 1))
+    assert await rig.read("s") == b"more" and await rig.spans("s") == [(26, 30)]
+
+
+async def test_a_reader_overtaken_by_trimming_gets_the_right_bytes_or_none(rig: Rig) -> None:
+    whole = b"x" * 1000 + b"y" * 300_000 + b"z"
+    await rig.create("s", whole[:1000])
+    await rig.append("s", whole[1000:-1])
+    await rig.append("s", b"z")
+    await rig.trim("s", 301_000)
+    await rig.sweep()
+    found = await rig.stream("s")
+    for at in (0, 500, 1000, 300_999):
+        try:
+            assert await rig.store.read(found, at, at + 1) == [whole[at : at + 1]]
+            first, data = await rig.store.append_at(found, at)
+            assert data == whole[first : first + len(data)]
+        except Vanished:
+            pass
+    assert await rig.read("s") == b"z"
+
+
+async def test_forks_keep_what_they_inherited(rig: Rig) -> None:
+    await rig.create("s", b"01234")
+    await rig.append("s", b"56789")
+    await rig.fork("early", "s", 5)
+    await rig.append("early", b"early")
+    await rig.append("s", b"abcde")
+    await rig.trim("s", 10)
+    await rig.fork("late", "s")
+    await rig.append("late", b"late")
+    for _ in range(3):
+        await rig.sweep()
+    assert await rig.read("early") == b"01234early"
+    assert await rig.read("s") == b"abcde"
+    assert await rig.read("late") == b"abcdelate" and (await rig.stream("late")).start == 10
+    assert await refused(rig.fork("f", "s", 5)) == 410
+    await rig.delete("s")
+    assert await rig.read("early") == b"01234early" and await rig.read("late") == b"abcdelate"
+    await rig.delete("early")
+    await rig.sweep()
+    assert await rig.read("late") == b"abcdelate"
+    await rig.trim("late", 15)
+    await rig.sweep()
+    assert await rig.read("late") == b"late"
+    await rig.delete("late")
+    assert (await rig.create("s")).status == 201
+
+
 # Producers
 
 

@@ -189,6 +189,10 @@ async def fill(rig: Rig) -> None:
     await rig.create("soft", b"kept")
     await rig.fork("heir", "soft")
     await rig.delete("soft")
+    await rig.create("trimmed", b"one")
+    await rig.append("trimmed", b"two")
+    await rig.fork("whole", "trimmed")
+    await rig.trim("trimmed", 3)
     await rig.create("gone", b"gone")
     await rig.delete("gone")
 
@@ -202,6 +206,7 @@ async def check(rig: Rig) -> None:
     assert await rig.read("closed") == b"end!" and (await rig.stream("closed")).visible_closed
     assert await rig.read("fork") == b"onetwoown" and await rig.read("fork2") == b"onet"
     assert await rig.read("heir") == b"kept"
+    assert await rig.read("trimmed") == b"two" and await rig.read("whole") == b"onetwo"
     assert header(await rig.head("ttl"), "Stream-TTL") == "100"
     assert header(await rig.head("expires"), "Stream-Expires-At") == "2099-01-01T00:00:00Z"
     for path, status in (("gone", 404), ("soft", 410)):
