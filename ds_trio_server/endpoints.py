@@ -87,6 +87,7 @@ def _is_here(transport: Transport, request: Request) -> bool:
 def is_loopback(address: str) -> bool:
     """Whether only this machine can have, or reach, an address."""
     try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
     except ValueError:
         return address == "local"
