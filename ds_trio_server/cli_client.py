@@ -230,6 +230,7 @@ def _bytes(text: str) -> int:
 def url_of(stream: str, base: str) -> str:
     """The URL of a stream given as URL or path. Raises Usage."""
     if "://" not in stream:
+        stream = quote(stream, safe=_PATH)
         where = base if "://" in base else "http://" + base
         parts = urlsplit(where)
         root = f"{parts.scheme}://{parts.netloc}"
@@ -551,6 +552,8 @@ class _Once:
         self._box.writer = Writer(batches, options.producer, Backoff(random), IN_FLIGHT)
         self._patience = FOREVER if options.retry_for is None else options.retry_for
         self._batches = batches
+        self._url = stream.url
+        self._error: StreamError | None = None
         self._since = time.monotonic()
         self._count = -1
 
@@ -562,12 +565,15 @@ class _Once:
             self._since = time.monotonic()
         left = self._since + self._patience - time.monotonic()
         left = self._box.flush(min(30.0, max(left, 0.1)))
+        self._error = self._box.error or self._error
         if self._box.writer.sent != self._count:
             self._count = self._box.writer.sent
             self._since = time.monotonic()
             progressed()
         elif left and time.monotonic() - self._since >= self._patience:
-            raise self._box.error or Disconnected("no answer", url=self._box.stream.url)
+            raise self._error or Disconnected("nothing got through", url=self._url)
+        elif left:
+            time.sleep(0.1)  # the server asked for a pause
 
 
 # --------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class Items:
     def end(self) -> Iterator[bytes]:
         if self._data:
             raise InputError(f"the input ends within the CBOR item begun at byte {self._start}")
-        return iter(())
+        yield from ()
 
 
 class Raw:

@@ -1,0 +1,350 @@
+"""What shells do to processes: pipes that close, signals, kills in the middle, and a terminal that watches."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tools import serve
+
+from .conftest import Shell, lines
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+def counting(first: int, end: int) -> bytes:
+    return b"".join(b"%d\n" % n for n in range(first, end))
+
+
+def tailing(ds: Shell, out: Path, *words: object) -> subprocess.Popen[bytes]:
+    with open(out, "ab") as file:
+        return ds.start("tail", *words, stdout=file)
+
+
+# Pipes
+
+
+def test_a_slow_pipe_is_live(ds: Shell, name: str) -> None:
+    ds("create", name)
+    for options in ((), ("--producer", "p")):
+        process = ds.start("append", name, *options)
+        assert process.stdin
+        for n in (1, 2):
+            process.stdin.write(b"%d\n" % n)
+            process.stdin.flush()
+            until(lambda n=n: ds("read", name).stdout.endswith(b"%d\n" % n), "the record in the stream")  # type: ignore[misc]
+        process.stdin.close()
+        assert process.wait(10) == 0
+    assert ds("read", name).stdout == b"1\n2\n1\n2\n"
+
+
+def test_a_fast_pipe_is_batched(ds: Shell, name: str) -> None:
+    ds("create", name, "--json")
+    began = time.monotonic()
+    ds("append", name, "--producer", "p", "--batch", "64K", input=counting(0, 100_000))
+    assert ds("read", name).stdout == counting(0, 100_000)
+    # Not a benchmark: one request for each record would take minutes.
+    assert time.monotonic() - began < 60
+
+
+def test_a_reader_that_leaves_ends_it_silently(ds: Shell, name: str) -> None:
+    ds("create", name)
+    ds("append", name, input=counting(0, 100_000))
+    for command in (("read", name), ("tail", name, "--offset", "-1")):
+        process = ds.start(*command)
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.wait(20) == -signal.SIGPIPE
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_an_output_without_room_is_an_error(ds: Shell, name: str, tmp_path: Path) -> None:
+    ds("create", name)
+    ds("append", name, input=counting(0, 10))
+    with open("/dev/full", "wb") as full:
+        process = ds.start("read", name, "--cursor", tmp_path / "cursor", stdout=full)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"No space left" in errors and errors.count(b"\n") == 1
+    assert ds("read", name, "--cursor", tmp_path / "cursor").stdout == counting(0, 10)
+
+
+def test_bad_input_says_where_after_appending_what_is_before(ds: Shell, name: str, tmp_path: Path) -> None:
+    ds("create", name, "--json")
+    file = tmp_path / "records"
+    file.write_bytes(b"1\n2\n{oops\n4\n")
+    done = ds("append", name, "--file", file, status=1)
+    assert f"{file}: line 3: ".encode() in done.stderr and b"appended 2 records" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert ds("read", name).stdout == b"1\n2\n"
+    assert b"nothing-here" in ds("append", name, "--file", tmp_path / "nothing-here", status=1).stderr
+    ds("create", name + "-cbor")
+    done = ds("append", name + "-cbor", "--raw", input=b"\x01\x82\x02", status=1)
+    assert b"within the CBOR item begun at byte 1" in done.stderr
+    assert ds("read", name + "-cbor").stdout == b"1\n"
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_tail_and_the_cursor_is_exact(ds: Shell, name: str, tmp_path: Path, number: int) -> None:
+    ds("create", name)
+    out, cursor = tmp_path / "out", tmp_path / "cursor"
+    for first in (0, 100, 200):
+        process = tailing(ds, out, name, "--cursor", cursor)
+        ds("append", name, input=counting(first, first + 100))
+        until(lambda n=first + 50: len(lines(out)) >= n, "items printed")  # type: ignore[misc]
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 128 + number
+        assert errors == b""
+    ds("close", name)
+    with open(out, "ab") as file:
+        assert ds.start("tail", name, "--cursor", cursor, stdout=file).wait(20) == 0
+    assert out.read_bytes() == counting(0, 300)
+
+
+def test_ctrl_c_while_appending_says_how_far_it_came(ds: Shell, name: str) -> None:
+    ds("create", name)
+    process = ds.start("append", name)
+    assert process.stdin and process.stderr
+    process.stdin.write(b"1\n2\n")
+    process.stdin.flush()
+    until(lambda: ds("read", name).stdout == b"1\n2\n", "the records in the stream")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert process.stderr.read() == b"ds append: interrupted; appended 2 records\n"
+
+
+# Tails
+
+
+def test_tail_begins_now_or_where_it_is_told(ds: Shell, name: str, tmp_path: Path) -> None:
+    ds("create", name)
+    ds("append", name, "1")
+    outs = [tmp_path / "now", tmp_path / "start", tmp_path / "sse"]
+    tails = [tailing(ds, outs[0], name), tailing(ds, outs[1], name, "--offset", "-1")]
+    tails.append(tailing(ds, outs[2], name, "--live", "sse", "--offset", "-1"))
+    until(lambda: lines(outs[1]) and lines(outs[2]), "the first item")
+    time.sleep(0.5)  # the first has nothing to print yet
+    ds("append", name, "2")
+    ds("close", name)
+    assert [process.wait(20) for process in tails] == [0, 0, 0]
+    assert [out.read_bytes() for out in outs] == [b"2\n", b"1\n2\n", b"1\n2\n"]
+
+
+def test_a_tail_survives_its_server(ds: Shell, name: str, tmp_path: Path) -> None:
+    server = serve.start("--data", tmp_path / "data")
+    ds.url = server.url
+    ds("create", name)
+    out = tmp_path / "out"
+    process = tailing(ds, out, name)
+    time.sleep(0.5)
+    for n in range(3):
+        ds("append", name, str(n))
+        until(lambda n=n: len(lines(out)) == n + 1, "the item")  # type: ignore[misc]
+        server.kill()
+        server = serve.start("--data", tmp_path / "data", port=server.port)
+    with server:
+        ds("close", name)
+        assert process.wait(30) == 0
+    assert out.read_bytes() == b"0\n1\n2\n"
+
+
+def test_read_with_a_cursor_prints_what_is_new(ds: Shell, name: str, tmp_path: Path) -> None:
+    cursor = tmp_path / "cursor"
+    ds("create", name)
+    for first in (0, 10):
+        ds("append", name, input=counting(first, first + 10))
+        assert ds("read", name, "--cursor", cursor).stdout == counting(first, first + 10)
+    assert ds("read", name, "--cursor", cursor).stdout == b""
+    ds("create", name + "-other")
+    assert b"is a cursor for stream" in ds("read", name + "-other", "--cursor", cursor, status=2).stderr
+    assert b"is a cursor for unit" in ds("read", name, "--raw", "--cursor", cursor, status=2).stderr
+    cursor.write_text("old\n")
+    assert b"not a cursor file" in ds("read", name, "--cursor", cursor, status=2).stderr
+
+
+def test_a_killed_tail_goes_on_without_loss(ds: Shell, name: str, tmp_path: Path) -> None:
+    """After SIGKILL nothing is lost; what was printed since the cursor was last saved may come again."""
+    ds("create", name)
+    ds("append", name, input=counting(0, 50_000))
+    out, cursor = tmp_path / "out", tmp_path / "cursor"
+    chance = random.Random(3)
+    for _ in range(6):
+        process = tailing(ds, out, name, "--cursor", cursor)
+        time.sleep(0.2 + chance.random() / 2)
+        process.kill()
+        process.wait()
+        # A kill may cut a line in two.
+        whole = b"".join(line + b"\n" for line in lines(out))
+        out.write_bytes(whole)
+    ds("close", name)
+    with open(out, "ab") as file:
+        assert ds.start("tail", name, "--cursor", cursor, stdout=file).wait(30) == 0
+    seen = [int(line) for line in lines(out)]
+    assert sorted(set(seen)) == list(range(50_000))
+    again = [n for n, after in itertools.pairwise(seen) if after != n + 1]
+    assert len(again) <= 6, "each kill may repeat once"
+
+
+# Exactly once
+
+
+def state(path: Path) -> dict[str, object]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+@pytest.mark.parametrize("form", ["cbor", "raw"])
+def test_a_killed_append_goes_on_exactly_once(ds: Shell, name: str, tmp_path: Path, form: str) -> None:
+    file, keep = tmp_path / "records", tmp_path / "state"
+    raw = form == "raw"
+    file.write_bytes(counting(0, 20_000))
+    ds("create", name, *(["--text"] if raw else []))
+    words = ["append", name, "--file", file, "--producer", "p", "--producer-state", keep, "--batch", "200"]
+    chance = random.Random(5)
+    kills = 0
+    for _ in range(200):
+        process = ds.start(*words, *(["--raw"] if raw else []))
+        time.sleep(0.15 + chance.random() / 3)
+        if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    assert kills > 1
+    ds(*words, *(["--raw"] if raw else []))
+    assert ds("read", name).stdout == file.read_bytes()
+    # A file that has grown.
+    with open(file, "ab") as more:
+        more.write(b"20000\n20001\n")
+    ds(*words, *(["--raw"] if raw else []))
+    assert ds("read", name).stdout == counting(0, 20_002)
+    # Another file.
+    file.write_bytes(b"0\n2\n" + counting(2, 20_002))
+    assert b"does not begin with" in ds(*words, *(["--raw"] if raw else []), status=2).stderr
+    file.write_bytes(b"0\n")
+    assert b"does not begin with" in ds(*words, *(["--raw"] if raw else []), status=2).stderr
+    assert (
+        b"is about producer p" in ds("append", name, "1", "--producer", "q", "--producer-state", keep, status=2).stderr
+    )
+    keep.write_text("{}")
+    assert b"not a state file" in ds(*words, status=2).stderr
+
+
+def test_an_append_goes_on_over_kills_of_its_server(ds: Shell, name: str, tmp_path: Path) -> None:
+    server = serve.start("--data", tmp_path / "data")
+    ds.url = server.url
+    ds("create", name)
+    process = ds.start("append", name, "--producer", "p", "--batch", "1K", "--cbor")
+    chance = random.Random(7)
+    assert process.stdin
+    for part in range(5):
+        process.stdin.write(counting(part * 10_000, (part + 1) * 10_000))
+        process.stdin.flush()
+        time.sleep(chance.random() / 10)
+        server.kill()
+        server = serve.start("--data", tmp_path / "data", port=server.port)
+    process.stdin.close()
+    assert process.wait(60) == 0, process.stderr and process.stderr.read()
+    assert ds("read", name).stdout == counting(0, 50_000)
+    assert server.stop() == 0
+
+
+def test_a_server_that_stays_away_ends_an_append(ds: Shell, name: str, tmp_path: Path) -> None:
+    keep = tmp_path / "state"
+    words = ("append", name, "--cbor", "--producer", "p", "--producer-state", keep, "--retry-for", "1")
+    server = serve.start("--data", tmp_path / "data")
+    ds.url = server.url
+    ds("create", name)
+    ds(*words, input=b"1\n")
+    server.kill()
+    done = ds(*words, input=b"1\n2\n", status=1)
+    assert done.stderr.count(b"\n") == 1 and b"no answer" in done.stderr and b"after 1 of an earlier run" in done.stderr
+    with serve.start("--data", tmp_path / "data", port=server.port):
+        ds(*words, input=b"1\n2\n")
+        assert ds("read", name).stdout == b"1\n2\n"
+
+
+def test_two_runs_of_one_producer_both_append(ds: Shell, name: str) -> None:
+    """Without a state file each run is a new epoch: nothing of the second is taken for a repetition."""
+    ds("create", name)
+    for _ in range(3):
+        ds("append", name, "1", "2", "--producer", "p")
+    assert ds("read", name).stdout == b"1\n2\n" * 3
+
+
+def test_without_a_producer_a_broken_request_is_not_repeated(ds: Shell, name: str) -> None:
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        got = []
+
+        def answer() -> None:
+            with listener.accept()[0] as peer:
+                got.append(peer.recv(65536))
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        done = ds(
+            "append", name, "1", "2", "--cbor", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", status=1
+        )
+        thread.join(5)
+    assert len(got) == 1 and got[0].startswith(b"POST ")
+    assert b"the next 2 may or may not have been" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+# A terminal
+
+
+def test_progress_is_shown_on_a_terminal_and_wiped(ds: Shell, name: str) -> None:
+    ds("create", name, "--text")
+    ours, theirs = pty.openpty()
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = ds.start("append", name, "--batch", "64", stderr=theirs)
+    os.close(theirs)
+    assert process.stdin
+    for _ in range(12):
+        process.stdin.write(counting(0, 100))
+        process.stdin.flush()
+        time.sleep(0.15)
+    process.stdin.close()
+    assert process.wait(20) == 0
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert b" records  " in shown and b"KB/s" in shown or b"B/s" in shown
+    assert shown.endswith(b"appended 1200 records\r\n")
+    assert sys.platform != "linux" or b"\r" + b" " * 20 in shown
