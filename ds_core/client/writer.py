@@ -4,7 +4,8 @@ A batch is one POST. Its (epoch, seq) is fixed before it is first sent and kept 
 the same request and the server drops it if it had it. The batches live in a store (in RAM or on flash), oldest first:
 
     store.batch(i)      the i-th oldest batch, sealed from now on; None when there is none. It has epoch, seq, count,
-                        length and type (attributes), and readinto(view) from its beginning
+                        length and type (attributes), and readinto(view) from its beginning (or, if it has one, after
+                        rewind())
     store.done()        the oldest was accepted: forget it
     store.claim(epoch)  number all batches anew: (epoch, 0), (epoch, 1), ...; durable before it returns
 
@@ -42,16 +43,13 @@ class Writer:
         self._producer = producer
         self._backoff = backoff
         self._depth = depth
-        self._out = 0  # batches under way
         self.delay = self.sent = self.duplicates = self.claims = self.gaps = 0
 
-    def request(self):
-        """The next batch to send, or None while there is none or `depth` are under way."""
-        if self._out == self._depth:
-            return None
-        batch = self._store.batch(self._out)
-        if batch:
-            self._out += 1
+    def request(self, under_way: int = 0):
+        """The batch to send after those `under_way`, or None while there is none or `depth` are under way."""
+        batch = self._store.batch(under_way) if under_way < self._depth else None
+        if batch and hasattr(batch, "rewind"):
+            batch.rewind()
         return batch
 
     def headers(self, batch):
@@ -65,8 +63,7 @@ class Writer:
         )
 
     def broken(self, retry_after=None) -> None:
-        """The connection broke, or the server asked to come later: all that was under way is sent again."""
-        self._out = 0
+        """The connection broke, or the server asked to come later: send all that was under way again."""
         self.delay = self._backoff.delay(retry_after)
 
     def answer(self, batch, status: int, headers: dict) -> str:
@@ -79,7 +76,6 @@ class Writer:
                 return self._done(DUPLICATE if status == 204 else DONE)
             # A duplicate of what we cannot have sent: the server's state is not ours (a foreign or restored device).
             return self._claim(batch.epoch + 1)
-        self._out = 0
         epoch = _number(headers, "producer-epoch")
         if status == 403 and epoch >= batch.epoch:
             return self._claim(epoch + 1)
@@ -97,7 +93,6 @@ class Writer:
     def _done(self, how):
         self._store.done()
         self._backoff.reset()
-        self._out = max(0, self._out - 1)
         self.sent += 1
         self.delay = self.claims = 0
         if how == DUPLICATE:
@@ -105,7 +100,6 @@ class Writer:
         return how
 
     def _claim(self, epoch):
-        self._out = 0
         self.claims += 1
         if self.claims > _MAX_CLAIMS:
             self.claims = 0

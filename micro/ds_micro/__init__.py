@@ -18,7 +18,7 @@ an answer's head must fit), `max_bytes` (the most a server should send at once);
 
 from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout
 from ds_micro.net import Net
-from ds_micro.stream import OVER, Cursor, Flows, Items
+from ds_micro.stream import Cursor, Flows
 
 
 def run(coroutine):
@@ -30,32 +30,16 @@ def run(coroutine):
     raise RuntimeError("awaitable parameters need ds_micro.aio")
 
 
-class _Items(Items):
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        item = run(self.next())
-        if item is OVER:
-            raise StopIteration
-        return item
-
-
 class Stream(Flows):
     _net = Net
-    _items = _Items
     _run = staticmethod(run)
 
 
 def __getattr__(name):
     # What is loaded when it is first asked for: the outbox, and the errors that a status stands for.
     if name == "Outbox":
-        from ds_micro.outbox import Box
+        from ds_micro.outbox import Outbox
 
-        class Outbox(Box):
-            _run = staticmethod(run)
-
-        globals()[name] = Outbox
         return Outbox
     if name == "aio":  # `from ds_micro import aio` comes here first on MicroPython
         import ds_micro.aio

@@ -9,11 +9,11 @@ import asyncio
 import errno
 import sys
 
+import ds_micro.outbox
 from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout  # noqa: F401
 from ds_core.client.refusals import *  # noqa: F403
 from ds_micro.more import Result  # noqa: F401
 from ds_micro.net import resolve as _resolve
-from ds_micro.outbox import Box
 from ds_micro.stream import OVER, Cursor, Flows, Items  # noqa: F401
 
 _CPYTHON = sys.implementation.name != "micropython"
@@ -148,9 +148,7 @@ class Stream(Flows):
     _run = staticmethod(_awaited)
 
 
-class Outbox(Box):
-    _run = staticmethod(_awaited)
-
+class Outbox(ds_micro.outbox.Outbox):
     async def run(self, interval=1.0):
         """For a task of its own: send each batch once it is due (see `count`, `age`); raises as flush() does."""
         while True:

@@ -83,7 +83,10 @@ class FlashStore:
             os.mkdir(path)
         except OSError:
             pass
-        self._files = files = [int(name[:-4]) for name in os.listdir(path) if name[-4:] == ".out"]
+        self._files = files = []
+        for name in os.listdir(path):
+            if name[-4:] == ".out":
+                files.append(int(name[:-4]))
         files.sort()
         while files:
             with self._open(files[-1]) as f:
@@ -212,7 +215,10 @@ class FlashStore:
     @property
     def records(self):
         """How many records wait."""
-        return sum([self._scan(number)[1] for number in self._files])
+        n = 0
+        for number in self._files:
+            n += self._scan(number)[1]
+        return n
 
     def ready(self):
         """Whether a segment is full."""

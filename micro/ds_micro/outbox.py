@@ -11,7 +11,7 @@ from ds_micro.net import ticks_add, ticks_diff, ticks_ms
 from ds_micro.stream import random
 
 
-class Box:
+class Outbox:
     """`Outbox(path, stream, producer, ...)`: `path` is a folder of its own, or None for RAM.
 
     `limit` bytes in all; `when_full` "drop-oldest", "drop-newest" or "refuse"; `sync_every` records are made
@@ -64,7 +64,6 @@ class Box:
         self._age = age
         self._born = None
         self._later = ticks_ms()
-        self._depth = in_flight
         self.writer = Writer(self.store, producer, Backoff(random), in_flight)
         self.error = None
 
@@ -96,31 +95,33 @@ class Box:
         0: everything is on the server. Otherwise `error` says why, or the server asked for a pause. Raises what a retry
         cannot mend (Unauthorized, NotFound, Closed, BadRequest, Fenced, ...); the records are kept.
         """
-        return self._run(self._flush(int(timeout * 1000)))
+        return self._stream._run(self._flush(int(timeout * 1000)))
 
     async def _flush(self, limit):
         stream = self._stream
         writer = self.writer
         start = ticks_ms()
         waiting = []
+        reused = False
         self.error = None
         try:
             while True:
                 left = limit - ticks_diff(ticks_ms(), start)
                 pause = max(0, ticks_diff(self._later, ticks_ms()))
+                if pause > 3600000:
+                    pause = 0  # no delay is that long: the clock went round since
                 if pause >= left:
                     break
                 if pause:
                     await stream._conn.sleep(pause)
                 stream._until = ticks_add(ticks_ms(), left - pause)
-                reused = False
                 try:
-                    batch = writer.request()
+                    batch = writer.request(len(waiting))
                     if batch:
-                        reused = await stream._send("POST", writer.headers(batch), batch, (), waiting)
+                        old = await stream._send("POST", writer.headers(batch), batch, (), waiting)
+                        reused = old if not waiting else reused
                         waiting.append(batch)
-                        if len(waiting) < self._depth:
-                            continue
+                        continue
                     if not waiting:
                         self._born = None
                         break
@@ -133,6 +134,7 @@ class Box:
                     writer.broken()
                     if not reused or stream._heard or isinstance(exc, Timeout):
                         self._later = ticks_add(ticks_ms(), writer.delay)
+                    reused = False  # a kept connection was found dead: once more at once, on a new one
                     continue
                 outcome = writer.answer(waiting.pop(0), status, headers)
                 self.error = None

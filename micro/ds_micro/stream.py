@@ -55,7 +55,6 @@ class Flows:
     """All of a stream's operations; see `ds_micro.Stream` for the parameters."""
 
     _net = None  # the transport's class
-    _items = None  # the class of iterations
     _run = None  # what makes a flow a method: runs it, or hands it to be awaited
 
     def __init__(
@@ -84,7 +83,7 @@ class Flows:
         self._port = int(port or (443 if scheme == "https" else 80))
         self._headers = dict(headers or {})
         if token:
-            self._headers["Authorization"] = lambda: "Bearer " + (token() if callable(token) else token)
+            self._headers["Authorization"] = token
         self._tls = None
         if scheme == "https":
             from ds_micro.tls import Wrapper
@@ -100,6 +99,7 @@ class Flows:
         self._parser = ResponseParser(bytearray(buffer), _KEEP)
         self._conn = self._net()
         self._due = -1  # requests sent whose answers have not begun; -1: not connected
+        self._heard = 0  # whether bytes of the answer came
         self._address = None
         self._owner = None  # the iteration whose answer is being read
 
@@ -153,6 +153,8 @@ class Flows:
                 value = value()
                 if hasattr(value, "send"):
                     value = await value
+            if name == "Authorization" and " " not in value:
+                value = "Bearer " + value
             headers.append((name, value))
         parser = self._parser
         conn = self._conn
@@ -212,8 +214,10 @@ class Flows:
 
     async def _answer(self, head=False, step=0):
         """The head of the next answer; its status."""
-        self._due -= 1
         self._heard = 0
+        if self._due < 1:
+            raise Disconnected("closed after an earlier answer", url=self.url)
+        self._due -= 1
         self._parser.begin(head)
         await self._poll(step)
         return self._parser.status
@@ -294,10 +298,19 @@ class Items:
         self.cursor = reader.cursor
         self._patience = patience
         self._backoff = Backoff(random)
-        self._since = ticks_ms()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        item = self._stream._run(self.next())
+        if item is OVER:
+            raise StopIteration
+        return item
 
     async def next(self):
         """The next item, or OVER."""
+        self._since = ticks_ms()
         stream = self._stream
         reader = self._reader
         while True:
@@ -330,3 +343,6 @@ class Items:
                 if not exc.retry or self._patience is not None and waited > self._patience * 1000:
                     raise
                 await stream._conn.sleep(ms)
+
+
+Flows._items = Items

@@ -101,8 +101,8 @@ def test_only_depth_batches_are_under_way():
     store, writer = make(count=1, depth=2)
     for record in (b"a", b"b", b"c"):
         store.append(record)
-    first, second = writer.request(), writer.request()
-    assert writer.request() is None
+    first, second = writer.request(), writer.request(1)
+    assert writer.request(2) is None
     assert (first.seq, second.seq) == (0, 1)
 
 
@@ -113,7 +113,7 @@ def test_batches_under_way_are_all_sent_again_after_a_break():
             server = Server()
             for record in (b"a", b"b", b"c", b"d"):
                 store.append(record)
-            batches = [writer.request() for _ in range(3)]
+            batches = [writer.request(n) for n in range(3)]
             answers = [server.post(dict(writer.headers(b)), body_of(b)) for b in batches[:accepted]]
             for batch, answer in list(zip(batches, answers))[:answered]:
                 assert writer.answer(batch, answer[0], answer[1]) == DONE
