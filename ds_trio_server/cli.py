@@ -188,6 +188,8 @@ def _serve(options: argparse.Namespace) -> int:
         doors = cli_doors.Doors(options)
         doors.check(listeners)
     except cli_doors.Refused as error:
+        for listener in listeners:
+            listener.close()
         print(f"ds serve: {error}", file=sys.stderr)
         return 2
 
