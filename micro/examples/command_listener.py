@@ -8,10 +8,13 @@ server keeps them. Commands are maps: {"led": true}, {"interval": 30}, {"reset":
     curl --data-binary '{"led": true}' -H 'Content-Type: application/json' URL     from anywhere
 """
 
+import gc
 import sys
 import time
 
-from ds_micro import Cursor, Gone, NotFound, Stream, StreamError
+gc.threshold(1024)  # collect while importing: else it leaves holes all over a small heap
+
+from ds_micro import Cursor, Gone, NotFound, Stream, StreamError  # noqa: E402
 
 URL = "http://192.168.1.10:4437/v1/stream/greenhouse/7/commands"
 TOKEN = None

@@ -7,10 +7,13 @@ costs a hundred times more than the rest, is off unless a batch is due: the outb
     mpremote cp micro/examples/sensor_logger.py :main.py            on a board: once more after each sleep
 """
 
+import gc
 import sys
 import time
 
-from ds_micro import NotFound, Outbox, Stream, StreamError
+gc.threshold(1024)  # collect while importing: else it leaves holes all over a small heap
+
+from ds_micro import NotFound, Outbox, Stream, StreamError  # noqa: E402
 
 URL = "http://192.168.1.10:4437/v1/stream/greenhouse/7"  # an address: no name server to wait for
 TOKEN = None
