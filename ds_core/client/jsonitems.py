@@ -1,8 +1,7 @@
 """The values of a top-level JSON array, one by one, as its bytes arrive (protocol section 10).
 
 A scanner finds where each value ends by its brackets and strings; `json.loads` decides whether it is one. Holds
-one value's
-text, at most `max_bytes`.
+one value's text, at most `max_bytes`.
 """
 
 # Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.

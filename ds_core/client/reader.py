@@ -40,8 +40,7 @@ def kind_of(content_type: str) -> str:
 class Reader:
     """`cursor` has `offset` and `items` and is kept up to date. `live`: None, "long-poll", "sse" or "auto" (SSE for
     text and JSON). `max_bytes`: the most a server that knows the parameter sends at once. `limit`: the most bytes
-    of one
-    item. `raw`: bytes, whatever the content type; such a cursor counts bytes.
+    of one item. `raw`: bytes, whatever the content type; such a cursor counts bytes.
     """
 
     def __init__(self, cursor, live=None, max_bytes: int = 0, limit: int = 65536, raw: bool = False):

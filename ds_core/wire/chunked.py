@@ -5,8 +5,7 @@ from ds_core.wire.http1 import BadMessage
 
 class ChunkedDecoder:
     """Reads one chunked body (RFC 9112 section 7.1). `done` turns true at its last byte; what follows belongs to
-    the next
-    message. Extensions and trailers are passed over.
+    the next message. Extensions and trailers are passed over.
 
     Within a line `_left` is 0; `_line` collects it. After it, `_state` says what the line was:
 

@@ -1,9 +1,8 @@
 """HTTP/1.1 heads and bodies, sans-IO: what both ends of a connection share (RFC 9112).
 
 `request_head` encodes a request's head. `ResponseParser` reads the responses of one connection, one after the
-other, out of
-one reused buffer: the caller receives into `space()`, reports with `received(n)`, and takes results from `poll()`.
-`ds_core.wire.chunked` reads a chunked body, and is loaded when the first one comes.
+other, out of one reused buffer: the caller receives into `space()`, reports with `received(n)`, and takes results
+from `poll()`. `ds_core.wire.chunked` reads a chunked body, and is loaded when the first one comes.
 
 Rules: a line ends with CRLF and nothing else; whatever makes the end of a body ambiguous is an error; a connection
 that closes before a body's announced end is `Truncated`, never a short success. Body pieces are slices of the
@@ -53,9 +52,8 @@ class ResponseParser:
     between. `status`, `headers` (lower-case names), `keep_alive` are set at HEAD. `busy`: a response has begun and not
     ended. `pending` counts bytes received beyond what was polled. `view` is the whole buffer: free for other use while
     nothing is pending. `keep`: how the field lines that are worth memory begin, in lower case and at most 20
-    bytes, besides
-    those of the framing; the others are not looked at.
-    `lines`: the most of a head, and of buffers full of a longer line.
+    bytes, besides those of the framing; the others are not looked at. `lines`: the most of a head, and of buffers
+    full of a longer line.
     """
 
     # _state: 0 before the status line, 1 in the fields, 2 in the body.

@@ -7,11 +7,9 @@
     for item in s.read(Cursor("/cursor").load(), live="long-poll"): ...
 
 `Stream(url, ...)`: `token` (a bearer token), `content_type`, `headers` and `params` (dicts; a token or value may
-be a callable,
-asked for each request), `timeout` and `live_timeout` (seconds without progress, and in a live wait), `buffer`
-(bytes; a line of
-an answer's head must fit), `max_bytes` (the most a server should send at once); with https `ca`, `pin`, `verify`
-(ds_micro.tls).
+be a callable, asked for each request), `timeout` and `live_timeout` (seconds without progress, and in a live wait),
+`buffer` (bytes; a line of an answer's head must fit), `max_bytes` (the most a server should send at once); with
+https `ca`, `pin`, `verify` (ds_micro.tls).
 
 `ds_micro.aio` has the same names on asyncio. One Stream is one connection: use one per task or thread.
 """

@@ -1,8 +1,7 @@
 """The same names on asyncio: `await s.append(...)`, `async for item in s.read(...)`, `await box.flush()`.
 
 The flows are those of the blocking client; only the transport differs. One Stream is one connection and serves one
-task at
-a time; cancelling is safe, the next call opens a new connection.
+task at a time; cancelling is safe, the next call opens a new connection.
 """
 
 import asyncio

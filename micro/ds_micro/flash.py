@@ -7,16 +7,15 @@ being a newer one, and only a sealed segment is sent. A file is a header and rec
     record  length (2 bytes), CRC-32 seeded with segment number, position and length (4 bytes), data
 
 Writing to flash: one append and one sync per `sync_every` records, one small file per segment, nothing else.
-(epoch, seq)
-of every segment follows from the newest header alone: it holds the newest segment's own, and each older file has one
-less. So every change of state is one thing, the creation of a new newest segment, synced before anything relies on it:
+(epoch, seq) of every segment follows from the newest header alone: it holds the newest segment's own, and each
+older file has one less. So every change of state is one thing, the creation of a new newest segment, synced before
+anything relies on it:
 
 * Sealing: the new header has seq + 1. It is on flash before the sealed segment is sent and before that is deleted,
   so the next sequence is never lost, however empty the directory is of records.
 * An acknowledged segment is deleted, durably before the next is sent. If the power fails before, it is sent again under
   its old number, which is the server's last, and the server drops it. (Were it older, the server's answer would
-  look like
-  that to a stranger who uses our producer id; see ds_core.client.writer.)
+  look like that to a stranger who uses our producer id; see ds_core.client.writer.)
 * Dropping when full: the new header names the victim and does not count it, so that the numbers of what remains stay
   without a gap; then the victim is deleted, at the next start if the power fails here. The oldest segment may have
   been sent and accepted, its number is spent, and so it is never the victim: the one after it is.

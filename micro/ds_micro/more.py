@@ -6,8 +6,7 @@ Each flow is called as a method of a Stream: `s.create()`.
 
 class Result:
     """What a request did: `status`, next `offset`, whether it was a `duplicate`, whether the stream is `closed`
-    now, and
-    all `headers` that matter here.
+    now, and all `headers` that matter here.
     """
 
     def __init__(self, status, headers):
@@ -38,8 +37,7 @@ async def create(stream, **options):
 
 async def append(stream, *values, raw=False, seq=None, close=False):
     """POST these values at once. `raw`: they are bytes, already encoded. `seq`: Stream-Seq. `close`: the stream is
-    closed
-    with them.
+    closed with them.
 
     At most once: raises Disconnected when the outcome is unknown. An Outbox appends exactly once.
     """
@@ -71,8 +69,7 @@ async def delete(stream):
 
 async def fork(stream, source, **options):
     """Create this stream as a fork of `source`, a Stream or its path, up to `offset` (default: its tail) plus
-    `sub_offset`
-    messages (JSON) or bytes; other options as of create().
+    `sub_offset` messages (JSON) or bytes; other options as of create().
     """
     headers = [("Content-Type", stream.content_type), ("Stream-Forked-From", getattr(source, "path", source))]
     return await do(stream, "PUT", headers, creation(stream, headers, fork=True, **options))

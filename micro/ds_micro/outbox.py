@@ -15,14 +15,12 @@ class Outbox:
     """`Outbox(path, stream, producer, ...)`: `path` is a folder of its own, or None for RAM.
 
     `limit` bytes in all; `when_full` "drop-oldest", "drop-newest" or "refuse"; `sync_every` records are made
-    durable at once
-    (1: each). A batch is full with `segment` bytes or `count` records, and due when its oldest record is `age`
-    seconds old.
-    `epoch`: of a new outbox. `in_flight`: batches under way at once (in RAM only).
+    durable at once (1: each). A batch is full with `segment` bytes or `count` records, and due when its oldest
+    record is `age` seconds old. `epoch`: of a new outbox. `in_flight`: batches under way at once (in RAM only).
 
     `error`: why the last flush left something; `writer` has counts; and the store's `records` (waiting), `dropped`
-    (for want
-    of room), `discard()` (drop the oldest batch, after flush() raised that the server will not have it), `close()`.
+    (for want of room), `discard()` (drop the oldest batch, after flush() raised that the server will not have it),
+    `close()`.
     """
 
     def __init__(

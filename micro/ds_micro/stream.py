@@ -279,8 +279,7 @@ class Flows:
         """Iterate over the items from `cursor` (a Cursor, an offset, "now"; default: the start) to the tail, or, with
         `live` ("long-poll", "sse" or "auto"), until the stream is closed. Broken answers are resumed; without progress
         for `patience` seconds (None: for ever) the last error is raised. `limit`: the most bytes of one item.
-        `raw`: bytes,
-        whatever the content type.
+        `raw`: bytes, whatever the content type.
         """
         if live not in (None, "long-poll", "sse", "auto"):
             raise ValueError("live: long-poll, sse or auto")

@@ -1,10 +1,9 @@
 """https: certificate checking on by default, against a CA file or a pinned certificate.
 
 `ca`: the path of a file with CA certificates, or their bytes (PEM, or DER on MicroPython), or None for the
-system's (CPython
-only: a device has none). `pin`: the SHA-256 of the server's certificate (DER), in hexadecimal; then nothing else
-is checked.
-`verify=False` turns all checks off. Checking dates needs a clock: set it (NTP) before the first connection.
+system's (CPython only: a device has none). `pin`: the SHA-256 of the server's certificate (DER), in hexadecimal;
+then nothing else is checked. `verify=False` turns all checks off. Checking dates needs a clock: set it (NTP) before
+the first connection.
 """
 
 import binascii

@@ -12,8 +12,7 @@ Directions: "request", "response". Kinds:
     truncate  end the stream towards the receiver politely (FIN), while the other side goes on
 
 A program in another process arms it over TCP at `control`: a line `response cut 17` is answered with `ok`, a line
-`fired` with
-`1` or `0`. Only the standard library is used.
+`fired` with `1` or `0`. Only the standard library is used.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@
     be created
 
 EXTRA `edge`: the server is ours (410 for a recreated stream, CBOR checked). Prints one line per test, ends with
-status 0 when
-all went well.
+status 0 when all went well.
 """
 # ruff: noqa: UP031 (MicroPython)
 
@@ -272,6 +271,27 @@ def test_an_outbox_without_a_server_keeps_what_it_has():
     assert box.records == 1
     box.discard()
     assert (box.records, box.dropped) == (0, 1)
+
+
+def test_a_flush_that_was_interrupted_can_be_repeated():
+    s = stream()
+    s.create()
+    asked = []
+
+    def token():
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyError("no token")
+        return "t"
+
+    for path in (None, FOLDER + "/interrupted"):
+        del asked[:]
+        box = Outbox(path, same(s, token=token), producer="p" + str(path), count=1, in_flight=1 if path else 3)
+        for i in range(5):
+            box.append(i)
+        raises(KeyError, box.flush)
+        assert box.flush(5) == 0
+    assert list(s.read()) == [0, 1, 2, 3, 4] * 2
 
 
 def test_a_full_outbox():

@@ -45,8 +45,7 @@ def run(monkeypatch, seed: int, cuts: list[int], **options: object):
     """Lives that end with a cut at operation cuts[i] of each, and a last one that flushes all.
 
     Returns the operations of the first life, the last device, the records whose append returned, those cut off
-    within it,
-    and those that arrived.
+    within it, and those that arrived.
     """
     rng = random.Random(seed)
     disk, server = Disk(rng), Server()
