@@ -42,10 +42,17 @@ class Connection:
         self._request: Request | None = None
         self._started = False
 
-    async def run(self) -> None:
-        """Answer requests until the connection ends. Never raises for what a peer does."""
+    async def run(self, unsent: bytes | memoryview = b"", may_rest: bool = False) -> bool:
+        """Answer requests until the connection ends; never raises for what a peer does.
+
+        First sends what is ``unsent`` of an earlier answer. True when the connection lives on
+        because it ``may_rest`` and has nothing to do.
+        """
         linger = 0.0
+        resting = False
         try:
+            if unsent:
+                await self.transport.send_all(unsent)
             while not self.closing:
                 waiter = await self._step(self._answer_next)
                 while waiter is not None:
@@ -56,20 +63,25 @@ class Connection:
                 if request is None or not request.keep_alive or request.unread:
                     # A peer that is still sending must get to read the answer before the reset.
                     linger = _LINGER if request is not None and request.unread else 0.0
-                    return
+                    break
                 following = self._reader.following()
                 if following is None:
-                    return
+                    break
                 self._reader = following
+                resting = may_rest and not self.closing and not following.rest()
+                if resting:
+                    break
         except (Disconnected, Vanished):
             pass
         except StorageFailed:
-            await self._last_words(503, "STORAGE_FAILED", "the server's storage has failed")
+            await self._last_words(storage_failed())
         except Exception:
             log.exception("a request failed inside the server; its connection is closed")
-            await self._last_words(500, "INTERNAL_ERROR", "the server failed at this request")
+            await self._last_words(ProtocolError(500, "INTERNAL_ERROR", "the server failed at this request"))
         finally:
-            await self.transport.close(linger)
+            if not resting:
+                await self.transport.close(linger)
+        return resting
 
     async def _step(self, go_on: Callable[[], Awaitable[Waiter | None]]) -> Waiter | None:
         """Go on with the current request, refusing it when that is what comes of it."""
@@ -147,11 +159,10 @@ class Connection:
             return False
         return True
 
-    async def _last_words(self, status: int, code: str, message: str) -> None:
-        self._handlers.stats.reject(status, code)
+    async def _last_words(self, refusal: ProtocolError) -> None:
+        self._handlers.stats.reject(refusal.status, refusal.code)
         if self._started:
             return
-        refusal = ProtocolError(status, code, message, (("Retry-After", "30"),))
         try:
             await self.respond(Request("GET", "", {}, 0, keep_alive=False), responses.refusal(refusal))
         except Disconnected:
@@ -222,3 +233,7 @@ class Connection:
         """Data framed as a part of a response without a length."""
         return data if request.http10 else b"%x\r\n%b\r\n" % (len(data), data)
 
+
+def storage_failed() -> ProtocolError:
+    """503: what the store promised it can't keep any more."""
+    return ProtocolError(503, "STORAGE_FAILED", "the server's storage has failed", (("Retry-After", "30"),))

@@ -27,9 +27,12 @@ from .live import Hub, Waiter
 from .reading import Reading, vanished
 from .stats import Stats
 from .store.base import Piece, Store, Vanished
+from .transport import Transport
 
 if TYPE_CHECKING:
     from .connection import Connection
+
+Command = Create | Append | Read | Head | Delete
 
 _PARSE_IN_THREAD = 128 * 1024
 _AT_ONCE = 64 * 1024
@@ -50,7 +53,7 @@ class Handlers:
         self.stats = Stats()
         self._endpoints = Endpoints(store, self.stats, access, lambda: (connections(), self.hub.count()))
         self._config = config
-        self._codecs = FastCodecs()
+        self.codecs = FastCodecs()
         self._date = (0, "")
         self.reading = Reading(store, config)
         self.hub = Hub(store)
@@ -83,9 +86,7 @@ class Handlers:
         command = requests.parse(
             request.method, request.target, request.headers, f"{transport.scheme}://{host}" if host else ""
         )
-        if self._access is not None:
-            wall = self._store.now().wall
-            self._access.check(command, request.headers, request.target, transport.identities, wall)
+        self.admit(transport, request, command)
         if isinstance(command, Append):
             await self._append(connection, request, command)
         elif isinstance(command, Read):
@@ -95,6 +96,12 @@ class Handlers:
         else:
             await self._simple(connection, request, command)
         return None
+
+    def admit(self, transport: Transport, request: Request, command: Command) -> None:
+        """Raise ProtocolError 401 or 403 unless the client may do this."""
+        if self._access is not None:
+            wall = self._store.now().wall
+            self._access.check(command, request.headers, request.target, transport.identities, wall)
 
     # Writing
 
@@ -118,14 +125,14 @@ class Handlers:
     async def _parsed(self, command: Append | Create) -> messages.Codecs:
         """The parsers for a command's body; a large body is parsed here and now, in a thread."""
         if len(command.body) < _PARSE_IN_THREAD or not command.content_type:
-            return self._codecs
+            return self.codecs
         try:
             kind = media.kind_of(command.content_type)
         except ValueError:
-            return self._codecs
+            return self.codecs
         if kind == media.BYTES:
-            return self._codecs
-        known = Known(self._codecs)
+            return self.codecs
+        known = Known(self.codecs)
         await trio.to_thread.run_sync(known.parse, kind, command.body)
         return known
 

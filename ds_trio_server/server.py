@@ -7,6 +7,7 @@ live reads with a last control event, lets what is in flight finish, and closes 
 import errno
 import logging
 import resource
+import select
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from .config import Config
 from .connection import Connection
 from .exchange import BodyBudget
 from .handlers import Handlers
+from .hotpath import HotPath
 from .store.base import StorageFailed, Store
 from .tls import TLS
 from .transport import Transport
@@ -52,6 +54,11 @@ class Server:
         self._connections: dict[Connection, None] = {}
         self._turning_away = 0
         self._stopping = trio.Event()
+        self._serving: trio.Nursery | None = None
+        # TLS keeps its own buffers, and other systems have no epoll: there, all have their tasks.
+        self._hot: HotPath | None = None
+        if tls is None and hasattr(select, "epoll"):
+            self._hot = HotPath(store, self._handlers, config, self._give_task, self._forget)
 
     def stop(self) -> None:
         """Begin the orderly end; may be called from the trio thread at any time."""
@@ -66,7 +73,10 @@ class Server:
             async with trio.open_nursery() as upkeep:
                 upkeep.start_soon(self._sweep_streams)
                 upkeep.start_soon(self._sweep_connections)
+                if self._hot is not None:
+                    upkeep.start_soon(self._hot.run)
                 async with trio.open_nursery() as serving:
+                    self._serving = serving
                     async with trio.open_nursery() as accepting:
                         for listener in listeners:
                             accepting.start_soon(self._accept, listener, serving)
@@ -75,6 +85,8 @@ class Server:
                     for listener in listeners:
                         listener.close()  # the next client is refused, not left waiting
                     self._wind_down()
+                    if self._hot is not None:
+                        serving.start_soon(self._hot.drain)
                     serving.cancel_scope.deadline = trio.current_time() + self._config.grace
                 upkeep.cancel_scope.cancel()
         finally:
@@ -109,7 +121,10 @@ class Server:
                 connection = Connection(transport, self._handlers, self._config, self._budget)
                 if len(self._connections) < self._config.max_connections:
                     self._connections[connection] = None
-                    serving.start_soon(self._serve, connection)
+                    if self._hot is not None:
+                        self._hot.rest(connection)
+                    else:
+                        self._give_task(connection, b"")
                 else:
                     serving.start_soon(self._turn_away, connection)
 
@@ -128,11 +143,22 @@ class Server:
         finally:
             self._turning_away -= 1
 
-    async def _serve(self, connection: Connection) -> None:
+    def _give_task(self, connection: Connection, unsent: bytes | memoryview) -> None:
+        assert self._serving is not None
+        self._serving.start_soon(self._serve, connection, unsent)
+
+    def _forget(self, connection: Connection) -> None:
+        del self._connections[connection]
+
+    async def _serve(self, connection: Connection, unsent: bytes | memoryview) -> None:
+        resting = False
         try:
-            await connection.run()
+            resting = await connection.run(unsent, may_rest=self._hot is not None)
         finally:
-            del self._connections[connection]
+            if resting and self._hot is not None:
+                self._hot.rest(connection)
+            else:
+                self._forget(connection)
 
     async def _sweep_connections(self) -> None:
         """Cut off who makes no progress: one look a second instead of a timer per request."""

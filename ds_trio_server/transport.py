@@ -125,6 +125,14 @@ class Transport:
                         pass
                 except Disconnected:
                     pass
+        self.close_now()
+
+    def close_now(self) -> None:
+        """Close at once."""
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
+
+    def fileno(self) -> int:
+        """The number of the socket's file."""
+        return self._socket.fileno()

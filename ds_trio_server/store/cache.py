@@ -119,6 +119,11 @@ class StreamCache:
         """The producers of a stream; ``complete`` when the file has none that are not in it."""
         return Producers(self._db, stream.id, complete=complete)
 
+    def pending(self, path: str) -> "Batch | None":
+        """The batch with the last change at a path that is not durable yet, if there is one."""
+        entry = self._by_path.get(path)
+        return None if entry is None else entry.batch
+
     def keep(self, entry: Entry) -> None:
         """Put an entry in, and the oldest idle ones out."""
         self.hold(entry)

@@ -33,13 +33,13 @@ class Batch:
     ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
     whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
     changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
-    (epoch, seq). ``rows`` are filled by ``seal``. ``done`` is set when the batch is durable, or has
-    failed with ``error``.
+    (epoch, seq). ``rows`` are filled by ``seal``. ``done`` is set, and each of the ``callbacks``
+    called with its response and ``error``, when the batch is durable or has failed.
     """
 
     __slots__ = (
         "structure", "appends", "entries", "ended", "producers", "rows",
-        "size", "cleans", "more", "done", "error",
+        "size", "cleans", "more", "callbacks", "done", "error",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -52,6 +52,7 @@ class Batch:
         self.size = 0
         self.cleans = False
         self.more = False
+        self.callbacks: list[tuple[Callable[[Any, Exception | None], object], object]] = []
         self.done = trio.Event()
         self.error: Exception | None = None
 
@@ -66,11 +67,20 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(self.entries or self.structure or self.cleans)
 
+    def finish(self) -> None:
+        """Tell everyone who waits that it is durable, or has failed."""
+        self.done.set()
+        callbacks, self.callbacks = self.callbacks, []
+        for done, response in callbacks:
+            done(response, self.error)
+
     async def wait(self) -> None:
         """Wait until it is durable; raises what made it fail."""
         await self.done.wait()
+        if isinstance(self.error, StorageFull):
+            raise StorageFull
         if self.error is not None:
-            raise type(self.error)(*self.error.args)
+            raise StorageFailed(*self.error.args)
 
 
 class Committer:
@@ -93,6 +103,7 @@ class Committer:
         # Whether there may be more free pages than the file should hold (set by the thread).
         self.shrinking = True
         self._trio = trio.lowlevel.current_trio_token()
+        self._broken = False
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="committer", daemon=True).start()
 
@@ -100,8 +111,10 @@ class Committer:
         """Hand over a sealed batch; one at a time."""
         self._queue.put(batch)
 
-    async def close(self) -> None:
-        """End the thread after what it was given, move the log into the file, close it."""
+    async def close(self, broken: bool = False) -> None:
+        """End the thread after what it was given, move the log into the file, close it; leave the
+        file as it is when it is ``broken``."""
+        self._broken = broken
         self._queue.put(None)
         await trio.to_thread.run_sync(self._ended.wait)
 
@@ -118,6 +131,8 @@ class Committer:
             except Exception as error:
                 self._tell(self._failed, schema.damaged(self._folder, error))
                 self._let_go()
+        if self._broken:
+            self._let_go()
         try:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:

@@ -1,6 +1,7 @@
 """Streams in memory: for tests and scratch use. Everything is lost with the process."""
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from typing import TypeVar
 
 import trio
@@ -10,7 +11,7 @@ from ds_core.server.stream import Appended, Created, Now, Removed, Stream, Trimm
 
 from ..clock import Clock
 from ..stats import Commits
-from .base import WINDOW, Change, Decide, Piece, Store, Usage, Vanished, Watcher
+from .base import WINDOW, Change, Decide, Later, Piece, Store, Usage, Vanished, Watcher
 from .watchers import Watchers
 
 T = TypeVar("T")
@@ -60,6 +61,20 @@ class MemoryStore(Store):
 
     async def look(self, path: str, decide: Decide[T]) -> T:
         return self._decide(path, decide, None, None)
+
+    def transact_soon(
+        self, path: str, decide: Decide[T], done: Callable[[T, Exception | None], object]
+    ) -> None:
+        done(self._decide(path, decide, None, None), None)
+
+    def look_now(self, path: str, decide: Decide[T]) -> T:
+        return self._decide(path, decide, None, None)
+
+    def read_now(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        pieces = self._pieces(stream, start, end)
+        if sum(map(len, pieces)) < end - start:
+            raise Later
+        return pieces
 
     def _decide(self, path: str, decide: Decide[T], source: str | None, piece: Piece | None) -> T:
         stream = self._streams.get(path)
@@ -136,6 +151,9 @@ class MemoryStore(Store):
                 return
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        return self._pieces(stream, start, end)
+
+    def _pieces(self, stream: Stream, start: int, end: int) -> list[bytes]:
         pieces: list[bytes] = []
         size = 0
         for owner, first, stop in owners(stream, start, end):
@@ -157,6 +175,9 @@ class MemoryStore(Store):
         return pieces
 
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
+        return self.span_now(stream, position)
+
+    def span_now(self, stream: Stream, position: int) -> tuple[int, int]:
         owner, _, stop = owners(stream, position, stream.visible_tail)[0]
         log = self._log(owner)
         index = bisect_right(log.starts, position) - 1

@@ -28,6 +28,7 @@ from .base import (
     WINDOW,
     Change,
     Decide,
+    Later,
     Overloaded,
     Piece,
     StorageFailed,
@@ -130,7 +131,7 @@ class SQLiteStore(Store):
                 self._save_clock()
             while self._writing is not None:
                 await self._writing.done.wait()
-            await self._committer.close()
+            await self._committer.close(broken=self._failure is not None)
             for db in (self._reader, *self._idle_readers):
                 db.close()
             self._lock.close()
@@ -146,9 +147,41 @@ class SQLiteStore(Store):
     async def transact(
         self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
     ) -> T:
+        try:
+            response, pending = self._decide(path, decide, source, piece)
+        except ProtocolError:
+            # The refusal may rest on a change that can still be lost.
+            for based_on in (path, source):
+                pending = None if based_on is None else self._cache.pending(based_on)
+                if pending is not None:
+                    await pending.wait()
+            raise
+        if pending is not None:
+            await pending.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        return response
+
+    def transact_soon(
+        self, path: str, decide: Decide[T], done: Callable[[T, Exception | None], object]
+    ) -> None:
+        try:
+            response, pending = self._decide(path, decide)
+        except ProtocolError:
+            if self._cache.pending(path) is not None:
+                raise Later from None
+            raise
+        if pending is not None:
+            pending.callbacks.append((done, response))
+        else:
+            done(response, None)
+
+    def _decide(
+        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
+    ) -> tuple[T, Batch | None]:
+        """The response to a command, and the batch that must be durable before it may leave."""
         self._check_health()
         if self._batch.size > _WAITING_BYTES:
-            await trio.lowlevel.checkpoint()
             raise Overloaded
         entry = self._entry(path)
         origin = None if source is None else self._entry(source)
@@ -163,17 +196,7 @@ class SQLiteStore(Store):
                 self._apply(entry, change)
         except sqlite3.Error as error:
             raise self._broken(error) from error
-        except ProtocolError:
-            # The refusal may rest on a change that can still be lost.
-            for based_on in (entry, origin):
-                if based_on is not None and based_on.batch is not None:
-                    await based_on.batch.wait()
-            raise
-        if entry.batch is not None:
-            await entry.batch.wait()
-        else:
-            await trio.lowlevel.checkpoint()
-        return response
+        return response, entry.batch
 
     async def look(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
@@ -205,6 +228,22 @@ class SQLiteStore(Store):
             renewed = True
             # Whoever looks goes on from the very present; so look again.
             entry = self._entry(path)
+
+    def look_now(self, path: str, decide: Decide[T]) -> T:
+        self._check_health()
+        entry = self._entry(path)
+        if entry.structural is not None:
+            raise Later
+        try:
+            response, change = decide(View(entry.stream, self.now(), self._newest + 1))
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+        if change is not None:
+            assert isinstance(change, Renewed) and entry.stream is not None
+            if entry.durable_deadline is None or change.deadline > entry.durable_deadline:
+                raise Later
+            change.apply(entry.stream)
+        return response
 
     def _check_health(self) -> None:
         if self._failure is not None:
@@ -347,7 +386,7 @@ class SQLiteStore(Store):
             self._undo(batch)
         else:
             self._publish(batch)
-        batch.done.set()
+        batch.finish()
         if self._failure is not None:
             self._give_up()
         elif self._batch:
@@ -402,7 +441,7 @@ class SQLiteStore(Store):
             for entry in lost.entries:
                 self._cache.drop(entry)
                 entry.batch = entry.structural = None
-            lost.done.set()
+            lost.finish()
         self._cleaning = True
 
     async def wait_failed(self) -> StorageFailed:
@@ -425,7 +464,7 @@ class SQLiteStore(Store):
         # What is decided but not handed over will never be: its clients are told at once.
         batch, self._batch = self._batch, Batch()
         batch.error = self._failure
-        batch.done.set()
+        batch.finish()
 
     # Reading
 
@@ -436,6 +475,24 @@ class SQLiteStore(Store):
             return pieces
         return await self._query(stop - start, self._fetch, owner, start, stop)
 
+    def read_now(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        owner, _, stop = owners(stream, start, end)[0]
+        if stop != end:
+            raise Later
+        pieces = self._tails.get(owner, start, end)
+        if pieces is not None:
+            return pieces
+        if end - start > _INLINE_READ:
+            raise Later
+        return self._query_now(self._fetch, owner, start, end)
+
+    def span_now(self, stream: Stream, position: int) -> tuple[int, int]:
+        owner, _, stop = owners(stream, position, stream.visible_tail)[0]
+        found = self._tails.span(owner, position)
+        if found is None:
+            found = self._query_now(self._find, owner, position, stop)
+        return found[0], min(found[1], stop)
+
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
         owner, _, stop = owners(stream, position, stream.visible_tail)[0]
         found = self._tails.span(owner, position)
@@ -443,13 +500,22 @@ class SQLiteStore(Store):
             found = await self._query(0, self._find, owner, position, stop)
         return found[0], min(found[1], stop)
 
-    async def _query(self, size: int, query: Callable[..., T], *args: object) -> T:
-        """Run a query: here when it is short, else in a thread with a connection of its own."""
+    def _query_now(self, query: Callable[..., T], *args: object) -> T:
         self._check_health()
         try:
-            if size <= _INLINE_READ:
-                await trio.lowlevel.checkpoint()
-                return query(self._reader, *args)
+            return query(self._reader, *args)
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+        except StorageFailed as error:
+            raise self._fail(error) from None
+
+    async def _query(self, size: int, query: Callable[..., T], *args: object) -> T:
+        """Run a query: here when it is short, else in a thread with a connection of its own."""
+        if size <= _INLINE_READ:
+            await trio.lowlevel.checkpoint()
+            return self._query_now(query, *args)
+        self._check_health()
+        try:
             async with self._reading:
                 db = self._idle_readers.pop() if self._idle_readers else self._connect_reader()
                 try:
@@ -473,21 +539,23 @@ class SQLiteStore(Store):
         pieces: list[bytes] = []
         size = 0
         rows = db.execute(_RANGE, (owner, start, stop))
-        for position, found, data in rows:
-            if schema.checksum(owner, position, data) != found:
-                raise schema.damaged(self._folder, schema.Rotten(owner, position))
-            begin = start + size - position
-            if not 0 <= begin < len(data) or (pieces and begin):
-                if not pieces:
-                    raise Vanished
-                raise schema.damaged(self._folder, schema.Rotten(owner, start + size))
-            if begin or position + len(data) > stop:
-                data = data[begin : stop - position]
-            pieces.append(data)
-            size += len(data)
-            if size >= WINDOW:
-                break
-        rows.close()
+        try:
+            for position, found, data in rows:
+                if schema.checksum(owner, position, data) != found:
+                    raise schema.damaged(self._folder, schema.Rotten(owner, position))
+                begin = start + size - position
+                if not 0 <= begin < len(data) or (pieces and begin):
+                    if not pieces:
+                        raise Vanished
+                    raise schema.damaged(self._folder, schema.Rotten(owner, start + size))
+                if begin or position + len(data) > stop:
+                    data = data[begin : stop - position]
+                pieces.append(data)
+                size += len(data)
+                if size >= WINDOW:
+                    break
+        finally:
+            rows.close()  # a statement left open would hold up every checkpoint
         if not pieces:
             raise Vanished
         return pieces
