@@ -2,6 +2,9 @@
 # make test    every test                                  (ARGS="tests/core -k cbor" for options of pytest)
 # make lint    ruff and mypy
 # make bench   benchmarks, ours and the peers'             (ARGS="--quick --only append,sse"; ARGS=--help)
+# make micro   cross-compile the device's client into build/micro, print the sizes
+# make demo    a sensor on MicroPython, a gateway, a live reader; power cuts; a proof  (ARGS="--seconds 60 --cuts 20")
+# make bench-device   measure the device's client: size, heap, bytes on the wire beside MQTT, records/s
 # make clean   remove what these set up
 #
 # Each sets up what it needs in .venv first, once. PYTHON=/path/to/python3.12 chooses the interpreter.
@@ -13,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 HEADLESS := $(filter-out 0 false no,$(CI))
 
-.PHONY: help serve test lint bench clean setup-tests
+.PHONY: help serve test lint bench micro demo bench-device clean setup-tests
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -30,8 +33,17 @@ lint: $(VENV)/.lint
 bench: $(VENV)/.serve
 	$(BIN)/python -m tests.bench $(ARGS)
 
+micro: $(VENV)/.test
+	$(BIN)/python micro/build.py $(ARGS)
+
+demo: $(VENV)/.test
+	@$(BIN)/python -m tests.demo $(ARGS)
+
+bench-device: $(VENV)/.test
+	@$(BIN)/python -m tests.bench.device $(ARGS)
+
 clean:
-	rm -rf $(VENV) tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build/micro tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Node and MicroPython run parts of the suite. Without them those parts are skipped, except under CI.
 setup-tests: $(VENV)/.test
