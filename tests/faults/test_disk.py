@@ -286,7 +286,7 @@ def test_check_says_what_is_no_data_directory(tmp_path):
         ("DELETE FROM streams WHERE id = 1", "source"),
         ("UPDATE meta SET value = 1 WHERE name = 'newest'", "newest"),
         ("INSERT INTO producers VALUES (77, 'p', 0, 0)", "producers"),
-        ("INSERT INTO appends VALUES (77, 0, 0, 0, x'00')", "left behind"),
+        ("INSERT INTO appends VALUES (77, 0, 0, 0, x'00', NULL)", "left behind"),
         ("UPDATE appends SET data = x'616263' WHERE stream = 1 AND position = 3", "damaged"),
     ],
 )

@@ -1,0 +1,371 @@
+"""Retention: what is trimmed, what stays, and what readers and forks see of it."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+import trio
+
+from ds_core.server import stream
+from ds_core.server.errors import ProtocolError
+from ds_trio_server import admin, cli
+from ds_trio_server.clock import BUILT, Clock
+from ds_trio_server.store.memory import MemoryStore
+from ds_trio_server.store.retention import Retention, parse
+from ds_trio_server.store.space import DefaultMinFree, MinFree, Space
+from ds_trio_server.store.sqlite import SQLiteStore
+from tests.tools import serve
+
+from .streams import append, delete, find, put, read
+from .test_disk import ask
+
+DAY = 86400.0
+
+
+class Time:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def clock(self, steady: float = 0.0) -> Clock:
+        return Clock(steady, 0.0, lambda: self.seconds, lambda: BUILT + self.seconds)
+
+
+async def opened(folder, time, *rules):
+    store = SQLiteStore(folder, time.clock(), Retention(map(parse, rules)), MinFree())
+    await store.open()
+    return store
+
+
+async def settle(store, time, seconds=0.0, step=1.0):
+    """Let time pass, with the sweeps that belong to it."""
+    ends = time.seconds + seconds
+    while True:
+        await store.sweep()
+        if time.seconds >= ends:
+            break
+        time.seconds += step
+    for _ in range(50):
+        if not store._cleaning:
+            break
+        await store.sweep()
+
+
+def rows(store, path):
+    return [
+        position
+        for (position,) in store._reader.execute(
+            "SELECT position FROM appends WHERE stream = (SELECT id FROM streams WHERE path = ?)", (path,)
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "expected"),
+    [
+        ("7d", "any/thing", (7 * DAY, None)),
+        ("90s", "a", (90.0, None)),
+        ("256M", "a", (None, 256 << 20)),
+        ("65536", "a", (None, 65536)),
+        ("logs/**=2G", "logs/a/b", (None, 2 << 30)),
+        ("logs/**=2G", "logs", (None, 2 << 30)),
+        ("logs/**=2G", "logsx/a", (None, None)),
+        ("logs/*=1h", "logs/a", (3600.0, None)),
+        ("logs/*=1h", "logs/a/b", (None, None)),
+        ("**/temp=1h", "a/b/temp", (3600.0, None)),
+        ("**/temp=1h", "temp", (3600.0, None)),
+        ("a.c=1h", "abc", (None, None)),
+        ("a=b=1h", "a=b", (3600.0, None)),
+        ("s*r/x=1h", "sensor/x", (3600.0, None)),
+        ("forever", "a", (None, None)),
+    ],
+)
+def test_rules(text, path, expected):
+    assert Retention([parse(text)]).of(path) == expected
+
+
+def test_a_later_rule_wins_and_the_other_kind_stays():
+    rules = Retention(map(parse, ["7d", "logs/**=256M", "logs/short/*=1h", "keep/**=forever"]))
+    assert rules.of("a") == (7 * DAY, None)
+    assert rules.of("logs/a") == (7 * DAY, 256 << 20)
+    assert rules.of("logs/short/a") == (3600.0, 256 << 20)
+    assert rules.of("keep/a") == (None, None)
+
+
+@pytest.mark.parametrize("text", ["", "7", "0d", "-1d", "7y", "x", "=7d", "a/=", "1.5h", "logs/**", "٣d"])
+def test_what_is_no_rule_is_refused_with_what_would_be(text):
+    if text == "7":  # seven bytes
+        assert parse(text).bytes == 7
+        return
+    with pytest.raises(ValueError, match="7d|path"):
+        parse(text)
+
+
+async def test_bytes_keep_at_least_that_much_in_whole_appends(tmp_path):
+    time = Time()
+    store = await opened(tmp_path, time, "1000", "keep/*=forever")
+    for path in ("a", "keep/a"):
+        await put(store, path, b"0" * 7)
+        for n in range(100):
+            await append(store, path, bytes([65 + n % 26]) * 70)
+    await settle(store, time, 3)
+    found = await find(store, "a")
+    assert 1000 <= found.tail - found.start < 1070 and (found.start - 7) % 70 == 0
+    assert (await read(store, "a")) == (await read(store, "keep/a"))[found.start :]
+    assert min(rows(store, "a")) == found.start, "the rest is freed"
+    assert (await find(store, "keep/a")).start == 0
+    await append(store, "a", b"more")
+    assert not admin.check(tmp_path).problems
+    await store.close()
+    store = await opened(tmp_path, time, "1000")
+    assert (await find(store, "a")).start == found.start
+    await store.close()
+
+
+async def test_one_large_append_stays(tmp_path):
+    time = Time()
+    store = await opened(tmp_path, time, "1000")
+    await put(store, "a", b"0" * 7)
+    await append(store, "a", b"x" * 600_000)
+    await settle(store, time, 3)
+    assert await read(store, "a") == b"x" * 600_000
+    assert not admin.check(tmp_path).problems
+    await store.close()
+
+
+async def test_age_counts_time_that_passed_and_is_never_early(tmp_path):
+    time = Time()
+    store = await opened(tmp_path, time, "640s")
+    await put(store, "a", b"")
+    born = {}
+    for n in range(200):
+        born[n] = time.seconds
+        await append(store, "a", b"%04d" % n)
+        time.seconds += 5
+        await store.sweep()
+        found = await find(store, "a")
+        first = found.start // 4
+        for gone in range(first):
+            assert time.seconds - born[gone] >= 640
+        if first <= n:
+            # A step late (10 s), and a sweep or two.
+            assert time.seconds - born[first] <= 640 + 10 + 15
+    await settle(store, time, 700, 10)
+    found = await find(store, "a")
+    assert found.start == found.tail, "an old stream is empty, and there"
+    assert await read(store, "a") == b""
+    await append(store, "a", b"new")
+    assert await read(store, "a") == b"new"
+    assert store._reader.execute("SELECT count(*) FROM times").fetchone()[0] <= 1
+    await store.close()
+
+
+async def test_age_goes_on_after_a_crash_that_nobody_marked(tmp_path):
+    time = Time()
+    store = await opened(tmp_path, time, "64s")
+    await put(store, "a", b"old")
+    left = store.now().steady
+    await store.close()  # before any sweep
+    store = SQLiteStore(tmp_path, time.clock(left), Retention([parse("64s")]), MinFree())
+    await store.open()
+    await settle(store, time, 10)
+    assert await read(store, "a") == b"old"
+    await settle(store, time, 70)
+    assert await read(store, "a") == b""
+    await store.close()
+
+
+async def test_times_cost_a_bounded_number_of_rows(tmp_path):
+    time = Time()
+    store = await opened(tmp_path, time, "6400s")
+    await put(store, "a", b"")
+    for _ in range(3000):
+        await append(store, "a", b"x")
+        time.seconds += 10
+        if _ % 5 == 0:
+            await store.sweep()
+    assert store._reader.execute("SELECT count(*) FROM times").fetchone()[0] <= 66
+    await store.close()
+
+
+async def test_a_trimmed_offset_is_gone_and_names_the_earliest(tmp_path):
+    time = Time()
+    store = await opened(tmp_path, time, "100")
+    await put(store, "a", b"")
+    for _ in range(50):
+        await append(store, "a", b"0123456789")
+    await settle(store, time, 3)
+    found = await find(store, "a")
+    with pytest.raises(ProtocolError) as refusal:
+        await put(store, "f", stream_forked_from="a", stream_fork_offset="%016d_%016d" % (found.incarnation, 10))
+    assert refusal.value.status == 410
+    assert dict(refusal.value.headers)["stream-earliest-offset"].endswith("%016d" % found.start)
+    await store.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_forks_keep_what_they_need_and_no_more(tmp_path, seed):
+    """A model: the bytes of every stream are known, whatever is trimmed, forked and deleted."""
+    rng = random.Random(seed)
+    time = Time()
+    store = await opened(tmp_path, time, "200", "keep*=forever")
+    whole: dict[str, bytes] = {}
+    ends: dict[str, list[int]] = {}
+    for step in range(150):
+        time.seconds += 1
+        action = rng.random()
+        alive = sorted(whole)
+        if action < 0.1 or not alive:
+            path = f"{rng.choice(('keep', 's'))}{step}"
+            await put(store, path)
+            whole[path], ends[path] = b"", [0]
+        elif action < 0.25:
+            source = rng.choice(alive)
+            start = (await find(store, source)).start
+            at = rng.choice([end for end in ends[source] if end >= start] or [start])
+            path = f"{rng.choice(('keep', 's'))}{step}"
+            incarnation = (await find(store, source)).incarnation
+            await put(
+                store, path, stream_forked_from=source, stream_fork_offset="%016d_%016d" % (incarnation, at)
+            )
+            whole[path], ends[path] = whole[source][:at], [end for end in ends[source] if end <= at]
+        elif action < 0.32 and len(alive) > 3:
+            path = rng.choice(alive)
+            await delete(store, path)
+            del whole[path], ends[path]
+        else:
+            path = rng.choice(alive)
+            for _ in range(rng.randint(1, 8)):
+                data = bytes([rng.randrange(65, 91)]) * rng.randint(1, 40)
+                await append(store, path, data)
+                whole[path] += data
+                ends[path].append(len(whole[path]))
+        if rng.random() < 0.5:
+            await store.sweep()
+        if rng.random() < 0.05:
+            await store.close()
+            store = SQLiteStore(tmp_path, time.clock(), Retention(map(parse, ["200", "keep*=forever"])), MinFree())
+            await store.open()
+        if step % 10 == 0:
+            await _compare(store, whole)
+    await settle(store, time, 5)
+    await _compare(store, whole)
+    report = admin.check(tmp_path)
+    assert not report.problems
+    for path in sorted(whole):
+        await delete(store, path)
+    await settle(store, time, 5)
+    assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
+    assert store._reader.execute("SELECT count(*) FROM removed").fetchone() == (0,)
+    await store.close()
+
+
+async def _compare(store, whole):
+    store._tails._runs.clear()
+    for path, data in whole.items():
+        found = await find(store, path)
+        assert found is not None and found.tail == len(data), path
+        assert await read(store, path) == data[found.start :], path
+
+
+async def test_appends_are_not_stalled_while_a_large_stream_is_trimmed(tmp_path):
+    time = Time()
+    store = await opened(tmp_path, time, "big=1000")
+    await put(store, "big")
+    await put(store, "small")
+    for _ in range(30):
+        await append(store, "big", b"x" * 500_000)
+    slowest = 0.0
+    done = False
+
+    async def sweep():
+        nonlocal done
+        for _ in range(60):
+            time.seconds += 1
+            await store.sweep()
+            if len(rows(store, "big")) <= 2:
+                break
+        done = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweep)
+        while not done:
+            began = trio.current_time()
+            await append(store, "small", b"x")
+            slowest = max(slowest, trio.current_time() - began)
+    assert len(rows(store, "big")) <= 2
+    print(f"slowest append while 15 MB were trimmed: {slowest * 1000:.0f} ms")
+    await store.close()
+
+
+async def test_both_stores_trim_alike(tmp_path):
+    time = Time()
+    for store in (SQLiteStore(tmp_path, time.clock()), MemoryStore(time.clock())):
+        await store.open()
+        await put(store, "a")
+        for n in range(10):
+            await append(store, "a", b"%d" % n)
+        await put(store, "f", stream_forked_from="a")
+        found = await find(store, "a")
+        await store.transact("a", lambda view, id=found.id: stream.trim(view, id, 6))
+        assert await read(store, "a") == b"6789" and await read(store, "f") == b"0123456789"
+        await store.transact("a", lambda view, id=found.id: stream.trim(view, id, 4))
+        await store.transact("a", lambda view, id=found.id + 1: stream.trim(view, id, 8))
+        await store.transact("a", lambda view, id=found.id: stream.trim(view, id, 11))
+        await store.transact("none", lambda view, id=found.id: stream.trim(view, id, 8))
+        assert await read(store, "a") == b"6789"
+        await delete(store, "f")
+        assert await read(store, "a") == b"6789"
+        await store.close()
+
+
+def test_a_server_with_rules(tmp_path):
+    args = ("--data", tmp_path, "--retain", "1K", "--retain", "keep/**=forever")
+    with serve.start(*args, env={"DS_RETAIN": "10K,keep/**=1"}) as server:
+        for path in ("a", "keep/a"):
+            assert ask(server, "PUT", path, Content_Type="text/plain")[0] == 201
+            for _ in range(60):
+                assert ask(server, "POST", path, b"x" * 100)[0] == 204
+        first = "?offset=0000000000000001_0000000000000100"
+        for _ in range(100):
+            status, headers, _ = ask(server, "GET", "a" + first)
+            if status == 410:
+                break
+            trio.run(trio.sleep, 0.1)
+        assert status == 410
+        earliest = headers["stream-earliest-offset"]
+        assert re.fullmatch(r"0000000000000001_\d{14}00", earliest)
+        status, _, body = ask(server, "GET", f"a?offset={earliest}")
+        assert status == 200 and 1024 <= len(body) < 1224
+        assert ask(server, "GET", "a")[2] == body
+        assert len(ask(server, "GET", "keep/a")[2]) == 6000
+
+
+@pytest.mark.parametrize("option", [["--retain", "7y"], ["--min-free", "lots"], ["--retain", "=7d"]])
+def test_wrong_options_are_refused(option, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["serve", *option])
+    assert end.value.code == 2 and "ds serve" in capsys.readouterr().err
+
+
+def test_the_watermark_has_a_default_that_fits_small_cards():
+    assert DefaultMinFree().of(64 << 30) == 128 << 20
+    assert DefaultMinFree().of(1 << 30) == (1 << 30) // 20
+    assert MinFree(share=0.1).of(1000) == 100
+
+
+def test_the_watermark_does_not_flap(tmp_path, monkeypatch):
+    class Found:
+        f_frsize = 1
+        f_blocks = 10_000
+        f_bavail = 0
+
+    monkeypatch.setattr("os.statvfs", lambda path: Found)
+    space = Space(tmp_path, MinFree(bytes=1600))
+    seen = []
+    for free in (1601, 1599, 1601, 1650, 1701, 1601, 0):
+        Found.f_bavail = free
+        space.look()
+        seen.append(space.low)
+    assert seen == [False, True, True, True, False, False, True]
