@@ -44,6 +44,8 @@ class Create:
         self.path = path
         self.location = origin + targets.url_path(path)
         self.content_type = _content_type(headers)
+        if "content-encoding" in headers:
+            _check_coding(headers["content-encoding"])
         ttl = get(names.TTL)
         self.ttl = None if ttl is None else fields.seconds(ttl)
         self.expires_at = get(names.EXPIRES_AT)
@@ -101,6 +103,8 @@ class Append:
         self.path = path
         # Validated against the stream only: a close without a body ignores it (section 4).
         self.content_type = get("content-type")
+        if "content-encoding" in headers:
+            _check_coding(headers["content-encoding"])
         self.body = b""
         self.closes = fields.flag(get(names.CLOSED))
         self.stream_seq = get(names.STREAM_SEQ)
@@ -202,6 +206,17 @@ def parse(
         "streams know %s" % ", ".join(METHODS),
         (("Allow", ", ".join(METHODS)),),
     )
+
+
+def _check_coding(coding: str) -> None:
+    # Unpacked, a body could be anything of any size; stored packed, no reader would know.
+    if coding.lower() not in ("", "identity"):
+        raise ProtocolError(
+            415,
+            "UNSUPPORTED_CODING",
+            "bodies are stored as they are sent: send them without Content-Encoding",
+            (("Accept-Encoding", "identity"),),
+        )
 
 
 def _content_type(headers: "dict[str, str]") -> "str | None":

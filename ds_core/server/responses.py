@@ -14,6 +14,7 @@ PHRASES = {
     400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
     405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 410: "Gone",
     411: "Length Required", 413: "Content Too Large", 414: "URI Too Long",
+    415: "Unsupported Media Type",
     417: "Expectation Failed", 426: "Upgrade Required", 429: "Too Many Requests",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
     503: "Service Unavailable", 505: "HTTP Version Not Supported", 507: "Insufficient Storage",
@@ -190,8 +191,16 @@ def catch_up(position: Position, if_none_match: "str | None", cache_control: str
     headers.append(("Cache-Control", cache_control))
     if if_none_match is not None and _matches(if_none_match, etag):
         return Response(304, headers)
-    headers.append(("Content-Type", position.content_type))
+    _show_type(headers, position.content_type)
     return Response(200, headers)
+
+
+def _show_type(headers: "list[tuple[str, str]]", content_type: str) -> None:
+    headers.append(("Content-Type", content_type))
+    kind = content_type.lower()
+    if "html" in kind or "xml" in kind:
+        # Whoever may append must not be able to run scripts as a page of this server (SVG is XML too).
+        headers.append(("Content-Security-Policy", "sandbox"))
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
@@ -207,7 +216,7 @@ def at_now(position: Position) -> Response:
     """The answer to a catch-up read with ``offset=now``: the tail, and nothing a cache may keep."""
     headers = position.headers()
     headers.append(("Cache-Control", "no-store"))
-    headers.append(("Content-Type", position.content_type))
+    _show_type(headers, position.content_type)
     return Response(200, headers, messages.shown(position.kind, b""))
 
 
@@ -220,7 +229,7 @@ def long_poll(position: Position, cursor: str, cache_control: str) -> Response:
         return Response(204, headers)
     headers.append(("ETag", position.etag()))
     headers.append(("Cache-Control", cache_control))
-    headers.append(("Content-Type", position.content_type))
+    _show_type(headers, position.content_type)
     return Response(200, headers)
 
 

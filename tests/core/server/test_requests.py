@@ -205,3 +205,12 @@ def test_wrong_reads():
 def test_only_a_read_looks_at_the_query():
     for method in ("PUT", "POST", "HEAD", "DELETE"):
         requests.parse(method, URL + "?offset=&offset=", {})
+
+
+def test_a_packed_body_is_415() -> None:
+    for method in ("PUT", "POST"):
+        for coding in ("gzip", "GZIP", "deflate", "br", "gzip, identity"):
+            error = refused(415, method, URL, {"content-encoding": coding}, "stored as they are sent")
+            assert error.headers == (("Accept-Encoding", "identity"),)
+        for coding in ("identity", "Identity", ""):
+            requests.parse(method, URL, {"content-encoding": coding})
