@@ -22,6 +22,7 @@ from ds_core.wire.http1 import BadMessage
 WIFI = None  # ("name", "password"); None: the network is up already
 HOST = "0.0.0.0"
 PORT = 4437
+TOKEN = None  # what clients have to give as `Authorization: Bearer TOKEN`; None: whoever can connect may do everything
 
 # For some 150 KB of heap: the program takes 55 KB, streams at most STREAMS * STREAM_BYTES, and each connection HEAD +
 # MAX_BODY bytes of a request and about twice CHUNK of an answer. An ESP32 or a Pico W has room for these; an ESP8266
@@ -233,6 +234,9 @@ class Shell:
     async def answer(self, head, body, connection):
         if head.method == "OPTIONS":
             return responses.preflight()
+        if TOKEN and head.headers.get("authorization") != "Bearer " + TOKEN:
+            headers = (("WWW-Authenticate", "Bearer"),)
+            raise errors.ProtocolError(401, "UNAUTHORIZED", "give the token of this device", headers)
         origin = "http://" + head.headers["host"]
         command = requests.parse(head.method, head.target, head.headers, origin, body)
         if command.kind == requests.READ:
@@ -391,7 +395,7 @@ def connect():
 
 
 async def run(host, port):
-    await asyncio.start_server(Shell().serve, host, port, CONNECTIONS + 2)
+    await asyncio.start_server(Shell().serve, host, port, backlog=CONNECTIONS + 2)
     gc.collect()
     print("listening on http://%s:%d%s (%d bytes free)" % (connect(), port, names.ROOT[:-1], gc.mem_free()))
     while True:

@@ -131,6 +131,15 @@ def test_after_a_reset_an_old_offset_is_gone_and_never_names_other_bytes(build: 
         assert client("GET", f"/a?offset={old}")[0] == 410
 
 
+def test_a_token_is_asked_for(tmp_path: Path) -> None:
+    with tiny(32, HEAP[32], tmp_path, TOKEN="secret") as (origin, _):
+        client = Client(origin)
+        status, headers, _ = client("PUT", "/a", Authorization="Bearer secre")
+        assert (status, headers["www-authenticate"]) == (401, "Bearer")
+        assert client("PUT", "/a", Authorization="Bearer secret")[0] == 201
+        assert client("GET", "/a")[0] == 401
+
+
 @pytest.mark.parametrize("build", BUILDS)
 def test_a_device_logs_to_a_device(build: int, tmp_path: Path) -> None:
     with tiny(build, HEAP[build], tmp_path) as (origin, _):
