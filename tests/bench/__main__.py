@@ -18,6 +18,7 @@ from .rows import FULL, QUICK, ROWS, SMOKE, Row, Sizes
 
 RESULTS = Path(__file__).with_name("results")
 SCRATCH = machine.ROOT / "build" / "bench"
+FAULTS = (RuntimeError, OSError, HTTPException)  # what a server that is wrong or gone raises here
 
 
 def main() -> int:
@@ -51,7 +52,7 @@ def main() -> int:
         print(f"\n{row.name}: {row.title}", flush=True)
         try:
             samples = measure(row, sizes, rounds, peers, options.dir)
-        except (RuntimeError, OSError, HTTPException) as reason:
+        except FAULTS as reason:
             failed = True
             print(f"  failed: {reason}", flush=True)
             if options.verbose:
@@ -77,7 +78,7 @@ def choose(only: str) -> list[Row]:
 def measure(
     row: Row, sizes: Sizes, rounds: int, peers: dict[str, str], folder: Path
 ) -> dict[str, list[dict[str, float]]]:
-    """What each contender ("ours", "node memory") yielded in each round."""
+    """What each contender ("ours", "node memory") yielded in each round; a peer that fails drops out."""
     contenders = {"ours": Contender("ours", row.store, folder / "ours")}
     for name, command in peers.items():
         for store in row.peers[:1] if command else row.peers:
@@ -90,8 +91,14 @@ def measure(
             stack.callback(shutil.rmtree, contender.folder, ignore_errors=True)
             running[label] = stack.enter_context(contextlib.closing(row.rounds(contender, sizes)))
         for _ in range(rounds):
-            for label, generator in running.items():
-                samples[label].append(next(generator))
+            for label, generator in list(running.items()):
+                try:
+                    samples[label].append(next(generator))
+                except FAULTS as reason:
+                    if label == "ours":
+                        raise
+                    print(f"  {label} failed: {reason}", flush=True)
+                    del running[label]
     return samples
 
 

@@ -88,7 +88,9 @@ def load(path: Path) -> Result:
 def save(path: Path, result: Result, machine: dict[str, object], sizes: dict[str, object]) -> None:
     """Add the row to the JSON file, in place of an earlier one of its name, and draw the picture again."""
     rows = {row["name"]: row for row in load(path)["rows"]} if path.exists() else {}
-    rows[result["name"]] = {**result, "sizes": sizes, "commit": machine["commit"]}
+    then = {name: value for name, value in machine.items() if name in ("commit", "load_average")}
+    rows[result["name"]] = {**result, **then, "sizes": sizes}
+    machine = {name: value for name, value in machine.items() if name not in then}
     order = [row.name for row in ROWS if row.name in rows]
     tree = {"machine": machine, "rows": [rows[name] for name in order]}
     path.parent.mkdir(parents=True, exist_ok=True)

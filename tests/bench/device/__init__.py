@@ -1,0 +1,1 @@
+"""What the device's client costs a device; see __main__.py."""
