@@ -1,6 +1,7 @@
 # make serve   run the server on ./data                    (SERVE_ARGS="--port 8080" for options of `ds serve`)
 # make test    every test                                  (ARGS="tests/core -k cbor" for options of pytest)
 # make lint    ruff and mypy
+# make soak    kill -9, power cuts, again and again        (CYCLES=500 SEED=7; a seed replays what it did)
 # make bench   benchmarks, ours and the peers'             (ARGS="--quick --only append,sse"; ARGS=--help)
 # make micro   cross-compile the device's client into build/micro, print the sizes
 # make demo    a sensor on MicroPython, a gateway, a live reader; power cuts; a proof  (ARGS="--seconds 60 --cuts 20")
@@ -16,7 +17,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 HEADLESS := $(filter-out 0 false no,$(CI))
 
-.PHONY: help serve test lint bench micro demo bench-device clean setup-tests
+.PHONY: help serve test lint bench micro demo bench-device soak clean setup-tests
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -41,6 +42,13 @@ demo: $(VENV)/.test
 
 bench-device: $(VENV)/.test
 	@$(BIN)/python -m tests.bench.device $(ARGS)
+
+CYCLES ?= 500
+SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.faults.kill --cycles $(CYCLES) --seed $(SEED)
+	$(BIN)/python -m tests.faults.power --points $(CYCLES) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) build/micro tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -64,11 +64,19 @@ async def look(folder: Path, history: History, paths: list[str], at: float) -> N
 
 
 def replay(
-    log: Path, history: History, paths: list[str], folder: Path, rng: random.Random, images: int, most: int
+    log: Path,
+    history: History,
+    paths: list[str],
+    folder: Path,
+    rng: random.Random,
+    images: int,
+    most: int,
+    first: bool = False,
 ) -> tuple[int, int]:
-    """Cut the power at up to ``most`` sync points, ``images`` times each; returns how many of both."""
+    """Cut the power at up to ``most`` sync points (the ``first`` ones, or any), ``images`` times
+    each; returns how many of both."""
     points = list(disk.Log(log).syncs())
-    chosen = set(points if len(points) <= most else rng.sample(points, most))
+    chosen = set(points[:most] if first or len(points) <= most else rng.sample(points, most))
     disk_log = disk.Log(log)
     tried = 0
     for at in disk_log.syncs():
