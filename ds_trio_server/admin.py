@@ -138,7 +138,7 @@ def _check_appends(db: sqlite3.Connection, report: Report) -> None:
     at = next(expected, None)
     stream, rows = 0, _Rows(0, 0, 0)
     for id, position, part, sum, data in db.execute(
-        "SELECT stream, position, part, sum, data FROM appends ORDER BY stream, position"
+        "SELECT stream, position, part, sum, data FROM stored ORDER BY stream, position"
     ):
         if id != stream:
             rows.finish(report)
@@ -207,6 +207,8 @@ class _Rows:
 
 
 def _check_rest(db: sqlite3.Connection, report: Report) -> None:
+    for (id,) in db.execute("SELECT id FROM blobs WHERE id NOT IN (SELECT blob FROM appends WHERE blob IS NOT NULL)"):
+        report.add(f"blob {id}: no append has it")
     for table in ("producers", "times"):
         for (id,) in db.execute(
             f"SELECT DISTINCT stream FROM {table} WHERE stream NOT IN (SELECT id FROM streams)"

@@ -91,6 +91,7 @@ class Committer:
         self,
         folder: Path,
         db: sqlite3.Connection,
+        last_blob: int,
         finished: Callable[[Batch], None],
         failed: Callable[[StorageFailed], object],
     ) -> None:
@@ -99,6 +100,7 @@ class Committer:
         self._finished = finished
         self._failed = failed
         self._queue: SimpleQueue[Batch | None] = SimpleQueue()
+        self._last_blob = last_blob
         self._pages = _CHECKPOINT_PAGES  # what a crash left in the log is moved soon
         # Whether there may be more free pages than the file should hold (set by the thread).
         self.shrinking = True
@@ -165,7 +167,10 @@ class Committer:
         if batch.rows:
             db.executemany(schema.UPDATE_STREAM, batch.rows)
         if batch.appends:
-            db.executemany(schema.INSERT_APPEND, _append_rows(batch.appends))
+            rows, blobs = self._append_rows(batch.appends)
+            db.executemany(schema.INSERT_APPEND, rows)
+            if blobs:
+                db.executemany(schema.INSERT_BLOB, blobs)
         if batch.producers:
             db.executemany(
                 "INSERT INTO producers VALUES (?, ?, ?, ?)"
@@ -175,6 +180,23 @@ class Committer:
         if batch.cleans:
             batch.more = clean(db)
         db.execute("COMMIT")
+
+    def _append_rows(
+        self, appends: list[tuple[int, int, bytes]]
+    ) -> tuple[list[tuple[object, ...]], list[tuple[int, bytes]]]:
+        rows: list[tuple[object, ...]] = []
+        blobs: list[tuple[int, bytes]] = []
+        checksum = schema.checksum
+        for stream, at, data in appends:
+            if len(data) <= schema.INLINE_LIMIT:
+                rows.append((stream, at, 0, checksum(stream, at, data), data, None))
+                continue
+            for part in range(0, len(data), schema.ROW_LIMIT):
+                piece = data[part : part + schema.ROW_LIMIT]
+                self._last_blob += 1
+                blobs.append((self._last_blob, piece))
+                rows.append((stream, at + part, part, checksum(stream, at + part, piece), None, self._last_blob))
+        return rows, blobs
 
     def _keep_up(self, batch: Batch) -> None:
         """What the file needs behind a commit that has been answered already.
@@ -249,7 +271,7 @@ def clean(db: sqlite3.Connection) -> bool:
     last = None
     size = 0
     for position, length in db.execute(
-        "SELECT position, length(data) FROM appends WHERE stream = ? AND position < ?"
+        "SELECT position, size FROM stored WHERE stream = ? AND position < ?"
         f" ORDER BY position LIMIT {_CLEAN_ROWS}",
         (stream, schema.MAX_INTEGER if below is None else below),
     ):
@@ -262,17 +284,3 @@ def clean(db: sqlite3.Connection) -> bool:
     else:
         db.execute("DELETE FROM appends WHERE stream = ? AND position <= ?", (stream, last))
     return True
-
-
-def _append_rows(appends: list[tuple[int, int, bytes]]) -> list[tuple[int, int, int, int, bytes]]:
-    rows = []
-    limit = schema.ROW_LIMIT
-    checksum = schema.checksum
-    for stream, at, data in appends:
-        if len(data) <= limit:
-            rows.append((stream, at, 0, checksum(stream, at, data), data))
-        else:
-            for part in range(0, len(data), limit):
-                piece = data[part : part + limit]
-                rows.append((stream, at + part, part, checksum(stream, at + part, piece), piece))
-    return rows

@@ -18,8 +18,9 @@ from ds_core.server.stream import Stream
 from .base import StorageFailed
 
 FILE = "streams.db"
-VERSION = 2
+VERSION = 3
 ROW_LIMIT = 256 * 1024
+INLINE_LIMIT = 900
 MAX_INTEGER = 2**63 - 1
 
 _APPLICATION_ID = 0x44535452  # "DSTR", shown by file(1)
@@ -53,9 +54,17 @@ CREATE TABLE appends (
     position INTEGER NOT NULL,
     part INTEGER NOT NULL,
     sum INTEGER NOT NULL,
-    data BLOB NOT NULL,
+    data BLOB,
+    blob INTEGER,
     PRIMARY KEY (stream, position)
 ) WITHOUT ROWID;
+CREATE TABLE blobs (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TRIGGER appends_leave_no_blobs AFTER DELETE ON appends WHEN old.blob IS NOT NULL
+    BEGIN DELETE FROM blobs WHERE id = old.blob; END;
+CREATE VIEW stored AS
+    SELECT stream, position, part, sum, ifnull(blobs.data, appends.data) AS data,
+        ifnull(length(blobs.data), length(appends.data)) AS size
+    FROM appends LEFT JOIN blobs ON blobs.id = appends.blob;
 CREATE TABLE producers (
     stream INTEGER NOT NULL,
     id TEXT NOT NULL,
@@ -82,7 +91,8 @@ INSERT_STREAM = f"INSERT INTO streams ({COLUMNS}) VALUES (" + ",".join("?" * 18)
 UPDATE_STREAM = (
     "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ? WHERE id = ?"
 )
-INSERT_APPEND = "INSERT INTO appends (stream, position, part, sum, data) VALUES (?, ?, ?, ?, ?)"
+INSERT_APPEND = "INSERT INTO appends (stream, position, part, sum, data, blob) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_BLOB = "INSERT INTO blobs (id, data) VALUES (?, ?)"
 NEEDED = (
     "WITH RECURSIVE forks (id, start, upto) AS ("
     " SELECT id, start, fork_at FROM streams WHERE source = ?"

@@ -58,7 +58,7 @@ _MORTAL = "SELECT 1 FROM streams WHERE deadline IS NOT NULL OR expires IS NOT NU
 
 # One statement sees one state of the file: rows can't be freed in the middle of a range.
 _RANGE = (
-    "SELECT position, sum, data FROM appends WHERE stream = ?1 AND position >="
+    "SELECT position, sum, data FROM stored WHERE stream = ?1 AND position >="
     " (SELECT max(position) FROM appends WHERE stream = ?1 AND position <= ?2)"
     " AND position < ?3 ORDER BY position"
 )
@@ -96,7 +96,7 @@ class SQLiteStore(Store):
 
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
-        self._committer = Committer(self._folder, self._writer, self._committed, self._fail)
+        self._committer = Committer(self._folder, self._writer, self._last_blob, self._committed, self._fail)
 
     def _open(self) -> None:
         schema.make_folder(self._folder)
@@ -117,6 +117,7 @@ class SQLiteStore(Store):
         self._cache = StreamCache(self._reader, _CACHED_STREAMS, self._watchers.watched)
         meta = dict(self._writer.execute("SELECT name, value FROM meta"))
         self._newest = meta.get("newest", 0)
+        self._last_blob = self._writer.execute("SELECT ifnull(max(id), 0) FROM blobs").fetchone()[0]
         self._cleaning = True  # the first sweep sees whether there is anything to free
         if self._clock is None:
             self._clock = Clock(meta.get("steady", 0.0), meta.get("wall", 0.0))
