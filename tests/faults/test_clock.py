@@ -113,7 +113,9 @@ def test_years_in_a_drawer_are_believed_after_a_day():
 
 
 @hypothesis.given(
-    st.lists(st.tuples(st.floats(0, 20), st.sampled_from([0.0, 50 * YEARS, -50 * YEARS, 1e5, -1e5, 700.0])), max_size=40)
+    st.lists(
+        st.tuples(st.floats(0, 20), st.sampled_from([0.0, 50 * YEARS, -50 * YEARS, 1e5, -1e5, 700.0])), max_size=40
+    )
 )
 def test_steady_time_is_the_time_that_passed_whatever_the_wall_clock_does(steps):
     machine = Machine()

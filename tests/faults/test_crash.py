@@ -7,6 +7,8 @@ import random
 
 import pytest
 
+from ds_core.server.offsets import token
+
 from . import disk, kill, power
 from .history import Found, History, Violation
 
@@ -47,7 +49,7 @@ class TestTheChecker:
     def setup_method(self):
         self.history = History()
         self.life = self.history.begin("a", 0)
-        self.history.created(self.life, 1, "%016d_%016d" % (1, len(self.life.marker)))
+        self.history.created(self.life, 1, token(1, len(self.life.marker)))
         self.at = len(self.life.marker)
         self.body = self.life.marker
         for n in range(3):
@@ -58,7 +60,7 @@ class TestTheChecker:
         self.at += len(record.line)
         self.body += record.line
         if acknowledged:
-            self.life.acknowledge(record, 2.5 + seq, "%016d_%016d" % (1, self.at))
+            self.life.acknowledge(record, 2.5 + seq, token(1, self.at))
         return record
 
     def refused(self, found, match, **at):
@@ -124,7 +126,7 @@ class TestTheChecker:
 
     def test_an_incarnation_for_two(self):
         with pytest.raises(Violation, match="incarnation"):
-            self.history.created(self.history.begin("b", 5), 6, "%016d_%016d" % (1, 0))
+            self.history.created(self.history.begin("b", 5), 6, token(1, 0))
 
     def test_an_early_expiry(self):
         self.life.ttl, self.life.used = 10, 100.0

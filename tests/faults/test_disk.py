@@ -69,7 +69,7 @@ def test_a_failed_fsync_ends_the_server_and_is_never_tried_again(faulty, tmp_pat
     it = faulty()
     assert it.ask("PUT", "a", b"one")[0] == 201
     it.disk["fail_sync"] = 1
-    status, headers, body = it.ask("POST", "a", b"two")
+    status, headers, _ = it.ask("POST", "a", b"two")
     assert status == 503 and headers["retry-after"], "nobody is told that it is stored"
     assert it.server.wait(15) == 1
     assert "fsync" in it.server.output.lower()
