@@ -8,18 +8,18 @@ import pytest
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import SQLiteStore
-from tests.store.rig import Rig, Time
+from tests.store.rig import Rig, Soon, Time
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "memory soon", "sqlite soon"])
 async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
     """An open store of each kind."""
     time = Time()
     store: Store
-    if request.param == "memory":
+    if "memory" in request.param:
         store = MemoryStore(time.clock())
     else:
         store = SQLiteStore(tmp_path / "data", time.clock())
     await store.open()
-    yield Rig(store, time)
+    yield Rig(Soon(store) if "soon" in request.param else store, time)
     await store.close()

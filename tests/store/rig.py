@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
+
 from ds_core.server import create, reads, requests, stream, targets
 from ds_core.server.messages import Codecs
 from ds_core.server.offsets import token
 from ds_core.server.responses import Response
 from ds_core.server.stream import Stream
 from ds_trio_server.clock import BUILT, Clock
-from ds_trio_server.store.base import Store
+from ds_trio_server.store.base import WINDOW, Later, Store
 
 CODECS = Codecs()
 WALL = BUILT + 1000.0
@@ -25,6 +27,62 @@ class Time:
     def clock(self, steady: float = 0.0, wall: float = 0.0) -> Clock:
         """A clock that goes on from saved readings, as the store makes it when it opens."""
         return Clock(steady, wall, lambda: self.tick, lambda: WALL + self.tick)
+
+
+class Soon(Store):
+    """A store by its doors that never wait, wherever it lets one through."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.taken = 0
+        for name in ("open", "close", "watch", "unwatch", "sweep", "paths", "usage", "now"):
+            setattr(self, name, getattr(store, name))
+
+    async def transact(self, path: str, decide: Any, source: Any = None, piece: Any = None) -> Any:
+        if source is not None:
+            return await self._store.transact(path, decide, source, piece)
+        outcome: list[tuple[Any, Exception | None]] = []
+        finished = trio.Event()
+
+        def done(response: Any, error: Exception | None) -> None:
+            outcome.append((response, error))
+            finished.set()
+
+        try:
+            self._store.transact_soon(path, decide, done)
+        except Later:
+            return await self._store.transact(path, decide)
+        self.taken += 1
+        await finished.wait()
+        ((response, error),) = outcome
+        if error is not None:
+            raise error
+        return response
+
+    async def look(self, path: str, decide: Any) -> Any:
+        try:
+            return self._store.look_now(path, decide)
+        except Later:
+            return await self._store.look(path, decide)
+
+    async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        stop = min(end, start + WINDOW)
+        try:
+            found = self._store.read_now(stream, start, stop)
+            assert sum(map(len, found)) == stop - start
+            return found
+        except Later:
+            return await self._store.read(stream, start, end)
+
+    async def span(self, stream: Stream, position: int) -> tuple[int, int]:
+        try:
+            return self._store.span_now(stream, position)
+        except Later:
+            return await self._store.span(stream, position)
+
+
+# All of them are set in __init__.
+Soon.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
 
 
 class Rig:

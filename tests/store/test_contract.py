@@ -12,7 +12,7 @@ import trio
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
 from ds_trio_server.store.base import WINDOW, Vanished
-from tests.store.rig import WALL, Rig, Watch, header
+from tests.store.rig import WALL, Rig, Soon, Watch, header
 
 
 async def refused(awaitable: object) -> int:
@@ -499,3 +499,20 @@ async def test_many_writers_and_readers_at_once(rig: Rig) -> None:
     whole = await rig.read("s")
     assert sorted(whole.split(b";"))[1:] == sorted(b"%02d" % number for number in range(20) for _ in range(10))
     assert set(seen) == {whole}
+
+
+# The doors that never wait
+
+
+async def test_what_never_waits_is_the_same_or_later(rig: Rig) -> None:
+    store = rig.store
+    await rig.create("s", b"data")
+    if not isinstance(store, Soon):
+        return
+    await rig.append("s", b"more", producer=("p", 0, 0))
+    assert store.taken >= 1, "nothing took the quick way"
+    assert await rig.read("s") == b"datamore"
+    for refusal in (rig.append("s", b"?", producer=("p", 0, 5)), rig.append("none", b"x"), rig.append("s", b"")):
+        assert await refused(refusal) in (400, 404, 409)
+    assert (await rig.append("s", b"?", producer=("p", 0, 0))).status == 204
+    assert await rig.read("s") == b"datamore"

@@ -19,7 +19,7 @@ from ds_trio_server.store import sqlite
 from ds_trio_server.store.base import StorageFailed, StorageFull
 from ds_trio_server.store.committer import Committer
 from ds_trio_server.store.sqlite import SQLiteStore
-from tests.store.rig import Rig, Time, Watch, header
+from tests.store.rig import Rig, Soon, Time, Watch, header
 
 
 @asynccontextmanager
@@ -443,3 +443,46 @@ async def test_a_failure_of_the_disk_ends_the_store(tmp_path: Path, monkeypatch:
     shutil.copytree(tmp_path / "data", tmp_path / "image")
     async with opened(tmp_path / "image") as rig:
         assert await rig.read("s") == b"durable"
+
+
+async def test_what_never_waits_does_not_speak_before_the_disk_does(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.create("s", b"old")
+    quick = Rig(Soon(rig.store), rig.time)
+    answers: list[str] = []
+
+    async def run(name: str, awaitable: Any) -> None:
+        try:
+            answers.append(f"{name} {(await awaitable).status}")
+        except ProtocolError as error:
+            answers.append(f"{name} {error.status}")
+
+    async with trio.open_nursery() as nursery:
+        with disk_held(monkeypatch):
+            for name, awaitable in (
+                ("append", quick.append("s", b"new", producer=("p", 0, 0))),
+                ("duplicate", quick.append("s", b"new", producer=("p", 0, 0))),
+                ("gap", quick.append("s", b"?", producer=("p", 0, 5))),
+                ("close", quick.close("s")),
+                ("late", quick.append("s", b"late")),
+            ):
+                nursery.start_soon(run, name, awaitable)
+                await wait_all_tasks_blocked()
+            assert answers == [] and await quick.read("s") == b"old"
+    assert sorted(answers) == ["append 200", "close 204", "duplicate 204", "gap 409", "late 409"]
+    assert await quick.read("s") == b"oldnew"
+
+
+async def test_what_never_waits_hears_of_a_full_disk(rig: Rig) -> None:
+    await rig.create("s", b"before")
+    quick = Rig(Soon(rig.store), rig.time)
+    writer = rig.store._writer  # type: ignore[attr-defined]
+    pages = writer.execute("PRAGMA page_count").fetchone()[0]
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StorageFull):
+        await quick.append("s", bytes(300_000))
+    assert await quick.read("s") == b"before"
+    writer.execute("PRAGMA max_page_count = 1000000")
+    assert (await quick.append("s", b" after")).status == 204
+    assert await quick.read("s") == b"before after"
