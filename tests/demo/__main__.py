@@ -3,9 +3,9 @@
     python -m tests.demo [--seconds 25] [--cuts 8] [--seed N]
 
 The sensor (`sensor.py`, on the 32-bit build with a heap of 64 KB) keeps records in an outbox, which is a folder, and
-sends them to `ds serve`; `ds tail` prints the stream. A power cut is SIGKILL at a random instant, of the sensor or of the
-gateway. In the end every record that was safe in the outbox must be in the stream exactly once, in order; a record that
-was cut off while it was being kept may be there once or not at all. Exits with 0 when that is so.
+sends them to `ds serve`; `ds tail` prints the stream. A power cut is SIGKILL at a random instant, of the sensor or of
+the gateway. In the end every record that was safe in the outbox must be in the stream exactly once, in order; a record
+that was cut off while it was being kept may be there once or not at all. Exits with 0 when that is so.
 
 SIGKILL does not lose what the operating system has cached: tests/micro cuts the outbox off on a modelled disk, and
 tests/faults the gateway's store on a failing one.

@@ -2,9 +2,9 @@
 
     python -m tests.bench.device [--records 10000] [--output hardware-notes/measured.md | --output -]
 
-Size of the .mpy files; heap once imported and free heap over 10,000 records of a sensor's loop, on MicroPython's 32-bit build with a
-heap of 40 KB; bytes on the wire for records of 20 bytes, beside MQTT QoS 1 with Mosquitto (from the PATH; Debian:
-apt-get install mosquitto); records per second. It measures, and never fails on a figure.
+Size of the .mpy files; heap once imported and free heap over 10,000 records of a sensor's loop, on MicroPython's 32-bit
+build with a heap of 40 KB; bytes on the wire for records of 20 bytes, beside MQTT QoS 1 with Mosquitto (from the PATH;
+Debian: apt-get install mosquitto); records per second. It measures, and never fails on a figure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ HEAP = "40k"
 SIZE = 20
 BATCH = 20
 TOPIC = "greenhouse/7"
+BROKER_PATHS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/sbin"
 
 
 def run(argv: Sequence[str], timeout: float = 600) -> str:
@@ -124,9 +125,7 @@ def streams(interpreter: list[str], build: Path, folder: Path, records: int, bat
 @contextlib.contextmanager
 def mosquitto(folder: Path) -> Iterator[int]:
     """A broker on a free port; FileNotFoundError when it is not installed."""
-    program = shutil.which("mosquitto") or shutil.which(
-        "mosquitto", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
-    )
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path=BROKER_PATHS)
     if not program:
         raise FileNotFoundError("mosquitto is not installed")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -171,74 +170,100 @@ def measure(records: int, folder: Path) -> str:
     batched = streams(interpreter, build, folder, records, BATCH)
     broker = mqtt(interpreter, folder, records)
     probe = [*interpreter, "-c", "import sys; print(sys.version)"]
-    broker_argv = [
-        shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin") or "mosquitto",
-        "-h",
-    ]
-
+    broker_program = shutil.which("mosquitto") or shutil.which("mosquitto", path=BROKER_PATHS) or "mosquitto"
     facts = machine.describe(folder)
-    lines = [
-        "# Measured",
-        "",
-        "Written by `make bench-device`. Size, heap and bytes are a board's own, up to its port's differences; records per",
-        "second are this computer's, on loopback, and tell only how one way compares to another.",
-        "",
-        f"{datetime.date.today()}, commit {facts['commit']}; {facts['processor']}, {facts['cores']} cores, {facts['system']};",
-        f"MicroPython {version(probe, r'(v[0-9][^ ;]*)')} (Unix port, 32-bit), Mosquitto {version(broker_argv, r'version (.*)')}.",
-        "",
-        "## In short",
-        "",
-        "| | |",
-        "| --- | ---: |",
-        f"| blocking client with CBOR, writer, reader and outbox, .mpy | {size.total} bytes (budget {BUDGET}) |",
-        f"| heap once imported | {heap.imported} bytes |",
-        f"| free heap of {HEAP} after 1,000 records of a sensor's loop | {heap.free[0]} bytes |",
-        f"| free heap after {records:,} records | {heap.free[-1]} bytes ({heap.free[-1] - heap.free[0]:+}) |",
-        f"| bytes on the wire per {SIZE}-byte record, {BATCH} to a request | {batched.both:.1f} |",
-        f"| the same with MQTT QoS 1 | {f'{broker.both:.1f}' if broker else 'not measured'} |",
-        "",
-        "## On the wire",
-        "",
-        f"TCP payload per record of {SIZE} bytes, in bytes, on one connection, counted by a proxy on loopback. Stream path and",
-        f"topic are `{TOPIC}`. For each TCP segment come 40 bytes of IP and TCP heads, and Wi-Fi's own: MQTT needs at least two",
-        f"segments for a record, a batch of {BATCH} needs two for {BATCH}.",
-        "",
-        "| | sent | received | both ways | records/s |",
-        "| --- | ---: | ---: | ---: | ---: |",
-        f"| outbox, {BATCH} records to a request | {batched.sent:.1f} | {batched.received:.1f} | {batched.both:.1f} | {batched.rate:.0f} |",
-        f"| outbox, each record a request | {singly.sent:.1f} | {singly.received:.1f} | {singly.both:.1f} | {singly.rate:.0f} |",
+    ways = [
+        (f"outbox, {BATCH} records to a request", batched),
+        ("outbox, each record a request", singly),
+        *([("MQTT QoS 1, Mosquitto", broker)] if broker else []),
     ]
-    if broker:
-        lines.append(
-            f"| MQTT QoS 1, Mosquitto | {broker.sent:.1f} | {broker.received:.1f} | {broker.both:.1f} | {broker.rate:.0f} |"
-        )
-    lines += [
-        "",
-        "MQTT's client here is a minimal one of our own that sends the packets of umqtt.simple (3.1.1, clean session, PUBLISH and",
-        "PUBACK in turns), and keeps nothing in flash. QoS 1 is at least once: a PUBLISH whose PUBACK is lost arrives twice.",
-        "",
-        "## A sensor's loop",
-        "",
-        f"`tests/micro/sensor_loop.py` under `-X heapsize={HEAP}`, from .mpy files: each record into an outbox on a file system, a",
-        f"flush every 20 records, every 200 a tail with its cursor saved. {records:,} records, {heap.rate:.0f} records/s here.",
-        "",
-        "| records | free heap |",
-        "| ---: | ---: |",
-        *(f"| {1000 * (at + 1):,} | {free} |" for at, free in enumerate(heap.free)),
-        "",
-        "## .mpy files",
-        "",
-        "| the blocking client | bytes |",
-        "| --- | ---: |",
-        *(f"| {name} | {count} |" for count, name in size.client),
-        f"| in all | {size.total} |",
-        "",
-        "| loaded when used | bytes |",
-        "| --- | ---: |",
-        *(f"| {name} | {count} |" for count, name in size.rare),
-        "",
-    ]
-    return "\n".join(lines)
+    return TEXT.format(
+        date=datetime.date.today(),
+        commit=facts["commit"],
+        computer=f"{facts['processor']}, {facts['cores']} cores, {facts['system']}",
+        micropython=version(probe, r"(v[0-9][^ ;]*)"),
+        mosquitto=version([broker_program, "-h"], r"version (.*)"),
+        total=size.total,
+        budget=BUDGET,
+        imported=heap.imported,
+        heap=HEAP,
+        first=heap.free[0],
+        last=heap.free[-1],
+        drift=heap.free[-1] - heap.free[0],
+        records=f"{records:,}",
+        size=SIZE,
+        batch=BATCH,
+        topic=TOPIC,
+        ours=f"{batched.both:.1f}",
+        mqtt=f"{broker.both:.1f}" if broker else "not measured",
+        rate=f"{heap.rate:.0f}",
+        wire=table(
+            (name, *(f"{value:.1f}" for value in (way.sent, way.received, way.both)), f"{way.rate:.0f}")
+            for name, way in ways
+        ),
+        free=table((f"{1000 * (at + 1):,}", free) for at, free in enumerate(heap.free)),
+        client=table((name, count) for count, name in size.client),
+        rare=table((name, count) for count, name in size.rare),
+    )
+
+
+def table(rows: Iterable[Sequence[object]]) -> str:
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+TEXT = """\
+# Measured
+
+Written by `make bench-device`. Size, heap and bytes are a board's own, up to its port's differences; records per second
+are this computer's, on loopback and its disk, and tell only how one way compares to another.
+
+{date}, commit {commit}; {computer}; MicroPython {micropython} (Unix port, 32-bit), Mosquitto {mosquitto}.
+
+## In short
+
+| | |
+| --- | ---: |
+| blocking client with CBOR, writer, reader and outbox, .mpy | {total} bytes (budget {budget}) |
+| heap once imported | {imported} bytes |
+| free heap of {heap} after 1,000 records of a sensor's loop | {first} bytes |
+| free heap after {records} records | {last} bytes ({drift:+}) |
+| bytes on the wire per {size}-byte record, {batch} to a request | {ours} |
+| the same with MQTT QoS 1 | {mqtt} |
+
+## On the wire
+
+TCP payload per record of {size} bytes, in bytes, on one connection, counted by a proxy on loopback. Stream path and
+topic are `{topic}`. Each TCP segment adds 40 bytes of IP and TCP heads, and Wi-Fi's own: MQTT needs at least two segments
+for a record, a batch of {batch} needs about two for {batch}.
+
+| | sent | received | both ways | records/s |
+| --- | ---: | ---: | ---: | ---: |
+{wire}
+
+An outbox makes each record durable before it goes on, and waits for the disk; the MQTT client keeps nothing. It is a
+minimal one of our own that sends the packets of umqtt.simple (3.1.1, clean session, PUBLISH and PUBACK in turns). QoS 1
+is at least once: a PUBLISH whose PUBACK is lost arrives twice.
+
+## A sensor's loop
+
+`tests/micro/sensor_loop.py` under `-X heapsize={heap}`, from .mpy files: each record into an outbox on a file system, a
+flush every 20 records, every 200 a tail with its cursor saved. {records} records, {rate} records/s here.
+
+| records | free heap, bytes |
+| ---: | ---: |
+{free}
+
+## .mpy files
+
+| the blocking client | bytes |
+| --- | ---: |
+{client}
+| in all | {total} |
+
+| loaded when used | bytes |
+| --- | ---: |
+{rare}
+"""
 
 
 def main() -> int:
