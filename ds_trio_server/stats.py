@@ -48,7 +48,8 @@ class Commits:
         """One commit of so many appends and bytes, and how long the disk took for it."""
         self.appends += appends
         self.bytes += size
-        self.sizes.observe(appends)
+        if appends:
+            self.sizes.observe(appends)
         self.seconds.observe(seconds)
 
 

@@ -156,9 +156,9 @@ class Store(ABC):
     async def paths(self) -> list[str]:
         """The paths of all streams that live, in order."""
 
+    @abstractmethod
     async def usage(self) -> Usage:
         """What it holds now. Raises StorageFailed."""
-        return Usage(0, 0)
 
     def check_writable(self) -> None:  # noqa: B027 - what lives in memory always is
         """Raise what an append would, StorageFailed or StorageFull, whatever its stream."""

@@ -7,6 +7,7 @@ with hundreds of clients it holds hundreds of appends and still costs one.
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,13 +34,14 @@ class Batch:
     ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
     whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
     changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
-    (epoch, seq). ``rows`` are filled by ``seal``. ``done`` is set, and each of the ``callbacks``
-    called with its response and ``error``, when the batch is durable or has failed.
+    (epoch, seq). ``rows`` are filled by ``seal``; ``seconds`` is what the disk took. ``done`` is set,
+    and each of the ``callbacks`` called with its response and ``error``, when the batch is durable
+    or has failed.
     """
 
     __slots__ = (
         "structure", "appends", "entries", "ended", "producers", "rows",
-        "size", "cleans", "more", "callbacks", "done", "error",
+        "size", "seconds", "cleans", "more", "callbacks", "done", "error",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -50,6 +52,7 @@ class Batch:
         self.producers: dict[tuple[int, str], tuple[int, int]] = {}
         self.rows: list[tuple[Any, ...]] = []
         self.size = 0
+        self.seconds = 0.0
         self.cleans = False
         self.more = False
         self.callbacks: list[tuple[Callable[[Any, Exception | None], object], object]] = []
@@ -122,10 +125,12 @@ class Committer:
 
     def _run(self) -> None:
         while (batch := self._queue.get()) is not None:
+            started = time.monotonic()
             try:
                 self._write(batch)
             except Exception as error:
                 batch.error = self._failure(error)
+            batch.seconds = time.monotonic() - started
             if not self._tell(self._finished, batch) or isinstance(batch.error, StorageFailed):
                 self._let_go()
             try:

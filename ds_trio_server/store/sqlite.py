@@ -23,6 +23,7 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire, trim
 
 from ..clock import Clock
+from ..stats import Commits
 from . import schema
 from .base import (
     WINDOW,
@@ -34,6 +35,7 @@ from .base import (
     StorageFailed,
     StorageFull,
     Store,
+    Usage,
     Vanished,
     Watcher,
 )
@@ -80,6 +82,7 @@ class SQLiteStore(Store):
         self._space = Space(self._folder, min_free)
         self._trimmer = Trimmer(retain) if retain else None
         self._clock = clock
+        self.commits = Commits()
         self._watchers = Watchers()
         self._tails = TailCache(_TAIL_BYTES)
         self._batch = Batch()
@@ -246,6 +249,11 @@ class SQLiteStore(Store):
             change.apply(entry.stream)
         return response
 
+    def check_writable(self) -> None:
+        self._check_health()
+        if self._space.low:
+            raise StorageFull
+
     def _check_health(self) -> None:
         if self._failure is not None:
             raise StorageFailed(*self._failure.args)
@@ -387,6 +395,7 @@ class SQLiteStore(Store):
             self._undo(batch)
         else:
             self._publish(batch)
+            self.commits.count(len(batch.appends), sum(len(append[2]) for append in batch.appends), batch.seconds)
         batch.finish()
         if self._failure is not None:
             self._give_up()
@@ -666,6 +675,10 @@ class SQLiteStore(Store):
             lambda db: db.execute("SELECT path FROM streams WHERE deleted = 0 ORDER BY path").fetchall(),
         )
         return [row[0] for row in rows]
+
+    async def usage(self) -> Usage:
+        count = await self._query(WINDOW, lambda db: db.execute("SELECT count(*) FROM streams").fetchone()[0])
+        return Usage(count, sum(file.stat().st_size for file in self._folder.glob(schema.FILE + "*")))
 
 
 def _grows(change: Change) -> bool:

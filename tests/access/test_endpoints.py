@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from ds_trio_server.endpoints import is_loopback
 from ds_trio_server.stats import Commits, Histogram
 from ds_trio_server.store.base import StorageFailed, StorageFull
 from ds_trio_server.store.memory import MemoryStore
+from ds_trio_server.store.space import MinFree
+from ds_trio_server.store.sqlite import SQLiteStore
 from tests.access.conftest import Keys
 from tests.server.site import ROOT, Answer, Site, request, running
 
@@ -95,6 +98,24 @@ async def test_metrics_count_what_happened() -> None:
     assert found["ds_live_readers"] == 1 and found["ds_streams"] == 1 and found["ds_store_bytes"] == 8
     assert found["ds_requests_total"] == 8 and found["ds_connections_accepted_total"] == 8
     assert 1 <= found["ds_connections"] <= 8
+
+
+async def test_metrics_of_a_store_on_disk(tmp_path: Path) -> None:
+    async with running(SQLiteStore(tmp_path)) as site:
+        await site.create("a")
+        for number in range(5):
+            await site.append("a", b"%d" % number)
+        found = values(await site.ask("GET", "/metrics"))
+        assert (await site.ask("GET", "/readyz")).status == 200
+    assert found["ds_appends_total"] == found["ds_append_bytes_total"] == found["ds_commit_appends_count"] == 5
+    assert found["ds_commit_seconds_count"] == 6 and found["ds_commit_seconds_sum"] > 0
+    assert found["ds_streams"] == 1 and found["ds_store_bytes"] > 4096
+
+
+async def test_a_disk_below_the_watermark_is_not_ready(tmp_path: Path) -> None:
+    async with running(SQLiteStore(tmp_path, min_free=MinFree(bytes=1 << 60))) as site:
+        answer = await site.ask("GET", "/readyz")
+        assert (answer.status, answer.code) == (503, "NO_SPACE")
 
 
 async def test_metrics_in_the_format_that_is_asked_for() -> None:
