@@ -151,7 +151,7 @@ class Connection:
 
     async def _skip_body(self, request: Request) -> bool:
         """Read past the body of a refused request; False when that isn't worth it."""
-        if request.length is None or request.length > _SKIPPED or not isinstance(self._reader, PlainReader):
+        if request.length is None or request.length > _SKIPPED or "expect" in request.headers:
             return False
         try:
             await self.body(request)

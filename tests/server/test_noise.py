@@ -104,7 +104,7 @@ async def test_plain_heads_and_odd_ones_mean_the_same(site: Site) -> None:
     for method, target, body in (
         ("GET", ROOT + "s", None), ("GET", ROOT + "s?offset=-1", None), ("HEAD", ROOT + "s", None),
         ("GET", ROOT + "none", None), ("POST", ROOT + "s", b""), ("POST", ROOT + "s", b"x"), ("PUT", ROOT + "s", b""),
-        ("PUT", ROOT + "s", None), ("OPTIONS", ROOT + "s", None), ("BREW", ROOT + "s", None), ("GET", "/", None),
+        ("PUT", ROOT + "s", None), ("OPTIONS", ROOT + "s", None), ("BREW", ROOT + "s", b"x"), ("GET", "/", None),
     ):  # fmt: skip
         plain = request(method, target, body, content_type="text/html")
         odd = plain.replace(b"Host:", b"X-Twice: 1\r\nx-twice: 2\r\nhOST:")
