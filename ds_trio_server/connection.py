@@ -42,6 +42,11 @@ class Connection:
         self._request: Request | None = None
         self._started = False
 
+    @property
+    def started(self) -> bool:
+        """Whether something of the current answer has been sent."""
+        return self._started
+
     async def run(self, unsent: bytes | memoryview = b"", may_rest: bool = False) -> bool:
         """Answer requests until the connection ends; never raises for what a peer does.
 

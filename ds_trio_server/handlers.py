@@ -187,24 +187,36 @@ class Handlers:
         self, connection: "Connection", request: Request, command: Read, plan: reads.Plan
     ) -> None:
         """Answer a catch-up read, or a long-poll whose time has come."""
-        reading = self.reading
         try:
-            end = await reading.end(plan, reading.limit(command))
-            position = plan.position(end)
-            cursor = reading.cursor(command.cursor)
-            response = reads.answer(command, position, b"", cursor, reading.cache_control)
-            if response.status != 200 or plan.start == end:
-                await connection.respond(request, response)
-                return
-            size = position.size()
-            accepted = None if request.http10 else request.headers.get("accept-encoding")
-            if coding.wants_gzip(accepted, position.content_type, size):
-                coding.mark(response)
-                await connection.respond_in_parts(request, response, coding.gzip(reading.body(plan, end)), None)
-            elif size <= _AT_ONCE:
-                response.body = messages.shown(position.kind, await reading.data(plan.stream, plan.start, end))
-                await connection.respond(request, response)
-            else:
-                await connection.respond_in_parts(request, response, reading.body(plan, end), size)
+            await self._show(connection, request, command, plan)
         except Vanished:
-            raise vanished() from None
+            if connection.started:
+                raise
+            # Deleted or trimmed since the look: a second one tells which, or where it begins now.
+            plan = await self.reading.plan(command, renew=False)
+            try:
+                await self._show(connection, request, command, plan)
+            except Vanished:
+                raise vanished() from None
+
+    async def _show(
+        self, connection: "Connection", request: Request, command: Read, plan: reads.Plan
+    ) -> None:
+        reading = self.reading
+        end = await reading.end(plan, reading.limit(command))
+        position = plan.position(end)
+        cursor = reading.cursor(command.cursor)
+        response = reads.answer(command, position, b"", cursor, reading.cache_control)
+        if response.status != 200 or plan.start == end:
+            await connection.respond(request, response)
+            return
+        size = position.size()
+        accepted = None if request.http10 else request.headers.get("accept-encoding")
+        if coding.wants_gzip(accepted, position.content_type, size):
+            coding.mark(response)
+            await connection.respond_in_parts(request, response, coding.gzip(reading.body(plan, end)), None)
+        elif size <= _AT_ONCE:
+            response.body = messages.shown(position.kind, await reading.data(plan.stream, plan.start, end))
+            await connection.respond(request, response)
+        else:
+            await connection.respond_in_parts(request, response, reading.body(plan, end), size)
