@@ -24,8 +24,9 @@ class _Run:
 class TailCache:
     """Holds at most ``limit`` bytes of appends, whichever streams they belong to."""
 
-    # What an entry costs beside its bytes; keeps floods of tiny appends within the bound too.
+    # What an append and a run cost beside the bytes; keeps floods of tiny ones within the bound too.
     _OVERHEAD = 120
+    _RUN_OVERHEAD = 400
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -39,6 +40,7 @@ class TailCache:
         run = self._runs.get(stream)
         if run is None:
             run = self._runs[stream] = _Run()
+            cost += self._RUN_OVERHEAD
         run.starts.append(at)
         run.data.append(data)
         self._order.append((stream, cost))
