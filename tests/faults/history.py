@@ -195,7 +195,7 @@ class History:
                     raise Violation(f"{life.path}: {record.line!r} was acknowledged and is lost")
                 assert record.offset is not None
                 incarnation, position = map(int, record.offset.split("_"))
-                if incarnation != life.incarnation or not body[:position].endswith(record.line):
+                if incarnation != life.incarnation or not body.endswith(record.line, 0, position):
                     raise Violation(f"{life.path}: {record.offset} named {record.line!r} and does no more")
         if life.closed <= at and not found.closed:
             raise Violation(f"{life.path}: its closing was acknowledged, and it is open")

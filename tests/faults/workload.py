@@ -1,6 +1,6 @@
 """What the server is busy with when it is cut off: everything at once, all of it noted in a history.
 
-- ``log/N``: streams that stay, with idempotent producers that also repeat themselves;
+- ``log/N``: streams that stay until they are large, with idempotent producers that also repeat themselves;
 - ``cycle/N``: created, appended to by several producers, closed or not, deleted meanwhile, created again;
 - ``fork/N``: forks of the logs at an offset that was handed out, appended to, deleted, forked again;
 - ``ttl/N``: streams with a short TTL that are used for a while and then left to expire.
@@ -71,6 +71,8 @@ class Workload:
         async with trio.open_nursery() as nursery:
             for n in range(3):
                 nursery.start_soon(self._until_cut_once, life, f"p{n}", self.random.randint(3, 30), False)
+        if len(life.records) > 2000 and not self._cut:
+            await self._delete(client, life)  # a large one, freed in the background
 
     async def _cycle(self, client: Client, path: str) -> None:
         life = self.history.current(path) or await self._create(client, path)
