@@ -297,3 +297,20 @@ async def test_a_client_may_leave_at_any_point(site: Site) -> None:
         await client.send(whole[:at])
         client.close()
     assert (await site.ask("GET", S)).body == b""
+
+
+async def test_a_client_that_has_said_all_still_hears_the_answers(site: Site) -> None:
+    await site.create("s")
+    for whole in (
+        request("POST", S, b"x", content_type="text/plain"),
+        request("POST", S, b"x", content_type="text/plain") * 3,
+        request("POST", S, b"x" * 100_000, content_type="text/plain"),
+        b"POST /v1/stream/s HTTP/1.0\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx",
+    ):
+        client = await site.connect()
+        await client.send(whole)
+        await client.stream.send_eof()
+        for _ in range(max(1, whole.count(b"HTTP/1.1"))):
+            assert (await client.answer()).status == 204
+        await client.ended()
+    assert len((await site.ask("GET", S)).body) == 100_005
