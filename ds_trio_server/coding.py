@@ -12,9 +12,18 @@ _IN_THREAD = 64 * 1024
 _COMPRESSED = ("image/", "video/", "audio/", "application/zip", "application/gzip", "application/zstd")
 
 
-def wants_gzip(accepted: str | None, content_type: str, size: int) -> bool:
-    """Whether a body of that type and size is worth compressing for this Accept-Encoding."""
-    if accepted is None or size < _WORTHWHILE or content_type.lower().startswith(_COMPRESSED):
+VARY = ("Vary", "Accept-Encoding")
+"""For every answer that is worthwhile to compress, whether this client asked for it or not."""
+
+
+def is_worthwhile(content_type: str, size: int) -> bool:
+    """Whether a body of that type and size is worth compressing."""
+    return size >= _WORTHWHILE and not content_type.lower().startswith(_COMPRESSED)
+
+
+def wants_gzip(accepted: str | None) -> bool:
+    """Whether a client with this Accept-Encoding takes gzip."""
+    if accepted is None:
         return False
     qualities: dict[str, str] = {}
     for coding in accepted.split(","):
@@ -31,7 +40,7 @@ def mark(response: Response) -> None:
     for index, (name, value) in enumerate(response.headers):
         if name == "ETag":
             response.headers[index] = (name, "W/" + value)
-    response.headers += (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
+    response.headers.append(("Content-Encoding", "gzip"))
 
 
 async def gzip(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

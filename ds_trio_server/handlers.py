@@ -207,12 +207,13 @@ class Handlers:
         position = plan.position(end)
         cursor = reading.cursor(command.cursor)
         response = reads.answer(command, position, b"", cursor, reading.cache_control)
+        size = position.size()
+        worthwhile = coding.is_worthwhile(position.content_type, size)
+        if worthwhile:
+            response.headers.append(coding.VARY)
         if response.status != 200 or plan.start == end:
             await connection.respond(request, response)
-            return
-        size = position.size()
-        accepted = None if request.http10 else request.headers.get("accept-encoding")
-        if coding.wants_gzip(accepted, position.content_type, size):
+        elif worthwhile and not request.http10 and coding.wants_gzip(request.headers.get("accept-encoding")):
             coding.mark(response)
             await connection.respond_in_parts(request, response, coding.gzip(reading.body(plan, end)), None)
         elif size <= _AT_ONCE:

@@ -207,9 +207,11 @@ class HotPath:
             return False  # it may begin inside of a message
         position = plan.position(end)
         response = reads.answer(command, position, b"", "", reading.cache_control)
+        worthwhile = coding.is_worthwhile(position.content_type, position.size())
+        if worthwhile:
+            response.headers.append(coding.VARY)
         if response.status == 200 and start < end:
-            accepted = request.headers.get("accept-encoding")
-            if coding.wants_gzip(accepted, position.content_type, position.size()):
+            if worthwhile and coding.wants_gzip(request.headers.get("accept-encoding")):
                 return False
             pieces = store.read_now(source, start, end)
             response.body = messages.shown(source.kind, pieces[0] if len(pieces) == 1 else b"".join(pieces))

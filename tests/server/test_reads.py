@@ -193,6 +193,7 @@ async def test_a_compressed_read_is_the_identity_read(store: Store, content_type
         assert plain.header("content-encoding") is None and packed.header("content-encoding") == "gzip"
         assert packed.text == plain.body and len(packed.body) * 5 < len(plain.body)
         assert packed.header("etag") == f"W/{plain.header('etag')}" and packed.header("vary") == "Accept-Encoding"
+        assert plain.header("vary") == "Accept-Encoding", "a shared cache must not give it to everybody"
         assert packed.offset == plain.offset
         again = await site.ask("GET", S, accept_encoding="gzip", if_none_match=packed.header("etag"))
         assert again.status == 304
