@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -223,10 +224,11 @@ def test_json_logs() -> None:
     assert [json.loads(line)["level"] for line in lines] and "stopped" in lines[-1]
 
 
-def test_a_service_manager_hears_what_happens(tmp_path: Path, file: Path) -> None:
+def test_a_service_manager_hears_what_happens(file: Path) -> None:
     new(file, "a", "--read", "a")
-    address = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    folder = tempfile.TemporaryDirectory(dir="/tmp")
+    with folder as short, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = short + "/notify"
         manager.bind(address)
         manager.settimeout(10)
         environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "60000000", "DS_ACCESS": str(file)}

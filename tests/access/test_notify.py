@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import trio
@@ -37,14 +37,16 @@ class Manager:
 
 
 @pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
-    address = str(tmp_path / "notify")
-    monkeypatch.setenv("NOTIFY_SOCKET", address)
-    for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
-        monkeypatch.delenv(name, raising=False)
-    manager = Manager(address)
-    yield manager
-    manager.sock.close()
+def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    # Names of sockets are short, and those of pytest's folders are not everywhere.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        address = folder + "/notify"
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+            monkeypatch.delenv(name, raising=False)
+        manager = Manager(address)
+        yield manager
+        manager.sock.close()
 
 
 def test_what_is_said(manager: Manager) -> None:

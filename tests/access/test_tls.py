@@ -208,6 +208,7 @@ async def test_what_is_no_tls_is_closed(files: Files, said: bytes, caplog: pytes
         assert b"HTTP" not in client.buffer and not caplog.records
 
 
+@pytest.mark.skipif(not ssl.HAS_TLSv1_1, reason="this OpenSSL knows no old version to try")
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
 async def test_old_versions_are_refused(files: Files, authority: trustme.CA) -> None:
     context = trusting(authority)
