@@ -132,8 +132,10 @@ class HotPath:
         except (ProtocolError, Later, Vanished, StorageFailed):
             answered = False
         except Exception:
-            log.exception("the hot path failed at a request; its task will answer")
-            answered = False
+            # Nobody knows whether it was decided, so it may not be tried again.
+            log.exception("a request failed inside the server; its connection is closed")
+            self._end(connection)
+            return
         if not answered:
             self._leave(connection)
             connection.push(data)
