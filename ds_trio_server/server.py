@@ -148,7 +148,7 @@ class Server:
         self._serving.start_soon(self._serve, connection, unsent)
 
     def _forget(self, connection: Connection) -> None:
-        del self._connections[connection]
+        self._connections.pop(connection, None)
 
     async def _serve(self, connection: Connection, unsent: bytes | memoryview) -> None:
         resting = False
