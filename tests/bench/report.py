@@ -109,7 +109,7 @@ def picture(tree: Result) -> str:
     """An SVG document."""
     bars = [bar for row in tree["rows"] for figure in row["figures"] for bar in _bars(row, figure)]
     machine = tree["machine"]
-    height = 70 + _LINE * len(bars)
+    height = 88 + _LINE * len(bars)
     middle = _LEFT + _SCALE / 2
     about = f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, {machine['python']}"
     parts = [
@@ -117,12 +117,13 @@ def picture(tree: Result) -> str:
         ' font-size="13">',
         f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
         f'<text x="16" y="24" font-size="15" font-weight="bold">Measured against the target</text>'
-        f'<text x="16" y="44" fill="#555">{escape(about)}; bars to the right are better than the target (log scale),'
-        " thin lines are the spread</text>",
-        f'<line x1="{middle}" x2="{middle}" y1="56" y2="{height - 8}" stroke="#333"/>',
+        f'<text x="16" y="44" fill="#555">{escape(about)}</text>'
+        '<text x="16" y="62" fill="#555">bars to the right are better than the target (log scale), thin lines are the'
+        " spread</text>",
+        f'<line x1="{middle}" x2="{middle}" y1="74" y2="{height - 8}" stroke="#333"/>',
     ]
     for index, (label, margin, text) in enumerate(bars):
-        y = 74 + _LINE * index
+        y = 92 + _LINE * index
         low, at, high = (middle + _reach(one) for one in margin)
         color = "#2a7f62" if at >= middle else "#c05621"
         parts += [
