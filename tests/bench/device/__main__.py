@@ -113,11 +113,12 @@ def wire(proxy: Proxy, argv: Sequence[str], records: int) -> Wire:
     return Wire(proxy.sent / records, proxy.received / records, records / max(took, 1) * 1000)
 
 
-def streams(interpreter: list[str], build: Path, folder: Path, records: int, batch: int) -> Wire:
-    with serve.start("--data", folder / f"wire-data-{batch}") as server, Proxy(server.port) as proxy:
+def streams(interpreter: list[str], build: Path, folder: Path, records: int, batch: int, ram: bool = False) -> Wire:
+    name = f"wire-{batch}{'-ram' if ram else ''}"
+    with serve.start("--data", folder / f"{name}-data") as server, Proxy(server.port) as proxy:
         run([*serve.command(), "create", f"{server.url}/{TOPIC}"])
         url = f"http://127.0.0.1:{proxy.port}/v1/stream/{TOPIC}"
-        outbox = str(folder / f"wire-{batch}")
+        outbox = "-" if ram else str(folder / name)
         argv = [*interpreter, str(HERE / "sender.py"), "streams", str(build), url, outbox]
         return wire(proxy, [*argv, str(records), str(SIZE), str(batch)], records)
 
@@ -168,6 +169,7 @@ def measure(records: int, folder: Path) -> str:
     heap = loop(interpreter, build, folder, records)
     singly = streams(interpreter, build, folder, max(100, records // 10), 1)
     batched = streams(interpreter, build, folder, records, BATCH)
+    in_ram = streams(interpreter, build, folder, records, BATCH, ram=True)
     broker = mqtt(interpreter, folder, records)
     probe = [*interpreter, "-c", "import sys; print(sys.version)"]
     broker_program = shutil.which("mosquitto") or shutil.which("mosquitto", path=BROKER_PATHS) or "mosquitto"
@@ -175,6 +177,7 @@ def measure(records: int, folder: Path) -> str:
     ways = [
         (f"outbox, {BATCH} records to a request", batched),
         ("outbox, each record a request", singly),
+        (f"outbox in RAM, {BATCH} records to a request", in_ram),
         *([("MQTT QoS 1, Mosquitto", broker)] if broker else []),
     ]
     return TEXT.format(
@@ -240,8 +243,8 @@ for a record, a batch of {batch} needs about two for {batch}.
 | --- | ---: | ---: | ---: | ---: |
 {wire}
 
-An outbox makes each record durable before it goes on, and waits for the disk; the MQTT client keeps nothing. It is a
-minimal one of our own that sends the packets of umqtt.simple (3.1.1, clean session, PUBLISH and PUBACK in turns). QoS 1
+An outbox in a folder makes each record durable before it goes on, so its rate is the disk's. The MQTT client keeps
+nothing. It is a minimal one of our own that sends the packets of umqtt.simple (3.1.1, clean session, PUBLISH and PUBACK in turns). QoS 1
 is at least once: a PUBLISH whose PUBACK is lost arrives twice.
 
 ## A sensor's loop

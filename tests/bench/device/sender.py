@@ -3,7 +3,7 @@
     micropython sender.py streams LIBRARIES URL OUTBOX RECORDS SIZE BATCH
     micropython sender.py mqtt HOST PORT TOPIC RECORDS SIZE
 
-`streams`: through an outbox in a folder, BATCH records to a request. `mqtt`: QoS 1, the packets that umqtt.simple sends
+`streams`: through an outbox in a folder, or in RAM ("-"), BATCH records to a request. `mqtt`: QoS 1, the packets that umqtt.simple sends
 (MQTT 3.1.1, clean session, one PUBLISH, then its PUBACK).
 """
 
@@ -30,7 +30,9 @@ def streams(libraries, url, outbox, records, size, batch):
     sys.path[:0] = [libraries]
     from ds_micro import Outbox, Stream
 
-    box = Outbox(outbox, Stream(url, buffer=512), producer="sensor", limit=16 * 1024, count=int(batch))
+    box = Outbox(
+        None if outbox == "-" else outbox, Stream(url, buffer=512), producer="sensor", limit=16 * 1024, count=int(batch)
+    )
     start = ticks_ms()
     for n in range(int(records)):
         box.append(record(n, int(size)), raw=True)
