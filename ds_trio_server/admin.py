@@ -188,6 +188,10 @@ class _Rows:
     def add(self, report: Report, position: int, part: int, sum: int, data: Any) -> None:
         """Take the next row."""
         report.appends += part == 0
+        if data is None:
+            report.add(f"stream {self.stream}: the blob of its append at {position - part} is missing")
+            self.known = False
+            return
         report.bytes += len(data)
         if position != self.next and self.known:
             report.add(f"stream {self.stream}: bytes from {self.next} to {position} are missing or there twice")

@@ -551,7 +551,7 @@ class SQLiteStore(Store):
         rows = db.execute(_RANGE, (owner, start, stop))
         try:
             for position, found, data in rows:
-                if schema.checksum(owner, position, data) != found:
+                if data is None or schema.checksum(owner, position, data) != found:
                     raise schema.damaged(self._folder, schema.Rotten(owner, position))
                 begin = start + size - position
                 if not 0 <= begin < len(data) or (pieces and begin):
