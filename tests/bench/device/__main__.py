@@ -236,16 +236,16 @@ are this computer's, on loopback and its disk, and tell only how one way compare
 ## On the wire
 
 TCP payload per record of {size} bytes, in bytes, on one connection, counted by a proxy on loopback. Stream path and
-topic are `{topic}`. A TCP segment adds 40 bytes of IP and TCP heads, and Wi-Fi's own: MQTT needs at least two segments
-for a record, a batch of {batch} needs about two for {batch}.
+topic are `{topic}`. A TCP segment adds 40 bytes of IP and TCP heads, and Wi-Fi's own: MQTT needs two segments or more for
+a record, a batch of {batch} about three for {batch}.
 
 | | sent | received | both ways | records/s |
 | --- | ---: | ---: | ---: | ---: |
 {wire}
 
 An outbox in a folder makes each record durable before it goes on, so its rate is the disk's. The MQTT client keeps
-nothing. It is a minimal one of our own that sends the packets of umqtt.simple (3.1.1, clean session, PUBLISH and PUBACK in turns). QoS 1
-is at least once: a PUBLISH whose PUBACK is lost arrives twice.
+nothing. It is a minimal one of our own that sends the packets of umqtt.simple (3.1.1, clean session, PUBLISH and PUBACK
+in turns). QoS 1 is at least once: a PUBLISH whose PUBACK is lost arrives twice.
 
 ## A sensor's loop
 

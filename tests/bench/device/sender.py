@@ -3,8 +3,8 @@
     micropython sender.py streams LIBRARIES URL OUTBOX RECORDS SIZE BATCH
     micropython sender.py mqtt HOST PORT TOPIC RECORDS SIZE
 
-`streams`: through an outbox in a folder, or in RAM ("-"), BATCH records to a request. `mqtt`: QoS 1, the packets that umqtt.simple sends
-(MQTT 3.1.1, clean session, one PUBLISH, then its PUBACK).
+`streams`: through an outbox in a folder, or in RAM ("-"), BATCH records to a request. `mqtt`: QoS 1, the packets that
+umqtt.simple sends (MQTT 3.1.1, clean session, one PUBLISH, then its PUBACK).
 """
 
 import sys
