@@ -54,18 +54,16 @@ def test_an_append_cut_after_every_byte_is_stored_once_by_its_retry(server, chun
     seq = 0
     expected = b""
     length = len(request(0, b"000;", chunked, path))
-    happened = 0
-    for size in (*range(0, length, 3), *range(length - 8, length + 1)):
+    for size in (*range(1, length, 3), *range(-8, 1)):
         body = b"%03d;" % seq
-        cut(server, request(seq, body, chunked, path)[:size], abruptly)
+        whole = request(seq, body, chunked, path)
+        cut(server, whole[: size if size > 0 else len(whole) + size], abruptly)
         status, _, _ = ask(
             server, "POST", path, body, Producer_Id="p", Producer_Epoch="0", Producer_Seq=str(seq)
         )
         assert status in (200, 204)
-        happened += status == 204
         expected += body
         seq += 1
-    assert happened, "at least the whole one"
     # Whole, but nobody waits for the answer.
     for wait in (False, True):
         body = b"%03d;" % seq
