@@ -1,11 +1,9 @@
-"""Who may do what: tokens with path globs, client certificates, and signed read-only links.
+"""Access control: tokens with path globs, client certificates and signed read-only links, in one file.
 
-One JSON file holds it all; ``ds token`` and ``ds share`` write it, a server reads it at its start and
-at SIGHUP. A token is 192 random bits. Nobody can guess or enumerate those, so a slow password hash
-would protect nothing and cost a small gateway its throughput: what the file keeps is a keyed BLAKE2b
-digest under a salt of its own. A token given in a request is only ever hashed and looked up by that
-digest. How long this takes tells nothing: without the salt nobody can steer a digest, and names take
-no part in it. The server holds no token in memory and logs none.
+``ds token`` and ``ds share`` write the file, a server reads it at its start and at SIGHUP. A token is
+192 random bits. Nobody can guess or enumerate those, so a slow password hash would protect nothing
+and cost a small gateway its throughput: what the file keeps is a keyed BLAKE2b digest under a salt
+of its own. The server holds no token in memory and logs none.
 
 A link is ``share=<expiry>.<key id>.<signature>`` on a stream's URL. The signature is HMAC-SHA256, 128
 bits of it, over the expiry and the canonical path; its secret lives in the file, so the file is for
@@ -13,30 +11,22 @@ the server's eyes only.
 """
 
 import fcntl
-import hashlib
-import hmac
 import json
 import os
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ds_core.server import requests, targets
-from ds_core.server.errors import ProtocolError
+from ds_core.server import requests
 from ds_core.server.requests import Create
 
-READ, WRITE, CREATE = 1, 2, 4
-
-SHARE = "share"
-"""The query parameter of a link."""
+from .rights import CREATE, READ, SHARE, WRITE, Glob, Grant, Policy, digest, forbidden, sign
 
 _PREFIX = "ds_"
 _SECRET = 24
 _VERSION = 1
-_KNOWN_PATHS = 16384
 _LIST = {"read": READ, "write": WRITE, "create": CREATE}
 _FIELDS = {"name", "hash", "created", "metrics", *_LIST}
 
@@ -61,188 +51,6 @@ class AccessFileError(Exception):
     """The access file can't be used; one line for the operator."""
 
 
-# Globs
-
-
-class Glob:
-    """A path pattern: ``*`` is one segment or a part of one, ``**`` any number of segments.
-
-    ``a/**`` is everything below ``a`` and not ``a`` itself. Raises ValueError.
-    """
-
-    __slots__ = ("text", "_parts")
-
-    def __init__(self, text: str) -> None:
-        parts: list[str | tuple[str, str] | None] = []
-        segments = text.split("/")
-        for segment in segments:
-            if segment in ("", ".", ".."):
-                raise ValueError(f"'{text}' has an empty or a dot segment; write it as in 'greenhouse/*/temperature'")
-            if segment == "**":
-                parts.append(None)
-            elif segment.count("*") > 1:
-                raise ValueError(f"'{text}' has a segment with several '*'; one is enough, or '**' for any segments")
-            elif "*" in segment:
-                before, _, after = segment.partition("*")
-                parts.append((before, after))
-            else:
-                parts.append(segment)
-        if parts[-1] is None:
-            parts.insert(-1, ("", ""))
-        self.text = text
-        self._parts = parts
-
-    def matches(self, segments: Sequence[str]) -> bool:
-        """Whether the path of these segments fits; in time in proportion to its length."""
-        parts = self._parts
-        at = done = 0
-        # Where the last ** stands, and how many segments it has taken so far.
-        star, taken = -1, 0
-        while done < len(segments):
-            part = parts[at] if at < len(parts) else ""
-            if part is None:
-                star, taken = at, done
-                at += 1
-            elif _fits(part, segments[done]):
-                at += 1
-                done += 1
-            elif star >= 0:
-                taken += 1
-                at, done = star + 1, taken
-            else:
-                return False
-        return all(part is None for part in parts[at:])
-
-
-def _fits(part: str | tuple[str, str], segment: str) -> bool:
-    if isinstance(part, str):
-        return part == segment
-    before, after = part
-    return len(segment) >= len(before) + len(after) and segment.startswith(before) and segment.endswith(after)
-
-
-# Rights
-
-
-class Grant:
-    """What one name may do. ``globs`` maps READ, WRITE and CREATE to patterns."""
-
-    __slots__ = ("name", "metrics", "globs")
-
-    def __init__(self, name: str, globs: dict[int, list[Glob]], metrics: bool = False) -> None:
-        self.name = name
-        self.globs = globs
-        self.metrics = metrics
-
-    def rights(self, path: str) -> int:
-        """The rights to a canonical path, as bits."""
-        segments = path.split("/")
-        found = 0
-        for right, globs in self.globs.items():
-            if any(glob.matches(segments) for glob in globs):
-                found |= right
-        return found
-
-
-class Link(Grant):
-    """What a link's bearer may do: read that one path."""
-
-    __slots__ = ("path",)
-
-    def __init__(self, path: str) -> None:
-        super().__init__("a share link", {})
-        self.path = path
-
-    def rights(self, path: str) -> int:
-        return READ if path == self.path else 0
-
-
-class Policy:
-    """The content of an access file, ready for requests."""
-
-    def __init__(self, salt: bytes, grants: dict[str, Grant], digests: dict[bytes, Grant], keys: dict[str, bytes]):
-        self._salt = salt
-        self._grants = grants
-        self._digests = digests
-        self._keys = keys
-        self._known: dict[tuple[Grant, str], int] = {}
-
-    def __len__(self) -> int:
-        return len(self._grants)
-
-    def identify(
-        self, headers: dict[str, str], target: str, certified: Sequence[str] = (), wall: float = 0.0
-    ) -> Grant:
-        """Whose request this is: by its token, its client certificate's names, or its link.
-
-        ``wall`` is UNIX time as far as it can be believed. Raises ProtocolError 401.
-        """
-        given = headers.get("authorization")
-        if given is not None:
-            scheme, _, token = given.partition(" ")
-            if scheme.lower() != "bearer":
-                raise _unauthorized("send a token as 'Authorization: Bearer <token>'")
-            grant = self._digests.get(digest(self._salt, token.strip(" ")))
-            if grant is None:
-                raise _unauthorized("this token is not known here, or was revoked", "invalid_token")
-            return grant
-        for name in certified:
-            grant = self._grants.get(name)
-            if grant is not None:
-                return grant
-        if "?" in target and SHARE in target:
-            path, query = targets.split_target(target)
-            link = targets.parse_query(query).get(SHARE)
-            if link is not None:
-                return self._linked(targets.stream_path(path), link, wall)
-        raise _unauthorized("this server wants a token: 'Authorization: Bearer <token>'")
-
-    def _linked(self, path: str, link: str, wall: float) -> Grant:
-        parts = link.split(".")
-        key = self._keys.get(parts[1]) if len(parts) == 3 else None
-        expiry = parts[0]
-        if key is None or not (expiry.isascii() and expiry.isdigit() and len(expiry) <= 12):
-            raise _unauthorized("this link is not valid, or was revoked", "invalid_token")
-        if not hmac.compare_digest(sign(key, path, int(expiry)), parts[2].encode()):
-            raise _unauthorized("this link is not valid, or was revoked", "invalid_token")
-        if int(expiry) <= wall:
-            raise _unauthorized("this link has expired; ask for a new one", "invalid_token")
-        return Link(path)
-
-    def require(self, grant: Grant, path: str, rights: int, verb: str) -> None:
-        """403 unless the grant has one of the rights to the path. Never looks at the stream."""
-        found = self._known.get((grant, path))
-        if found is None:
-            found = grant.rights(path)
-            if not isinstance(grant, Link):
-                if len(self._known) >= _KNOWN_PATHS:
-                    self._known.clear()
-                self._known[(grant, path)] = found
-        if not found & rights:
-            raise _forbidden(grant, f"{verb} this path")
-
-
-def digest(salt: bytes, token: str) -> bytes:
-    """What is kept of a token."""
-    return hashlib.blake2b(token.encode("utf-8", "replace"), key=salt, digest_size=32).digest()
-
-
-def sign(key: bytes, path: str, expiry: int) -> bytes:
-    """The signature of a link."""
-    mac = hmac.digest(key, f"share 1\n{expiry}\n{path}".encode(), "sha256")
-    return urlsafe_b64encode(mac[:16]).rstrip(b"=")
-
-
-def _unauthorized(message: str, error: str = "") -> ProtocolError:
-    challenge = 'Bearer realm="streams"' + (f', error="{error}"' if error else "")
-    return ProtocolError(401, "UNAUTHORIZED", message, (("WWW-Authenticate", challenge),))
-
-
-def _forbidden(grant: Grant, what: str) -> ProtocolError:
-    challenge = 'Bearer realm="streams", error="insufficient_scope"'
-    return ProtocolError(403, "FORBIDDEN", f"{grant.name} may not {what}", (("WWW-Authenticate", challenge),))
-
-
 class Access:
     """The access control of a running server: an access file's policy, replaced as a whole."""
 
@@ -264,7 +72,7 @@ class Access:
         """401 or 403 unless the request may read the server's metrics."""
         grant = self.policy.identify(headers, target, certified, wall)
         if not grant.metrics:
-            raise _forbidden(grant, "read the metrics")
+            raise forbidden(grant, "read the metrics")
 
     def check(
         self,

@@ -12,8 +12,9 @@ from hypothesis import given, strategies as st
 
 from ds_core.server import requests
 from ds_core.server.errors import ProtocolError
-from ds_trio_server import access
-from ds_trio_server.access import Access, AccessFileError, Glob
+from ds_trio_server import access, rights
+from ds_trio_server.access import Access, AccessFileError
+from ds_trio_server.rights import Glob
 from tests.access.conftest import Keys
 
 ROOT = "/v1/stream/"
@@ -130,7 +131,7 @@ def test_who_is_unknown_is_401(keys: Keys) -> None:
 
 
 def test_rights_are_kept_for_the_next_request_within_a_bound(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "_KNOWN_PATHS", 10)
+    monkeypatch.setattr(rights, "_KNOWN_PATHS", 10)
     token = keys.token("t", read=["a/*"])
     control = Access(keys.file)
     headers = {"authorization": "Bearer " + token}
@@ -243,7 +244,7 @@ def test_an_edit_keeps_the_mode_of_the_file(keys: Keys) -> None:
 
 
 def test_equal_tokens_of_two_files_have_different_hashes(tmp_path: Path) -> None:
-    assert access.digest(b"1" * 32, "ds_x") != access.digest(b"2" * 32, "ds_x")
+    assert rights.digest(b"1" * 32, "ds_x") != rights.digest(b"2" * 32, "ds_x")
     salts = set()
     for name in ("a", "b"):
         with access.edit(tmp_path / name, create=True):
