@@ -176,13 +176,13 @@ class Workload:
         if status == 200 or (status == 204 and closes):
             life.acknowledge(record, self._mark(), fields["stream-next-offset"])
         elif status == 204 and record.acked == NEVER:
-            raise Violation(f"{life.path}: {record.line!r} was taken for a duplicate")
+            raise Violation(f"{life.path}: {record.line[:60]!r} was taken for a duplicate")
         elif status != 204:
             expired = life.ttl is not None and time.monotonic() >= life.used + life.ttl
             if status in (404, 410) and life.ending == NEVER and not expired:
                 raise Violation(f"{life.path}: life {life.number} is gone, though nobody has ended it")
             if status == 409 and life.closing == NEVER:
-                raise Violation(f"{life.path}: {record.line!r} is refused: {fields}")
+                raise Violation(f"{life.path}: {record.line[:60]!r} is refused: {fields}")
             assert status in (404, 409, 410, 507), (status, life.path, fields)
             self._refused(status)
             if record.acked == NEVER and status == 507:
