@@ -18,6 +18,15 @@ class Parser(argparse.ArgumentParser):
         # An abbreviation would escape what looks for the whole word, and end with the next new option.
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever, but RECORDs may also stand behind options: ``ds append STREAM --cbor RECORD``."""
+        options, rest = self.parse_known_args(args, namespace)
+        if rest and (any(word.startswith("-") for word in rest) or "records" not in options):
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        if rest:
+            options.records += rest
+        return options
+
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
 
