@@ -322,7 +322,7 @@ def _live_row(name: str, title: str, live: str, target: float) -> Row:
         Figure("last reader", "ms", "less", ratio=target),
         Figure("readers' own cost", "ms", "less"),
     )
-    return Row(name, title, figures, "disk", ("memory",), fan_out(live))
+    return Row(name, title, figures, "disk", ("disk", "memory"), fan_out(live))
 
 
 ROWS = (
