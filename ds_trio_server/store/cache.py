@@ -73,10 +73,12 @@ class Producers(dict[str, tuple[int, int]]):
                 self[id] = found
         return found
 
-    def trim(self) -> None:
-        """Forget them when there are many; for use while the file has them all."""
+    def trim(self, pending: dict[tuple[int, str], tuple[int, int]]) -> None:
+        """When there are many, forget all that the file has: all but the ``pending`` ones."""
         if len(self) > _PRODUCERS:
+            keep = {id: state for (stream, id), state in pending.items() if stream == self._stream}
             self.clear()
+            self.update(keep)
             self._complete = False
 
 

@@ -408,8 +408,8 @@ class SQLiteStore(Store):
                 entry.batch = None
                 if entry.stream is None:
                     self._cache.drop(entry)
-                else:
-                    entry.stream.producers.trim()  # type: ignore[attr-defined]
+            if entry.stream is not None:
+                entry.stream.producers.trim(self._batch.producers)  # type: ignore[attr-defined]
             if entry.structural is batch:
                 entry.structural = None
         fresh: dict[int, list[bytes]] = {}

@@ -1,8 +1,12 @@
 """Who waits for which stream: the backends' shared bookkeeping for ``watch``."""
 
+import logging
+
 from ds_core.server.stream import Stream
 
 from .base import Watcher
+
+log = logging.getLogger("ds")
 
 
 class Watchers:
@@ -27,4 +31,8 @@ class Watchers:
     def notify(self, stream: Stream, at: int, data: bytes) -> None:
         """Tell everyone who watches this stream; a watcher may remove itself meanwhile."""
         for watcher in tuple(self._by_stream.get(stream.id, ())):
-            watcher(stream, at, data)
+            try:
+                watcher(stream, at, data)
+            except Exception:
+                # What is committed is committed, and everyone else is to hear of it.
+                log.exception("a live reader's watcher failed inside the server")

@@ -351,3 +351,39 @@ async def test_a_second_server_on_the_directory_is_refused(store):
         await SQLiteStore(store._folder).open()
     with pytest.raises(ProtocolError):
         await append(store, "nothing", b"x")
+
+
+async def test_producers_of_a_busy_stream_are_forgotten_and_known_again(store):
+    """While something was always on its way to the disk, none was ever let go of."""
+    await put(store, "a")
+    most = 0
+
+    async def produce(worker):
+        nonlocal most
+        for n in range(300):
+            await append(store, "a", b"x", producer_id=f"{worker}.{n}", producer_epoch="0", producer_seq="0")
+            found = await find(store, "a")
+            most = max(most, len(found.producers))
+
+    async with trio.open_nursery() as nursery:
+        for worker in range(20):
+            nursery.start_soon(produce, worker)
+    assert most < 2000
+    for worker in range(20):
+        for n in range(0, 300, 50):
+            await append(store, "a", b"y", producer_id=f"{worker}.{n}", producer_epoch="0", producer_seq="0")
+    assert await read(store, "a") == b"x" * 6000, "every one of them is a duplicate"
+
+
+async def test_a_watcher_that_fails_harms_nobody_else(store, caplog):
+    await put(store, "a")
+    found = await find(store, "a")
+    seen = []
+
+    def bad(stream, at, data):
+        raise ValueError("bad")
+
+    store.watch(found, bad)
+    store.watch(found, lambda stream, at, data: seen.append(data))
+    await append(store, "a", b"x")
+    assert seen == [b"x"] and "watcher failed" in caplog.text
