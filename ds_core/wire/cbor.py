@@ -19,11 +19,12 @@ Encoding uses preferred serialization (RFC 8949, 4.1) and a dict's order. Decodi
 item whose text is UTF-8 (MicroPython's own check of UTF-8 is laxer than CPython's); a tag 2 or 3 on
 anything but a byte string stays a Tag. Where MicroPython's floats are single precision, a float 64 is rounded.
 A peer cannot cause recursion, nor an allocation ahead of the bytes it has sent.
+
+What sensors seldom send (Tag, Simple, undefined, bignums), what is said of errors, and `decode` and `items`, which take
+whole data, are in `cbor_values`, loaded when one of them is first met; their names work here too.
 """
 
 import struct
-
-NO_LIMIT = 1 << 66  # more than any length there is
 
 
 class CBORError(ValueError):
@@ -32,47 +33,13 @@ class CBORError(ValueError):
     status = 400
 
 
-class CBORTruncated(CBORError):
-    """The data ends within an item, or before it: more of it is needed."""
-
-
-class Tag:
-    """A tagged item, RFC 8949 section 3.4: `tag` is 0..2**64-1, `value` any value this module handles."""
-
-    def __init__(self, tag: int, value: object) -> None:
-        self.tag = tag
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Tag) and other.tag == self.tag and other.value == self.value
-
-    def __hash__(self) -> int:
-        return hash((self.tag, self.value))
-
-    def __repr__(self) -> str:
-        return "Tag(%r, %r)" % (self.tag, self.value)
-
-
-class Simple:
-    """A simple value without a meaning of its own, RFC 8949 section 3.3: `value` is 0..19 or 32..255."""
-
-    def __init__(self, value: int) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Simple) and other.value == self.value
-
-    def __hash__(self) -> int:
-        return self.value
-
-    def __repr__(self) -> str:
-        return "undefined" if self.value == 23 else "Simple(%r)" % self.value
-
-
-undefined = Simple(23)
-
-
 NEED_DATA = object()  # feed more, then ask again
+
+
+def __getattr__(name: str):  # type: ignore[no-untyped-def]
+    from ds_core.wire import cbor_values
+
+    return getattr(cbor_values, name)
 
 
 # Encoding
@@ -81,7 +48,7 @@ NEED_DATA = object()  # feed more, then ask again
 def encode(value: object, max_depth: int = 32) -> bytes:
     """The encoding of `value`. Errors as encode_into."""
     out = bytearray()
-    encode_into(out, value, max_depth)
+    _encode(out, value, max_depth)
     return bytes(out)
 
 
@@ -104,26 +71,22 @@ def encode_into(out: bytearray, value: object, max_depth: int = 32) -> None:
 def _head(out: bytearray, major: int, n: int) -> None:
     if n < 24:
         out.append(major | n)
-        return
-    info = 24
-    size = 1
-    while n >> 8 * size:
-        info += 1
-        size *= 2
-    if size > 8:
-        while not n >> 8 * size - 8:
-            size -= 1
-        out.append(0xC2 + (major >> 5))
-        _head(out, 0x40, size)
+    elif n >> 64:
+        __getattr__("encode_bignum")(out, major, n)
     else:
-        out.append(major | info)
-    out.extend(n.to_bytes(size, "big"))
+        size = 1
+        major |= 24
+        while n >> 8 * size:
+            major += 1
+            size *= 2
+        out.append(major)
+        out.extend(n.to_bytes(size, "big"))
 
 
 def _encode(out: bytearray, value: object, depth: int) -> None:
     if value is None:
         out.append(0xF6)
-    elif value is True or value is False:
+    elif isinstance(value, bool):
         out.append(0xF5 if value else 0xF4)
     elif isinstance(value, int):
         if value < 0:
@@ -132,48 +95,27 @@ def _encode(out: bytearray, value: object, depth: int) -> None:
             _head(out, 0, value)
     elif isinstance(value, float):
         _float(out, value)
-    elif isinstance(value, (str, bytes, bytearray, memoryview)):
+    elif isinstance(value, (str, bytes)):
         major = 0x40
         if isinstance(value, str):
             value = value.encode()
             major = 0x60
-        size = len(value)
-        _head(out, major, size)
-        size += len(out)
+        _head(out, major, len(value))
         out.extend(value)
-        if len(out) != size:
-            raise TypeError("memoryview must be of bytes")
-    elif isinstance(value, Simple):
-        size = value.value
-        if size >> 8 or 23 < size < 32:
-            raise CBORError("simple value %d: must be 0..23 or 32..255" % size)
-        _head(out, 0xE0, size)
+    elif depth and isinstance(value, (list, tuple)):
+        _head(out, 0x80, len(value))
+        for item in value:
+            _encode(out, item, depth - 1)
+    elif depth and isinstance(value, dict):
+        _head(out, 0xA0, len(value))
+        for key in value:
+            _encode(out, key, depth - 1)
+            _encode(out, value[key], depth - 1)
     else:
-        depth -= 1
-        if depth < 0:
-            raise CBORError("nested deeper than max_depth")
-        if isinstance(value, (list, tuple)):
-            _head(out, 0x80, len(value))
-            for item in value:
-                _encode(out, item, depth)
-        elif isinstance(value, dict):
-            _head(out, 0xA0, len(value))
-            for key, item in value.items():
-                _encode(out, key, depth)
-                _encode(out, item, depth)
-        elif isinstance(value, Tag):
-            if value.tag >> 64:
-                raise CBORError("tag %d: must be 0..2**64-1" % value.tag)
-            _head(out, 0xC0, value.tag)
-            _encode(out, value.value, depth)
-        else:
-            raise TypeError("no CBOR for %s" % type(value).__name__)
+        __getattr__("encode_other")(out, value, depth)
 
 
 def _float(out: bytearray, value: float) -> None:
-    if value != value:
-        out.extend(b"\xf9\x7e\x00")
-        return
     try:
         raw = struct.pack(">f", value)
     except OverflowError:  # CPython, where MicroPython packs an infinity
@@ -188,8 +130,10 @@ def _float(out: bytearray, value: float) -> None:
     else:
         half = (fraction | 0x800000) >> 14 - exponent
     half |= bits >> 16 & 0x8000
+    if value != value:
+        half = 0x7E00
     initial = 0xFA
-    if _half(half) == value:
+    if value != value or _half(half) == value:
         initial = 0xF9
         raw = half.to_bytes(2, "big")
     elif struct.unpack(">f", raw)[0] != value:
@@ -201,7 +145,6 @@ def _float(out: bytearray, value: float) -> None:
 
 # Decoding
 
-_SIMPLE = (False, True, None, undefined)  # from 20
 _BREAK = object()
 # A frame is an open array (major type 4), map (5), tag (6) or indefinite-length string (2, 3), as a list of:
 #   0 its major type
@@ -219,14 +162,14 @@ class Decoder:
 
     `items` counts the items handed out, `consumed` their bytes (of all that was fed). Limits: `max_bytes`
     of one item's encoding, `max_depth` of nested arrays, maps, tags and indefinite-length strings,
-    `max_entries` of one array (values) or map (pairs). A violation raises CBORError, and ends the decoder.
+    `max_entries` of one array (values) or map (pairs), 0: any. A violation raises CBORError, and ends the decoder.
 
     Items are built straight from the piece; nothing is copied but the strings handed out. An item that spans
     pieces is kept as values; only a string, number or head that is itself cut is gathered in a bytearray,
     which grows with what arrives, and is then copied once. Each open array, map and tag costs a list of five.
     """
 
-    def __init__(self, max_depth: int = 32, max_bytes: int = 65536, max_entries: int = NO_LIMIT) -> None:
+    def __init__(self, max_depth: int = 32, max_bytes: int = 65536, max_entries: int = 0) -> None:
         self.items = self.consumed = 0
         self._piece = memoryview(b"")
         self._at = 0  # within the piece
@@ -242,11 +185,15 @@ class Decoder:
         """
         if self._at < len(self._piece):
             piece = bytes(self._piece[self._at :]) + bytes(piece)
-        self._load(piece)
+        self._before += self._at
+        self._at = 0
+        self._piece = memoryview(piece)
 
     def next(self) -> object:
         """The next item, or NEED_DATA. Raises CBORError."""
         for value in self._run:
+            if value is NEED_DATA:
+                self.feed(b"")
             return value
         raise CBORError("ended by an earlier error")
 
@@ -258,13 +205,7 @@ class Decoder:
     def end(self) -> None:
         """There are no more bytes: raises CBORTruncated when that is within an item."""
         if self.pending:
-            raise CBORTruncated("the data ends within the item begun at byte %d" % self.consumed)
-
-    def _load(self, piece: bytes | bytearray | memoryview = b"") -> object:
-        self._before += self._at
-        self._at = 0
-        self._piece = memoryview(piece)
-        return NEED_DATA
+            __getattr__("truncated")(self.consumed)
 
     def _take(self, size: int) -> memoryview | bytearray | None:
         """`size` bytes: a view of the piece, or gathered from several; None until they are all there."""
@@ -280,8 +221,8 @@ class Decoder:
         self._part = bytearray()
         return part
 
-    def _fail(self, text: str) -> None:
-        raise CBORError("byte %d: %s" % (self._head, text))
+    def _fail(self, what: str, value: object = ()) -> None:
+        raise CBORError("byte %d: " % self._head + __getattr__("TEXTS")[what] % value)
 
     def _decode(self, max_depth: int, max_bytes: int, max_entries: int):  # type: ignore[no-untyped-def]
         # A generator, because then what is in hand when the bytes run out stays in its local variables.
@@ -291,14 +232,14 @@ class Decoder:
             # The initial byte. No view of the last piece may outlive it.
             raw: bytes | bytearray | memoryview | None = None
             while self._at == len(self._piece):
-                yield self._load()
+                yield NEED_DATA
             self._head = self._before + self._at
             byte = self._piece[self._at]
             self._at += 1
             major = byte >> 5
             arg = info = byte & 31
             if info > 27 and (info < 31 or major < 2 or major == 6):
-                fail("reserved initial byte 0x%02x" % byte)
+                fail("reserved", byte)
 
             # May it stand here?
             frame = stack[-1] if stack else []
@@ -306,12 +247,12 @@ class Decoder:
             entries = 0
             if byte == 0xFF:
                 if not frame or frame[2] >= 0:
-                    fail("break outside an indefinite item")
+                    fail("break")
                 if frame[3] is not _BREAK:
-                    fail("break instead of a value")
+                    fail("value")
             elif frame:
                 if frame[0] < 4 and (major != frame[0] or info == 31):
-                    fail("must be a definite string of major type %d" % frame[0])
+                    fail("string", frame[0])
                 if frame[3] is _BREAK:
                     frozen = frame[0] == 5
                     if frame[2] < 0:
@@ -323,19 +264,19 @@ class Decoder:
                 arg = -1
             elif info > 23:
                 while (raw := self._take(1 << info - 24)) is None:
-                    yield self._load()
+                    yield NEED_DATA
                 arg = int.from_bytes(raw, "big")
             left = 2 * arg if major == 5 else arg
-            if entries > max_entries or (3 < major < 6 and arg > max_entries):
-                fail("entries are limited to %d" % max_entries)
             if self.pending + (left if 1 < major < 6 else 0) > max_bytes:
-                fail("items are limited to %d bytes" % max_bytes)
+                fail("bytes", max_bytes)
+            if max_entries and (entries > max_entries or (3 < major < 6 and arg > max_entries)):
+                fail("entries", max_entries)
 
             # Its value, or a new frame, to be filled by what follows.
             value: object = arg
             if 3 < major < 7 or (1 < major < 4 and info == 31):
                 if len(stack) >= max_depth:
-                    fail("nesting is limited to %d" % max_depth)
+                    fail("depth", max_depth)
                 stack.append([major, arg if major == 6 else {} if major == 5 else [], left, _BREAK, frozen])
                 if left or major == 6:
                     continue
@@ -349,22 +290,22 @@ class Decoder:
                     value = struct.unpack(">f" if info == 26 else ">d", raw or b"")[0]
                 elif info == 25:
                     value = _half(arg)
-                elif 19 < info < 24:
-                    value = _SIMPLE[info - 20]
+                elif 19 < info < 23:
+                    value = (False, True, None)[info - 20]
                 elif info == 24 and arg < 32:
-                    fail("simple value %d: must be 32..255 here" % arg)
+                    fail("simple", arg)
                 else:
-                    value = Simple(arg)
+                    value = __getattr__("simple")(arg)
             elif major:
                 while (raw := self._take(arg)) is None:
-                    yield self._load()
+                    yield NEED_DATA
                 if major == 2:
                     value = bytes(raw)
                 else:
                     try:
                         value = str(raw, "utf-8")
                     except UnicodeError:
-                        fail("text is not UTF-8")
+                        fail("text")
 
             # A whole value, or the end of the innermost frame: put it where it belongs, which may end more
             # frames.
@@ -373,12 +314,7 @@ class Decoder:
                 if value is not _BREAK:
                     if major == 6:
                         stack.pop()
-                        if 1 < box < 4 and isinstance(value, bytes):
-                            value = int.from_bytes(value, "big")
-                            if box == 3:
-                                value = ~value
-                        else:
-                            value = Tag(box, value)
+                        value = __getattr__("tagged")(box, value)
                         continue
                     if major != 5:
                         box.append(value)
@@ -414,25 +350,3 @@ def _half(bits: int) -> float:
     else:
         value = fraction / 16777216
     return -value if bits & 0x8000 else value
-
-
-def decode(data: bytes | bytearray | memoryview, max_depth: int = 32) -> object:
-    """The value of the one item that `data` is. CBORTruncated when it ends early, CBORError when it goes
-    on.
-    """
-    decoder = Decoder(max_depth, NO_LIMIT)
-    decoder.feed(data)
-    value = decoder.next()
-    decoder.end()
-    if not 0 < decoder.consumed == len(data):
-        raise (CBORError if data else CBORTruncated)("byte %d: must be one item, ending here" % decoder.consumed)
-    return value
-
-
-def items(data: bytes | bytearray | memoryview, max_depth: int = 32):  # type: ignore[no-untyped-def]
-    """The values of the items that `data` is, one by one. CBORTruncated when it ends within one."""
-    decoder = Decoder(max_depth, NO_LIMIT)
-    decoder.feed(data)
-    while (value := decoder.next()) is not NEED_DATA:
-        yield value
-    decoder.end()
