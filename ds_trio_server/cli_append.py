@@ -46,7 +46,8 @@ def append(options: argparse.Namespace, signals: Signals) -> int:
     if options.file is None and not options.records and os.isatty(0) and not options.quiet:
         print("reading records from the terminal, one per line; Ctrl-D ends them", file=sys.stderr)
     raw = options.raw and kind == "bytes"
-    batches = Batches(source, content_type, kind == "json", raw, options.batch, random(1 << 30))
+    signals.firm = True
+    batches = Batches(source, content_type, kind == "json", raw, options.batch, random(1 << 30), signals)
     if options.producer_state:
         unit = "bytes" if raw else "records"
         batches.resume(State(options.producer_state, stream.url, options.producer or "", unit))
@@ -57,6 +58,8 @@ def append(options: argparse.Namespace, signals: Signals) -> int:
             sender.send(lambda: progress.at(source.taken, 0 if raw else batches.acknowledged))
     except (StreamError, Stopped) as exc:
         exc.add_note(_so_far(batches, sender.unsure, raw))
+        if isinstance(exc, StreamError) and exc.status == 413:
+            batches.cut_anew()
         raise
     finally:
         progress.clear()

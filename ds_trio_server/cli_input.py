@@ -16,6 +16,7 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 from zlib import crc32
 
@@ -23,6 +24,8 @@ from ds_core.wire import cbor
 from ds_micro.flash import replace
 
 CHUNK = 1 << 16
+Hold = AbstractContextManager[None, None]
+"""Entered for as long as nothing may come between: a signal, here."""
 
 
 class InputError(Exception):
@@ -241,8 +244,11 @@ class Batches:
     added, so that a flush ends between batches. `trouble`: what is wrong with the rest of the input.
     """
 
-    def __init__(self, source: Source, content_type: str, json: bool, raw: bool, size: int, epoch: int) -> None:
+    def __init__(
+        self, source: Source, content_type: str, json: bool, raw: bool, size: int, epoch: int, hold: Hold
+    ) -> None:
         self._source = source
+        self._hold = hold
         self._type = content_type
         self._json = json
         self._raw = raw
@@ -293,19 +299,26 @@ class Batches:
         return batch
 
     def done(self) -> None:
-        batch = self._batches.popleft()
-        self._seq += 1
-        self.acknowledged += batch.records
-        self.sent += batch.length
-        if self._state:
-            self._state.done += batch.units
-            self._state.crc = batch.crc
-            # Saved with the next batch, or at the end: until then this one would be sent again, and dropped.
+        with self._hold:
+            batch = self._batches.popleft()
+            self._seq += 1
+            self.acknowledged += batch.records
+            self.sent += batch.length
+            if self._state:
+                self._state.done += batch.units
+                self._state.crc = batch.crc
+                # Saved with the next batch, or at the end: until then this one would be sent again, and dropped.
 
     def claim(self, epoch: int) -> None:
-        self._epoch = epoch
-        self._seq = 0
-        self.save()
+        with self._hold:
+            self._epoch = epoch
+            self._seq = 0
+            self.save()
+
+    def cut_anew(self) -> None:
+        """The server will not take the oldest batch, nor what came after it: the next run may cut them otherwise."""
+        self._batches.clear()
+        self._again.clear()
 
     # Filling
 
@@ -331,8 +344,8 @@ class Batches:
                 got, units, left = self._take(exact, None, True)
                 if left:
                     raise StateError(f"the input ends before what was under way: {left} {self._unit} are missing")
-                self._again.popleft()
             else:
+                exact = 0
                 got, units, _ = self._take(None, self._size, wait)
         except (InputError, StateError, OSError) as exc:
             # Raised once the batches before it are through.
@@ -341,8 +354,11 @@ class Batches:
         if not got:
             return False
         body = b"[" + b",".join(got) + b"]" if self._json else b"".join(got)
-        self._batches.append(Batch(self._type, body, len(got), units, self._crc))
-        self.save()
+        with self._hold:
+            if exact:
+                self._again.popleft()
+            self._batches.append(Batch(self._type, body, len(got), units, self._crc))
+            self.save()
         return True
 
     def _take(self, units: int | None, size: int | None, wait: bool) -> tuple[list[bytes], int, int]:

@@ -166,8 +166,10 @@ class Stopped(BaseException):
 class Signals:
     """SIGINT and SIGTERM as an exception, but not within a `with` of this: an item and its place go together.
 
-    A second signal does not wait: what blocks may be whoever should read our output.
+    A second signal does not wait, for what blocks may be whoever should read our output; unless it is `firm`.
     """
+
+    firm = False
 
     def __init__(self) -> None:
         self._held = 0
@@ -177,10 +179,17 @@ class Signals:
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: object) -> None:
-        if self._held and not self._got:
+        if self._held and (self.firm or not self._got):
             self._got = number
         else:
-            raise Stopped(number)
+            self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        # Whoever asks again while this is being cleaned up gets what a program without any handler does.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(each) == self._handle:
+                signal.signal(each, signal.SIG_DFL)
+        raise Stopped(number)
 
     def __enter__(self) -> None:
         self._held += 1
@@ -188,8 +197,7 @@ class Signals:
     def __exit__(self, *exc: object) -> None:
         self._held -= 1
         if self._got and not self._held:
-            number, self._got = self._got, 0
-            raise Stopped(number)
+            self._stop(self._got)
 
 
 class Output:

@@ -286,6 +286,51 @@ def test_a_server_that_stays_away_ends_an_append(ds: Shell, name: str, tmp_path:
         assert ds("read", name).stdout == b"1\n2\n"
 
 
+def test_a_batch_that_is_too_large_can_be_cut_smaller(ds: Shell, name: str, tmp_path: Path) -> None:
+    words = ("append", name, "--producer", "p", "--producer-state", tmp_path / "state")
+    with serve.start("--memory", "--max-body", "1K") as server:
+        ds.url = server.url
+        ds("create", name)
+        done = ds(*words, input=counting(0, 1000), status=1)
+        assert b"413" in done.stderr and b"--batch" in done.stderr and done.stderr.count(b"\n") == 1
+        ds(*words, "--batch", "1K", input=counting(0, 1000))
+        assert ds("read", name).stdout == counting(0, 1000)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_append_ended_by_a_signal_goes_on_exactly_once(ds: Shell, name: str, tmp_path: Path, number: int) -> None:
+    file = tmp_path / "records"
+    file.write_bytes(counting(0, 20_000))
+    ds("create", name)
+    words = (
+        "append",
+        name,
+        "--file",
+        file,
+        "--producer",
+        "p",
+        "--producer-state",
+        tmp_path / "state",
+        "--batch",
+        "100",
+    )
+    chance = random.Random(number)
+    ended = 0
+    for _ in range(200):
+        process = ds.start(*words)
+        time.sleep(0.2 + chance.random() / 5)
+        for _ in range(chance.randint(1, 3)):
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+        if process.returncode == 0:
+            break
+        assert process.returncode in (128 + number, -number), errors
+        ended += process.returncode > 0
+    assert ended
+    ds(*words)
+    assert ds("read", name).stdout == file.read_bytes()
+
+
 def test_two_runs_of_one_producer_both_append(ds: Shell, name: str) -> None:
     """Without a state file each run is a new epoch: nothing of the second is taken for a repetition."""
     ds("create", name)

@@ -236,8 +236,8 @@ are this computer's, on loopback and its disk, and tell only how one way compare
 ## On the wire
 
 TCP payload per record of {size} bytes, in bytes, on one connection, counted by a proxy on loopback. Stream path and
-topic are `{topic}`. A TCP segment adds 40 bytes of IP and TCP heads, and Wi-Fi's own: MQTT needs two segments or more for
-a record, a batch of {batch} about three for {batch}.
+topic are `{topic}`. A TCP segment adds 40 bytes of IP and TCP heads, and Wi-Fi's own: MQTT needs two segments or more
+for a record, a batch of {batch} about three for {batch}.
 
 | | sent | received | both ways | records/s |
 | --- | ---: | ---: | ---: | ---: |
