@@ -7,6 +7,8 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
+import trio
+
 from ds_core.server import responses
 from ds_core.server.errors import ProtocolError
 
@@ -58,6 +60,9 @@ class Connection:
         try:
             if unsent:
                 await self.transport.send_all(unsent)
+                resting = may_rest and not self.closing and not self._reader.rest()
+                if resting:
+                    return True
             while not self.closing:
                 waiter = await self._step(self._answer_next)
                 while waiter is not None:
@@ -76,6 +81,8 @@ class Connection:
                 resting = may_rest and not self.closing and not following.rest()
                 if resting:
                     break
+                # Who sends many requests at once has them answered in turn with everybody else's.
+                await trio.lowlevel.checkpoint()
         except (Disconnected, Vanished):
             pass
         except StorageFailed:

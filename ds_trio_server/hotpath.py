@@ -229,6 +229,7 @@ class HotPath:
             self._end(connection)
             return
         if sent < len(data):
+            connection.closing = connection.closing or not request.keep_alive
             self._leave(connection)
             self._serve(connection, memoryview(data)[sent:])
         elif connection.closing or not request.keep_alive:
