@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import datetime
 import shutil
+import signal
 import sys
 import traceback
 from http.client import HTTPException
@@ -23,6 +24,7 @@ FAULTS = (RuntimeError, OSError, HTTPException)  # what a server that is wrong o
 
 def main() -> int:
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives this
     try:
         load.find()
         rows = choose(options.only)
