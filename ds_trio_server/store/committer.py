@@ -132,20 +132,22 @@ class Committer:
                 batch.error = self._failure(error)
             batch.seconds = time.monotonic() - started
             if not self._tell(self._finished, batch) or isinstance(batch.error, StorageFailed):
-                self._let_go()
+                self._let_go(batch.error)
             try:
                 self._keep_up(batch)
             except Exception as error:
-                self._tell(self._failed, schema.damaged(self._folder, error))
-                self._let_go()
+                failure = schema.damaged(self._folder, error)
+                self._tell(self._failed, failure)
+                self._let_go(failure)
         if self._broken:
-            self._let_go()
+            self._let_go(None)
         try:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             if not _is_full(error):
-                self._tell(self._failed, schema.damaged(self._folder, error))
-                self._let_go()
+                failure = schema.damaged(self._folder, error)
+                self._tell(self._failed, failure)
+                self._let_go(failure)
             # The log stays and is replayed at the next start.
         self._db.close()
         self._ended.set()
@@ -157,12 +159,16 @@ class Committer:
             return False  # nobody is there to be told, and nobody will close the store
         return True
 
-    def _let_go(self) -> None:
+    def _let_go(self, failure: Exception | None) -> None:
         # To close the connection would write and sync once more, and no fsync may be tried again
         # after one has failed. A thread that never ends keeps it open until the process does.
         self._ended.set()
         while True:
-            self._queue.get()
+            batch = self._queue.get()
+            if batch is not None:
+                # Handed over before the trio thread had heard of the failure.
+                batch.error = failure
+                self._tell(self._finished, batch)
 
     def _write(self, batch: Batch) -> None:
         db = self._db

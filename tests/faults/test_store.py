@@ -387,3 +387,39 @@ async def test_a_watcher_that_fails_harms_nobody_else(store, caplog):
     store.watch(found, lambda stream, at, data: seen.append(data))
     await append(store, "a", b"x")
     assert seen == [b"x"] and "watcher failed" in caplog.text
+
+
+async def test_a_batch_handed_over_behind_a_failed_checkpoint_is_told(tmp_path, monkeypatch):
+    """Its clients waited for good, and the server never ended."""
+    store = SQLiteStore(tmp_path)
+    await store.open()
+    await put(store, "a")
+    gate = hold(monkeypatch, store)
+    let_fail = threading.Event()
+
+    def keep_up(batch):
+        let_fail.wait(10)
+        raise sqlite3.DatabaseError("disk I/O error")
+
+    monkeypatch.setattr(store._committer, "_keep_up", keep_up)
+    outcome = []
+
+    async def tries(body):
+        try:
+            await append(store, "a", body)
+            outcome.append("stored")
+        except StorageFailed:
+            outcome.append("failed")
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tries, b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(tries, b"2")  # starts with the end of the first
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+            while not outcome:
+                await trio.sleep(0.01)
+            let_fail.set()
+        assert outcome == ["stored", "failed"]
+        await store.close()
