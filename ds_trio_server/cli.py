@@ -72,6 +72,9 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
         help="largest request body; K, M and G are understood (default: 16M)")  # fmt: skip
     add("--chunk", type=_size, metavar="BYTES", default=_DEFAULTS["chunk"],
         help="most bytes of a stream in one response (default: 1M)")  # fmt: skip
+    add("--max-per-client", type=_count, metavar="N", default=_DEFAULTS["max_per_client"],
+        help="most connections of one address at once, more are 429; not for a server behind a proxy, where all come "
+        "from one (default: no limit)")  # fmt: skip
     add("--retain", type=_rule, action="append", default=[], metavar="[GLOB=]AGE|BYTES",
         help="trim streams from the front: 7d, 256M, 'logs/**=90m', 'keep/*=forever'; may be repeated, a later one "
         "wins; in DS_RETAIN separated by commas (default: keep everything)")  # fmt: skip
@@ -107,6 +110,12 @@ def _size(text: str) -> int:
     return value
 
 
+def _count(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of connections, from 1 to 999999")
+    return int(text)
+
+
 def _rule(text: str) -> retention.Rule:
     try:
         return retention.parse(text)
@@ -130,7 +139,8 @@ def _with_environment(arguments: Sequence[str]) -> list[str]:
     given = {word.split("=", 1)[0] for word in arguments}
     extra: list[str] = []
     for name in (
-        *("host", "port", "data", "long-poll-timeout", "sse-max", "max-body", "chunk", "min-free", "log-level"),
+        *("host", "port", "data", "long-poll-timeout", "sse-max", "max-body", "chunk", "max-per-client", "min-free"),
+        "log-level",
         *cli_doors.OPTIONS,
     ):
         value = os.environ.get("DS_" + name.upper().replace("-", "_"))
@@ -169,6 +179,7 @@ def _serve(options: argparse.Namespace) -> int:
         sse_max=options.sse_max,
         max_body=options.max_body,
         chunk=options.chunk,
+        max_per_client=options.max_per_client,
     )
     folder = options.data or "data"
     if options.memory and options.retain:

@@ -12,6 +12,8 @@ class Config:
     max_body: int = 16 * 1024 * 1024
     chunk: int = 1024 * 1024
     max_connections: int = 20_000
+    max_per_client: int = 0
+    """Connections that one address may have at once; 0 is no limit."""
     body_memory: int = 64 * 1024 * 1024
     """Bytes of request bodies held at once, over all connections."""
     head_timeout: float = 10.0
@@ -36,5 +38,7 @@ class Config:
         for name in ("max_body", "chunk", "body_memory"):
             if not 1 <= getattr(self, name) <= 1 << 30:
                 raise ValueError(f"{name.replace('_', '-')} must be between 1 byte and 1 GiB")
+        if self.max_per_client < 0:
+            raise ValueError("max-per-client must be a number of connections, or 0 for no limit")
         if self.max_body > self.body_memory:
             object.__setattr__(self, "body_memory", self.max_body)

@@ -5,6 +5,7 @@ live reads with a last control event, lets what is in flight finish, and closes 
 """
 
 import errno
+import ipaddress
 import logging
 import resource
 import select
@@ -36,6 +37,9 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LINGER = 1.0
 _MOST_LINGERING = 64
 _FULL = ProtocolError(503, "OVERLOADED", "the server has as many connections as it may", (("Retry-After", "5"),))
+_CROWD = ProtocolError(
+    429, "TOO_MANY_CONNECTIONS", "your address has as many connections as it may", (("Retry-After", "5"),)
+)
 
 
 class Server:
@@ -52,6 +56,8 @@ class Server:
         self._handlers = Handlers(store, config, access, lambda: len(self._connections))
         self._budget = BodyBudget(config.body_memory)
         self._connections: dict[Connection, None] = {}
+        # Connections by client, where there is a limit to them.
+        self._clients: dict[str, int] = {}
         self._turning_away = 0
         self._stopping = trio.Event()
         self._serving: trio.Nursery | None = None
@@ -119,14 +125,26 @@ class Server:
                     sock.close()  # gone before it was served
                     continue
                 connection = Connection(transport, self._handlers, self._config, self._budget)
-                if len(self._connections) < self._config.max_connections:
-                    self._connections[connection] = None
-                    if self._hot is not None:
-                        self._hot.rest(connection)
-                    else:
-                        self._give_task(connection, b"")
+                refusal = self._admit(connection)
+                if refusal is not None:
+                    serving.start_soon(self._turn_away, connection, refusal)
+                elif self._hot is not None:
+                    self._hot.rest(connection)
                 else:
-                    serving.start_soon(self._turn_away, connection)
+                    self._give_task(connection, b"")
+
+    def _admit(self, connection: Connection) -> ProtocolError | None:
+        """Count a connection in; or why there is no room for it."""
+        if len(self._connections) >= self._config.max_connections:
+            return _FULL
+        if self._config.max_per_client:
+            client = _client(connection.transport.peer)
+            count = self._clients.get(client, 0)
+            if count >= self._config.max_per_client:
+                return _CROWD
+            self._clients[client] = count + 1
+        self._connections[connection] = None
+        return None
 
     def _transport(self, sock: socket.socket) -> Transport:
         self._handlers.stats.connections += 1
@@ -134,12 +152,12 @@ class Server:
             return self._tls.transport(sock, self._config.send_timeout, self._handlers.stats)
         return Transport(sock, self._config.send_timeout)
 
-    async def _turn_away(self, connection: Connection) -> None:
+    async def _turn_away(self, connection: Connection, refusal: ProtocolError) -> None:
         # A crowd is not waited for: it may not hold the files that the limit is there to spare.
         linger = _LINGER if self._turning_away < _MOST_LINGERING else 0.0
         self._turning_away += 1
         try:
-            await connection.refuse(_FULL, linger)
+            await connection.refuse(refusal, linger)
         finally:
             self._turning_away -= 1
 
@@ -148,7 +166,14 @@ class Server:
         self._serving.start_soon(self._serve, connection, unsent)
 
     def _forget(self, connection: Connection) -> None:
-        self._connections.pop(connection, None)
+        if connection not in self._connections:
+            return
+        del self._connections[connection]
+        if self._config.max_per_client:
+            client = _client(connection.transport.peer)
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
 
     async def _serve(self, connection: Connection, unsent: bytes | memoryview) -> None:
         resting = False
@@ -181,6 +206,11 @@ class Server:
                 return  # whoever waits for that stops the server
             if removed:
                 log.debug("%d streams expired", removed)
+
+
+def _client(peer: str) -> str:
+    """Whom an address belongs to: of IPv6, everybody has at least the 2^64 of one network."""
+    return str(ipaddress.IPv6Network((peer.partition("%")[0], 64), strict=False)) if ":" in peer else peer
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
