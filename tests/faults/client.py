@@ -50,7 +50,10 @@ class Client:
         body, self._buffer = self._buffer[:length], self._buffer[length:]
         if headers.get("connection") == "close":
             await self.close()
-        return int(lines[0].split()[1]), headers, body
+        status = int(lines[0].split()[1])
+        if status == 503:
+            raise EOFError  # its storage has failed: as good as gone
+        return status, headers, body
 
     async def _receive(self) -> None:
         assert self._stream is not None

@@ -1,4 +1,4 @@
-"""The short variants of `make soak`: a few kills, a few dozen power cuts, and the checker itself."""
+"""The short variants of `make soak`: a few kills, power cuts and I/O errors, and the checker itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from ds_core.server.offsets import token
 
-from . import disk, kill, power
+from . import disk, errors, kill, power
 from .history import Found, History, Violation
 
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1 << 30)
@@ -41,6 +41,13 @@ def test_power_cuts_while_a_store_is_made_and_reopened(tmp_path):
     history, paths, log = power.work(shim, tmp_path / "work", 0.05, rng.randrange(1 << 30))
     points, _ = power.replay(log, history, paths, tmp_path / "left", rng, images=4, most=25, first=True)
     assert points > 5
+
+
+@pytest.mark.timeout(300)
+def test_io_errors_anywhere(tmp_path):
+    print(f"SEED={SEED}")
+    struck = errors.run(tmp_path, 2 * len(errors.KINDS), SEED)
+    assert sum(struck.values()) >= 5
 
 
 class TestTheChecker:
