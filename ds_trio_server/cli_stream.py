@@ -38,6 +38,8 @@ def url_of(stream: str, base: str) -> str:
         raise Usage(f"'{stream}' is not a stream; a stream is a URL with http or https, or a path below STREAM_URL")
     if "@" in host:
         raise Usage("a URL with a password is not understood; use STREAM_AUTH or --auth")
+    if "[" in host:
+        raise Usage("an IPv6 address is not understood; give a name or an IPv4 address")
     try:
         if urlsplit(stream).port == 0:
             raise ValueError

@@ -173,6 +173,7 @@ WRONG = {
     "not a URL": ("read", "ftp://host/x"),
     "no path": ("read", "http://127.0.0.1:1"),
     "bad port": ("read", "http://127.0.0.1:x/v1/stream/a"),
+    "IPv6": ("read", "http://[::1]:4437/v1/stream/a"),
     "credentials in a URL": ("read", "http://me:secret@127.0.0.1:1/v1/stream/a"),
     "two formats": ("append", "a", "1", "--json", "--cbor"),
     "records and a file": ("append", "a", "1", "--file", "x"),
