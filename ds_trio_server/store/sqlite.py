@@ -9,12 +9,10 @@ and the states it touched are dropped from the cache: the file is the truth agai
 of the disk ends the store: nothing it could say afterwards would be a promise.
 """
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -41,6 +39,7 @@ from .base import (
 )
 from .cache import Entry, StreamCache
 from .committer import Batch, Committer
+from .lock import lock
 from .retention import Cut, Retention, Trimmer
 from .space import MinFree, Space
 from .tail import TailCache
@@ -103,7 +102,7 @@ class SQLiteStore(Store):
 
     def _open(self) -> None:
         schema.make_folder(self._folder)
-        self._lock = _lock(self._folder)
+        self._lock = lock(self._folder)
         try:
             self._writer = schema.prepare(self._folder)
             try:
@@ -692,23 +691,3 @@ def _ended(db: sqlite3.Connection, now: Now) -> list[str]:
         (now.steady, now.wall),
     )
     return [path for (path,) in rows]
-
-
-def _lock(folder: Path) -> IO[str]:
-    """Hold the directory for this process, until the file that is returned is closed."""
-    file = open(folder / "lock", "a+")  # noqa: SIM115 - held as long as the store is open
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip()
-        file.close()
-        raise StorageFailed(
-            f"{folder} is in use by another server"
-            + (f" (process {holder})" if holder else "")
-            + "; stop it or give another --data directory"
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
