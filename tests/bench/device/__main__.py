@@ -197,11 +197,11 @@ def measure(records: int, folder: Path) -> str:
         size=SIZE,
         batch=BATCH,
         topic=TOPIC,
-        ours=f"{batched.both:.1f}",
-        mqtt=f"{broker.both:.1f}" if broker else "not measured",
+        ours=f"{batched.both:.2f}",
+        mqtt=f"{broker.both:.2f}" if broker else "not measured",
         rate=f"{heap.rate:.0f}",
         wire=table(
-            (name, *(f"{value:.1f}" for value in (way.sent, way.received, way.both)), f"{way.rate:.0f}")
+            (name, *(f"{value:.2f}" for value in (way.sent, way.received, way.both)), f"{way.rate:.0f}")
             for name, way in ways
         ),
         free=table((f"{1000 * (at + 1):,}", free) for at, free in enumerate(heap.free)),
