@@ -393,17 +393,18 @@ async def test_a_batch_handed_over_behind_a_failed_checkpoint_is_told(tmp_path, 
     """Its clients waited for good, and the server never ended."""
     store = SQLiteStore(tmp_path)
     await store.open()
-    await put(store, "a")
-    gate = hold(monkeypatch, store)
     let_fail = threading.Event()
+    kept_up = []
 
     def keep_up(batch):
-        if not gate.is_set():
-            return  # the first commit's, which is still about
-        let_fail.wait(10)
-        raise sqlite3.DatabaseError("disk I/O error")
+        kept_up.append(batch)
+        if len(kept_up) > 1:
+            let_fail.wait(10)
+            raise sqlite3.DatabaseError("disk I/O error")
 
     monkeypatch.setattr(store._committer, "_keep_up", keep_up)
+    await put(store, "a")
+    gate = hold(monkeypatch, store)
     outcome = []
 
     async def tries(body):
