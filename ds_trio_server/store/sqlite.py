@@ -10,6 +10,7 @@ of the disk ends the store: nothing it could say afterwards would be a promise.
 """
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -51,6 +52,8 @@ _CACHED_STREAMS = 4096
 _TAIL_BYTES = 8 * 1024 * 1024
 _WAITING_BYTES = 64 * 1024 * 1024
 _INLINE_READ = 32 * 1024
+_SLOW_READ = 0.005
+_THREADS_FOR = 0.5
 _SAVE_CLOCK_EVERY = 60.0
 _SWEEP_AT_ONCE = 500
 _CLEAN_FOR = 0.1
@@ -89,6 +92,7 @@ class SQLiteStore(Store):
         self._newest = 0
         self._cleaning = False
         self._saved_at = 0.0
+        self._threads_until = 0.0
         self._idle_readers: list[sqlite3.Connection] = []
         self._reading = trio.CapacityLimiter(_READERS)
         self._failure: StorageFailed | None = None
@@ -482,7 +486,10 @@ class SQLiteStore(Store):
         pieces = self._tails.get(owner, start, min(stop, start + WINDOW))
         if pieces is not None:
             return pieces
-        return await self._query(stop - start, self._fetch, owner, start, stop)
+        if stop - start <= _INLINE_READ:
+            await trio.lowlevel.checkpoint()
+            return self._query_now(self._fetch, owner, start, stop)
+        return await self._query(self._fetch, owner, start, stop, window=True)
 
     def read_now(self, stream: Stream, start: int, end: int) -> list[bytes]:
         owner, _, stop = owners(stream, start, end)[0]
@@ -503,13 +510,11 @@ class SQLiteStore(Store):
         return found[0], min(found[1], stop)
 
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
-        owner, _, stop = owners(stream, position, stream.visible_tail)[0]
-        found = self._tails.span(owner, position)
-        if found is None:
-            found = await self._query(0, self._find, owner, position, stop)
-        return found[0], min(found[1], stop)
+        await trio.lowlevel.checkpoint()
+        return self.span_now(stream, position)
 
     def _query_now(self, query: Callable[..., T], *args: object) -> T:
+        """Run a short query, here."""
         self._check_health()
         try:
             return query(self._reader, *args)
@@ -518,17 +523,26 @@ class SQLiteStore(Store):
         except StorageFailed as error:
             raise self._fail(error) from None
 
-    async def _query(self, size: int, query: Callable[..., T], *args: object) -> T:
-        """Run a query: here when it is short, else in a thread with a connection of its own."""
-        if size <= _INLINE_READ:
-            await trio.lowlevel.checkpoint()
-            return self._query_now(query, *args)
+    async def _query(self, query: Callable[..., T], *args: object, window: bool = False) -> T:
+        """Run a longer query with a connection of its own, in a thread.
+
+        To hand over and hear back costs about what a quick disk takes for a ``window``, so those are
+        read right here, until one is slow; then for a while in threads again.
+        """
         self._check_health()
         try:
             async with self._reading:
                 db = self._idle_readers.pop() if self._idle_readers else self._connect_reader()
                 try:
-                    return await trio.to_thread.run_sync(query, db, *args)
+                    if not window or time.monotonic() < self._threads_until:
+                        return await trio.to_thread.run_sync(query, db, *args)
+                    started = time.monotonic()
+                    try:
+                        return query(db, *args)
+                    finally:
+                        ended = time.monotonic()
+                        if ended - started > _SLOW_READ:
+                            self._threads_until = ended + _THREADS_FOR
                 finally:
                     self._idle_readers.append(db)
         except sqlite3.Error as error:
@@ -589,7 +603,7 @@ class SQLiteStore(Store):
         self._check_health()
         now = self.now()
         self._space.look()
-        ended = await self._query(0, _ended, now)
+        ended = self._query_now(_ended, now)
         async with trio.open_nursery() as nursery:
             for path in ended:
                 nursery.start_soon(self._try, path, expire)
@@ -625,7 +639,7 @@ class SQLiteStore(Store):
         now = self.now().steady
         if not trimmer.due(now):
             return
-        marks, cuts = await self._query(WINDOW, trimmer.plan, now, trimmer.take(now))
+        marks, cuts = await self._query(trimmer.plan, now, trimmer.take(now))
         self._check_health()
         if marks:
             # Labelled with the time after they were looked up: an append may seem younger, never older.
@@ -670,13 +684,12 @@ class SQLiteStore(Store):
 
     async def paths(self) -> list[str]:
         rows = await self._query(
-            WINDOW,
             lambda db: db.execute("SELECT path FROM streams WHERE deleted = 0 ORDER BY path").fetchall(),
         )
         return [row[0] for row in rows]
 
     async def usage(self) -> Usage:
-        count = await self._query(WINDOW, lambda db: db.execute("SELECT count(*) FROM streams").fetchone()[0])
+        count = await self._query(lambda db: db.execute("SELECT count(*) FROM streams").fetchone()[0])
         return Usage(count, sum(file.stat().st_size for file in self._folder.glob(schema.FILE + "*")))
 
 
