@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -13,6 +14,7 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
 from ds_trio_server import admin, cli
 from ds_trio_server.clock import BUILT, Clock
+from ds_trio_server.store import retention
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.retention import Retention, parse
 from ds_trio_server.store.space import DefaultMinFree, MinFree, Space
@@ -23,6 +25,12 @@ from .streams import append, delete, find, put, read
 from .test_disk import ask
 
 DAY = 86400.0
+
+
+@pytest.fixture(autouse=True)
+def looking_takes_no_time(monkeypatch):
+    """The rhythm of retention follows how long a look takes, and these clocks are set by hand."""
+    monkeypatch.setattr(retention, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 class Time:
