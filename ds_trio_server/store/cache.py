@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .committer import Batch
 
 _PRODUCERS = 1024
+_LATEST = 3600.0
 
 
 class Entry:
@@ -49,7 +50,7 @@ class Entry:
         if stream.deadline is None or stream.ttl is None:
             self.stored_deadline = None
         elif self.stored_deadline is None or self.stored_deadline < stream.deadline:
-            self.stored_deadline = stream.deadline + max(1.0, stream.ttl / 8)
+            self.stored_deadline = stream.deadline + max(1.0, min(stream.ttl / 8, _LATEST))
         return self.stored_deadline
 
 
