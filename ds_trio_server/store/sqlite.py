@@ -644,12 +644,14 @@ class SQLiteStore(Store):
         if marks:
             # Labelled with the time after they were looked up: an append may seem younger, never older.
             at = self.now().steady
-            self._batch.structure += [
+            batch = self._batch
+            batch.structure += [
                 ("INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?", (at, tail, id))
                 for id, tail in marks
             ]
             if self._writing is None:
                 self._start_commit()
+            await batch.done.wait()
         async with trio.open_nursery() as nursery:
             for cut in cuts:
                 nursery.start_soon(self._cut, cut)

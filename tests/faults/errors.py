@@ -25,7 +25,9 @@ from .workload import Workload
 KINDS = ("fail_sync", "fail_write", "fail_read", "fail_home", "full")
 
 
-async def _cycle(workload: Workload, server: serve.Server, control: disk.Control, kind: str, rng: random.Random) -> None:
+async def _cycle(
+    workload: Workload, server: serve.Server, control: disk.Control, kind: str, rng: random.Random
+) -> None:
     await workload.verify(server.port)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(workload.run, server.port, 60.0)
