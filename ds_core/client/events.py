@@ -7,9 +7,22 @@
 import json
 
 from ds_core.client.errors import BadResponse
+from ds_core.client.reader import CATCH_UP, LIVE, OVER, kind_of
 from ds_core.wire import sse
 
 _PART = 512  # data is taken in parts of this size, so that a device never holds a whole batch
+
+
+def check(live: str) -> None:
+    """Refuse what is neither None nor "long-poll" nor of ours."""
+    if live not in ("sse", "auto"):
+        raise ValueError("live: long-poll, sse or auto")
+
+
+def choose(content_type: str) -> str:
+    """What live="auto" means for a stream: events for what they carry as it is."""
+    text = content_type[:5] == "text/" or kind_of(content_type) == "json"
+    return "sse" if text else "long-poll"
 
 
 class Events:
@@ -67,6 +80,6 @@ class Events:
         reader = self._reader
         reader._cursor = control.get("streamCursor") or reader._cursor
         reader._next = control["streamNextOffset"]
-        reader._end = 2 if control.get("streamClosed") else 1 if control.get("upToDate") else 0
+        reader._end = OVER if control.get("streamClosed") else LIVE if control.get("upToDate") else CATCH_UP
         reader.end()
         reader._next = None

@@ -18,15 +18,10 @@ the cursor saves it after handling the item.
 
 from ds_core.client.errors import BadResponse
 
-CATCH_UP, LIVE, OVER = "catch-up", "live", "over"
+# An answer ends with more to come, at the tail, or at the end of a closed stream. This is also what the reader is
+# in, for it goes only forward. (Without `live`, the tail is the end.)
+CATCH_UP, LIVE, OVER = range(3)
 NEED_DATA = object()
-
-# State -> where the answer ended -> state. (Without `live`, the tail is the end.)
-# 0: more to come, 1: the tail, 2: the end of a closed stream.
-_STATES = {
-    CATCH_UP: (CATCH_UP, LIVE, OVER),
-    LIVE: (LIVE, LIVE, OVER),
-}
 
 
 def kind_of(content_type: str) -> str:
@@ -35,6 +30,11 @@ def kind_of(content_type: str) -> str:
     if content_type == "application/json":
         return "json"
     return "cbor" if content_type[-8:] == "cbor-seq" and content_type[-9] in "/+" else "bytes"
+
+
+def says(headers: dict, name: str) -> bool:
+    """Whether the value of a header is "true"."""
+    return headers.get(name, "").lower() == "true"
 
 
 class Reader:
@@ -71,11 +71,11 @@ class Reader:
         content_type = headers.get("content-type", "")
         self._next = headers.get("stream-next-offset")
         self._cursor = headers.get("stream-cursor") or self._cursor
-        self._end = 0
-        if headers.get("stream-closed", "").lower() == "true":
-            self._end = 2
-        elif status == 204 or headers.get("stream-up-to-date", "").lower() == "true":
-            self._end = 1
+        self._end = CATCH_UP
+        if says(headers, "stream-closed"):
+            self._end = OVER
+        elif status == 204 or says(headers, "stream-up-to-date"):
+            self._end = LIVE
         self._skip = self.cursor.items
         self._sse = None
         if self.state == LIVE and self._live == "sse":
@@ -88,18 +88,19 @@ class Reader:
         elif status == 200:
             self._type = content_type
             if self._live == "auto":
-                text = content_type[:5] == "text/" or kind_of(content_type) == "json"
-                self._live = "sse" if text else "long-poll"
+                from ds_core.client.events import choose
+
+                self._live = choose(content_type)
         kind = "bytes" if self._raw else kind_of(self._type)
         self._single = kind != "bytes"
         if kind == "cbor":
-            from ds_core.wire.cbor import NEED_DATA as need, Decoder
+            from ds_core.wire import cbor as items
         elif kind == "json":
-            from ds_core.client.jsonitems import NEED_DATA as need, Decoder
+            from ds_core.client import jsonitems as items  # type: ignore[no-redef]
         else:
-            from ds_core.client.rawitems import NEED_DATA as need, Decoder
-        self._need = need
-        self._decoder = Decoder(max_bytes=self._limit)
+            from ds_core.client import rawitems as items  # type: ignore[no-redef]
+        self._need = items.NEED_DATA
+        self._decoder = items.Decoder(max_bytes=self._limit)
 
     def feed(self, piece) -> None:
         """Bytes of the body."""
@@ -134,11 +135,11 @@ class Reader:
         if self._decoder.pending:
             raise BadResponse("the body ends within an item")
         cursor = self.cursor
-        if offset == cursor.offset and not end:
-            end = 1  # nothing came, so this is the tail, whatever a server forgot to say
+        if offset == cursor.offset:
+            end = max(end, LIVE)  # nothing came, so this is the tail, whatever a server forgot to say
         # What is still to be passed over lies in the next answer: a server may cut its answers differently each time.
         cursor.items = self._skip
         cursor.offset = offset
-        self.state = _STATES[self.state][end]
+        self.state = max(self.state, end)
         if self.state == LIVE and not self._live:
             self.state = OVER

@@ -3,8 +3,11 @@
 # Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
 
-from ds_core.client.errors import StreamError, kind
+from ds_core.client.errors import BadResponse, Disconnected, StreamError, kind
+from ds_core.wire.http1 import BadMessage, Truncated
 
+# A deadline passed without progress.
+Timeout = kind("Timeout", Disconnected)
 # 400
 BadRequest = kind("BadRequest")
 # 401
@@ -47,12 +50,18 @@ _CLASSES = {
 }
 
 
-def error_for(status: int, headers: dict, text: str, url: str) -> StreamError:
-    """The error for an answer that is not a success; `text` is the beginning of its body."""
+def error_for(status: int, headers: dict, body: bytes, url: str, fenced: bool = False) -> StreamError:
+    """The error for an answer that is not a success, whose body begins with `body`."""
     found = _CLASSES.get(status, ServerError if status > 499 else StreamError)
     if status == 409 and headers.get("stream-closed", "").lower() == "true":
         found = Closed
-    code = ""
+    if fenced:
+        found = Fenced
+    code = text = ""
+    try:
+        text = body.decode()
+    except UnicodeError:
+        pass
     if text[:1] == "{":
         try:
             import json
@@ -63,3 +72,16 @@ def error_for(status: int, headers: dict, text: str, url: str) -> StreamError:
         except (ValueError, KeyError, TypeError):
             pass
     return found(text, status, code, url, headers.get("retry-after"))
+
+
+def failure(exc: Exception, url: str) -> Exception:
+    """The error for what went wrong on a connection."""
+    found = Disconnected
+    if isinstance(exc, BadMessage):
+        if not isinstance(exc, Truncated):
+            found = BadResponse
+    elif not isinstance(exc, OSError):
+        return exc
+    elif exc.errno in (110, 116, 60):
+        found = Timeout
+    return found(str(exc), url=url)

@@ -21,12 +21,13 @@ under a new epoch, and `gaps` counts it.
 # Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
 
-# What an answer means for the oldest batch.
-DONE = "done"
-DUPLICATE = "duplicate"  # done, by an earlier attempt
-AGAIN = "again"  # send the same batch again, `delay` ms later
-REFUSED = "refused"  # the caller must change something; the batch is kept
-FENCED = "fenced"  # refused: somebody else uses the producer id
+# What an answer means for the oldest batch:
+#   DONE       the server has it
+#   DUPLICATE  it had it, from an earlier attempt
+#   AGAIN      send the same batch again, `delay` ms later
+#   REFUSED    the caller must change something; the batch is kept
+#   FENCED     refused, for somebody else uses the producer id
+DONE, DUPLICATE, AGAIN, REFUSED, FENCED = range(1, 6)
 
 _MAX_CLAIMS = 5
 
@@ -66,7 +67,7 @@ class Writer:
         """The connection broke, or the server asked to come later: send all that was under way again."""
         self.delay = self._backoff.delay(retry_after)
 
-    def answer(self, batch, status: int, headers: dict) -> str:
+    def answer(self, batch, status: int, headers: dict) -> int:
         """The answer to the oldest batch under way. After anything but DONE and DUPLICATE, close the connection if
         others are under way: their answers mean nothing any more.
         """

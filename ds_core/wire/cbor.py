@@ -52,22 +52,6 @@ def encode(value: object, max_depth: int = 32) -> bytes:
     return bytes(out)
 
 
-def encode_into(out: bytearray, value: object, max_depth: int = 32) -> None:
-    """Append the encoding of `value` to `out`, which is left as it was when this raises.
-
-    TypeError: a type that CBOR has no item for here. CBORError: nested deeper than `max_depth` (a list that
-    contains itself, say), a tag or simple value out of range. UnicodeError: text with lone surrogates.
-    Allocates what `out` grows by and a copy of each text; `out[:] = b""` empties it and, on MicroPython,
-    keeps its memory, so that one bytearray serves for ever.
-    """
-    start = len(out)
-    try:
-        _encode(out, value, max_depth)
-    except Exception:
-        out[start:] = b""
-        raise
-
-
 def _head(out: bytearray, major: int, n: int) -> None:
     if n < 24:
         out.append(major | n)
@@ -108,9 +92,9 @@ def _encode(out: bytearray, value: object, depth: int) -> None:
             _encode(out, item, depth - 1)
     elif depth and isinstance(value, dict):
         _head(out, 0xA0, len(value))
-        for key in value:
+        for key, item in value.items():
             _encode(out, key, depth - 1)
-            _encode(out, value[key], depth - 1)
+            _encode(out, item, depth - 1)
     else:
         __getattr__("encode_other")(out, value, depth)
 
@@ -161,22 +145,22 @@ class Decoder:
         while (item := decoder.next()) is not NEED_DATA: ...
 
     `items` counts the items handed out, `consumed` their bytes (of all that was fed). Limits: `max_bytes`
-    of one item's encoding, `max_depth` of nested arrays, maps, tags and indefinite-length strings,
-    `max_entries` of one array (values) or map (pairs), 0: any. A violation raises CBORError, and ends the decoder.
+    of one item's encoding, and so of all that is in it; `max_depth` of nested arrays, maps, tags and
+    indefinite-length strings. A violation raises CBORError, and ends the decoder.
 
     Items are built straight from the piece; nothing is copied but the strings handed out. An item that spans
     pieces is kept as values; only a string, number or head that is itself cut is gathered in a bytearray,
     which grows with what arrives, and is then copied once. Each open array, map and tag costs a list of five.
     """
 
-    def __init__(self, max_depth: int = 32, max_bytes: int = 65536, max_entries: int = 0) -> None:
+    def __init__(self, max_depth: int = 32, max_bytes: int = 65536) -> None:
         self.items = self.consumed = 0
         self._piece = memoryview(b"")
         self._at = 0  # within the piece
         self._before = 0  # bytes of all earlier pieces
         self._head = 0  # where the last head began, of all that was fed
         self._part = bytearray()  # the beginning of a cut argument or string
-        self._run = self._decode(max_depth, max_bytes, max_entries)
+        self._run = self._decode(max_depth, max_bytes)
 
     def feed(self, piece: bytes | bytearray | memoryview) -> None:
         """More bytes. The piece must keep its content until next() is NEED_DATA, and is let go then.
@@ -195,7 +179,7 @@ class Decoder:
             if value is NEED_DATA:
                 self.feed(b"")
             return value
-        raise CBORError("ended by an earlier error")
+        return self._fail("ended")
 
     @property
     def pending(self) -> int:
@@ -221,10 +205,10 @@ class Decoder:
         self._part = bytearray()
         return part
 
-    def _fail(self, what: str, value: object = ()) -> None:
+    def _fail(self, what: str, value: object = ()) -> object:
         raise CBORError("byte %d: " % self._head + __getattr__("TEXTS")[what] % value)
 
-    def _decode(self, max_depth: int, max_bytes: int, max_entries: int):  # type: ignore[no-untyped-def]
+    def _decode(self, max_depth: int, max_bytes: int):  # type: ignore[no-untyped-def]
         # A generator, because then what is in hand when the bytes run out stays in its local variables.
         fail = self._fail
         stack: list[list] = []  # type: ignore[type-arg]
@@ -244,7 +228,6 @@ class Decoder:
             # May it stand here?
             frame = stack[-1] if stack else []
             frozen = False
-            entries = 0
             if byte == 0xFF:
                 if not frame or frame[2] >= 0:
                     fail("break")
@@ -253,11 +236,7 @@ class Decoder:
             elif frame:
                 if frame[0] < 4 and (major != frame[0] or info == 31):
                     fail("string", frame[0])
-                if frame[3] is _BREAK:
-                    frozen = frame[0] == 5
-                    if frame[2] < 0:
-                        entries = len(frame[1]) + 1
-                frozen = frozen or frame[4]
+                frozen = frame[4] or frame[0] == 5 and frame[3] is _BREAK
 
             # Its argument; -1 for an indefinite length.
             if info > 30:
@@ -269,8 +248,6 @@ class Decoder:
             left = 2 * arg if major == 5 else arg
             if self.pending + (left if 1 < major < 6 else 0) > max_bytes:
                 fail("bytes", max_bytes)
-            if max_entries and (entries > max_entries or (3 < major < 6 and arg > max_entries)):
-                fail("entries", max_entries)
 
             # Its value, or a new frame, to be filled by what follows.
             value: object = arg
@@ -344,7 +321,7 @@ def _half(bits: int) -> float:
     fraction = bits & 0x3FF
     exponent = bits >> 10 & 31
     if exponent == 31:
-        value = float("nan") if fraction else float("inf")
+        value = float("nan" if fraction else "inf")
     elif exponent:
         value = ((fraction | 0x400) << exponent) / 33554432
     else:

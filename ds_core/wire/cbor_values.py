@@ -15,7 +15,7 @@ TEXTS = {
     "break": "break outside an indefinite item",
     "value": "break instead of a value",
     "string": "must be a definite string of major type %d",
-    "entries": "entries are limited to %d",
+    "ended": "ended by an earlier error",
     "bytes": "items are limited to %d bytes",
     "depth": "nesting is limited to %d",
     "simple": "simple value %d: must be 32..255 here",
@@ -61,6 +61,22 @@ undefined = Simple(23)
 
 def truncated(at: int) -> None:
     raise CBORTruncated("the data ends within the item begun at byte %d" % at)
+
+
+def encode_into(out: bytearray, value: object, max_depth: int = 32) -> None:
+    """Append the encoding of `value` to `out`, which is left as it was when this raises.
+
+    TypeError: a type that CBOR has no item for here. CBORError: nested deeper than `max_depth` (a list that
+    contains itself, say), a tag or simple value out of range. UnicodeError: text with lone surrogates.
+    Allocates what `out` grows by and a copy of each text; `out[:] = b""` empties it and, on MicroPython,
+    keeps its memory, so that one bytearray serves for ever.
+    """
+    start = len(out)
+    try:
+        _encode(out, value, max_depth)
+    except Exception:
+        out[start:] = b""
+        raise
 
 
 def simple(value: int) -> Simple:

@@ -26,23 +26,20 @@ class Truncated(BadMessage):
     """The connection closed in the middle of a message."""
 
 
-def request_head(method: str, target: str, host: str, headers=()):  # type: ignore[no-untyped-def]
-    """The head of a request, as an iteration over its lines; `headers` is a sequence of (name, value) pairs.
+def request_head(method: str, target: str, host: str, headers=()) -> bytes:  # type: ignore[no-untyped-def]
+    """The head of a request; `headers` is a sequence of (name, value) pairs.
 
-    Raises ValueError when a value would break out of its line. Allocates a line at a time.
+    Raises ValueError when a value would break out of its line.
     """
-    line = "%s %s HTTP/1.1\r\nHost: %s" % (method, target, host)
-    extra = 1
-    if target[:1] != "/" or line.count(" ") != 3:
-        raise ValueError("bad URL: " + target)
-    for pair in list(headers) + [None]:
-        if line.count("\n") != extra or line.count("\r") != extra or "\0" in line:
-            raise ValueError("a line break within a header")
-        extra = 0
-        if pair:
-            yield (line + "\r\n").encode()
-            line = "%s: %s" % pair
-    yield (line + "\r\n\r\n").encode()
+    lines = ["%s %s HTTP/1.1" % (method, target), "Host: " + host]
+    for pair in headers:
+        lines.append("%s: %s" % pair)
+    head = "\r\n".join(lines)
+    breaks = len(lines) - 1
+    bad = head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head
+    if bad or target[:1] != "/" or lines[0].count(" ") != 2:
+        raise ValueError("a bad URL, or a line break in a header")
+    return (head + "\r\n\r\n").encode()
 
 
 class ResponseParser:
@@ -52,17 +49,16 @@ class ResponseParser:
     between. `status`, `headers` (lower-case names), `keep_alive` are set at HEAD. `busy`: a response has begun and not
     ended. `pending` counts bytes received beyond what was polled. `view` is the whole buffer: free for other use while
     nothing is pending. `keep`: how the field lines that are worth memory begin, in lower case and at most 20
-    bytes, besides those of the framing; the others are not looked at. `lines`: the most of a head, and of buffers
-    full of a longer line.
+    bytes, besides those of the framing; the others are not looked at. A head has at most 250 lines, each
+    buffer full of a longer one counted as one.
     """
 
     # _state: 0 before the status line, 1 in the fields, 2 in the body.
     # _left: bytes left of the body, -1 if it is chunked, -2 if it ends with the connection.
 
-    def __init__(self, buf: bytearray, keep: tuple[bytes, ...] = (b"",), lines: int = 250) -> None:
+    def __init__(self, buf: bytearray, keep: tuple[bytes, ...] = (b"",)) -> None:
         self._buf = buf
         self.view = memoryview(buf)
-        self._lines = lines
         self._keep = _FRAMING + keep
         self.reset()
 
@@ -90,8 +86,8 @@ class ResponseParser:
         view = self.view
         if end == len(view) and not start:
             # A line longer than the buffer: passed over if nobody wants its field, which its start must show.
-            if self._state != 1 or self._wanted(bytes(view[:20]).lower()):
-                raise BadMessage("a line of the head is too long")
+            if self._state != 1 or self._wanted(0):
+                raise BadMessage("the head is too long")
             self._skip = True
             self._count += 1
             start = end - 1  # perhaps a CR
@@ -114,29 +110,24 @@ class ResponseParser:
             start = self._start
             end = self._buf.find(b"\r\n", start, self._end)
             if end < 0:
-                if self._eof:
-                    raise Truncated("closed within a head")
-                return NEED_DATA
+                return self._more()
             self._start = end + 2
             self._count += 1
-            if self._count > self._lines:
+            if self._count > 250:
                 raise BadMessage("the head is too long")
-            line = self.view[start:end]
             if self._skip:
                 self._skip = False
-            elif self._state and line and line[0] > 32 and not self._wanted(bytes(line[:20]).lower()):
+            elif self._state and end > start and self._buf[start] > 32 and not self._wanted(start):
                 pass  # not even copied
-            elif self._line(bytes(line)):
+            elif self._line(bytes(self.view[start:end])):
                 return HEAD
         left = self._left
         while left:
             piece = self.view[self._start : self._end]
             if not piece:
-                if not self._eof:
-                    return NEED_DATA
-                if left == -2:
+                if left == -2 and self._eof:
                     break
-                raise Truncated("closed within a body")
+                return self._more()
             n = len(piece)
             if left == -1:
                 n, piece = self._chunks.feed(piece)  # type: ignore[assignment]
@@ -152,7 +143,13 @@ class ResponseParser:
         self.busy = False
         return END
 
-    def _wanted(self, line: bytes) -> bool:
+    def _more(self) -> object:
+        if self._eof:
+            raise Truncated("closed within a message")
+        return NEED_DATA
+
+    def _wanted(self, start: int) -> bool:
+        line = bytes(self.view[start : start + 20]).lower()
         for prefix in self._keep:
             if line.startswith(prefix):
                 return True
@@ -163,11 +160,10 @@ class ResponseParser:
         if self._state == 0:
             # Sliced, and not split, so that every byte is what it must be.
             status = line[9:12]
-            if line[:7] != b"HTTP/1." or line[8:9] != b" " or line[12:13] not in b" " or not status.isdigit():
+            self.status = int(status) if status.isdigit() else 0
+            fixed = line[:7] + line[8:9] + (line[12:13] or b" ")
+            if fixed != b"HTTP/1.  " or self.status < 100 or self.status == 101:
                 raise BadMessage("not an HTTP/1.1 response")
-            self.status = int(status)
-            if self.status < 100 or self.status == 101:
-                raise BadMessage("bad status")
             self.keep_alive = line[7] != 48
             self.headers: dict[str, str] = {}
             self._state = 1
@@ -176,13 +172,13 @@ class ResponseParser:
         if line:
             name, colon, value = line.partition(b":")
             bad = not name or not colon
-            for byte in line:
+            for byte in value:
                 bad = bad or byte < 32 and byte != 9
             for byte in name:
                 bad = bad or byte < 33 or byte > 126 or byte in b'"(),/;<=>?@[]{}\\'
             if bad:
                 raise BadMessage("a bad header field")
-            field = str(name, "ascii").lower()
+            field = name.decode().lower()
             text = str(value.strip(), "latin-1")
             if field in headers:
                 text = headers[field] + ", " + text
@@ -192,25 +188,23 @@ class ResponseParser:
             self._state = 0  # an interim response; the real one follows
             return False
         # How long the body is: RFC 9112 section 6.3.
-        close = headers.get("connection", "").lower()
-        if "close" in close:
-            self.keep_alive = False
-        elif "keep-alive" in close:
-            self.keep_alive = True
+        connection = headers.get("connection", "").lower()
+        if "close" in connection or "keep-alive" in connection:
+            self.keep_alive = "close" not in connection
         coding = headers.get("transfer-encoding")
         length = headers.get("content-length")
         left = -2
         if coding:
             left = -1
             if length is not None or coding.lower() != "chunked":
-                raise BadMessage("an ambiguous body")
+                raise BadMessage("a bad length")
             from ds_core.wire.chunked import ChunkedDecoder
 
             self._chunks = ChunkedDecoder()
         elif length is not None:
             # Two lengths were joined to something else than a number, and so are refused even when they agree.
             if not length.isdigit() or len(length) > 15:
-                raise BadMessage("a bad Content-Length")
+                raise BadMessage("a bad length")
             left = int(length)
         if self._no_body or self.status in (204, 304):
             left = 0

@@ -14,7 +14,6 @@ https `ca`, `pin`, `verify` (ds_micro.tls).
 `ds_micro.aio` has the same names on asyncio. One Stream is one connection: use one per task or thread.
 """
 
-from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout
 from ds_micro.net import Net
 from ds_micro.stream import Cursor, Flows
 
@@ -25,7 +24,7 @@ def run(coroutine):
         coroutine.send(None)
     except StopIteration as exc:
         return exc.value
-    raise RuntimeError("awaitable parameters need ds_micro.aio")
+    raise RuntimeError("awaitables need ds_micro.aio")
 
 
 class Stream(Flows):
@@ -34,7 +33,7 @@ class Stream(Flows):
 
 
 def __getattr__(name):
-    # What is loaded when it is first asked for: the outbox, and the errors that a status stands for.
+    # What is loaded when it is first asked for: the outbox; and the errors.
     if name == "Outbox":
         from ds_micro.outbox import Outbox
 
@@ -43,6 +42,6 @@ def __getattr__(name):
         import ds_micro.aio
 
         return ds_micro.aio
-    from ds_core.client import refusals
+    from ds_core.client import errors
 
-    return getattr(refusals, name)
+    return getattr(errors, name)

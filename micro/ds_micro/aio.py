@@ -11,9 +11,8 @@ import sys
 import ds_micro.outbox
 from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout  # noqa: F401
 from ds_core.client.refusals import *  # noqa: F403
-from ds_micro.more import Result  # noqa: F401
-from ds_micro.net import resolve as _resolve
-from ds_micro.stream import OVER, Cursor, Flows, Items  # noqa: F401
+from ds_micro.net import lookup
+from ds_micro.stream import END, Cursor, Flows, Items, Result  # noqa: F401
 
 _CPYTHON = sys.implementation.name != "micropython"
 
@@ -22,40 +21,40 @@ async def _within(awaitable, ms):
     try:
         return await asyncio.wait_for(awaitable, ms / 1000)
     except asyncio.TimeoutError:
-        raise OSError(errno.ETIMEDOUT, "no progress before the deadline")
+        raise OSError(errno.ETIMEDOUT, "no progress in time")
+
+
+async def _lookup(host, port, ms):
+    if not _CPYTHON:
+        return lookup(host, port, ms)
+    import socket
+
+    loop = asyncio.get_running_loop()
+    found = await _within(loop.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_STREAM), ms)
+    return found[0][4]
 
 
 class Net:
     """The transport on asyncio's streams; see ds_micro.net.Net."""
 
     def __init__(self):
-        self._reader = self._writer = None
+        self._reader = self._writer = self._address = None
 
-    if _CPYTHON:
-
-        @staticmethod
-        async def resolve(host, port, ms):
-            import socket
-
-            loop = asyncio.get_running_loop()
-            found = await _within(loop.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_STREAM), ms)
-            return found[0][4]
-
-    else:
-        resolve = staticmethod(_resolve)
-
-    async def open(self, address, ms, tls=None, host=None):
+    async def open(self, host, port, ms, tls=None):
         self.close()
+        address = self._address or await _lookup(host, port, ms())
+        self._address = None
         if _CPYTHON:
             if tls:
                 opened = asyncio.open_connection(address[0], address[1], ssl=tls.context, server_hostname=host)
             else:
                 opened = asyncio.open_connection(address[0], address[1])
-            self._reader, self._writer = await _within(opened, ms)
+            self._reader, self._writer = await _within(opened, ms())
             if tls:
                 tls.check(self._writer.get_extra_info("ssl_object"))
         else:
-            self._reader = self._writer = await _within(_connect(address, tls, host, ms), ms)
+            self._reader = self._writer = await _within(_connect(address, tls, host, ms()), ms())
+        self._address = address
 
     def close(self):
         if self._writer:
@@ -132,7 +131,7 @@ class _Items(Items):
 
     async def __anext__(self):
         item = await self.next()
-        if item is OVER:
+        if item is END:
             raise StopAsyncIteration
         return item
 

@@ -33,17 +33,13 @@ import os
 import struct
 from binascii import crc32
 
+if hasattr(os, "fsync"):
+    from ds_micro.host import sync
+else:
 
-def sync(f, folder=None):
-    """Make a file durable, and creations and deletions in a folder. MicroPython's flush does it; CPython needs
-    fsync."""
-    f.flush()
-    if hasattr(os, "fsync"):
-        os.fsync(f.fileno())
-        if folder:
-            fd = os.open(folder, 0)
-            os.fsync(fd)
-            os.close(fd)
+    def sync(f, folder=None):
+        """Make a file durable, and creations and deletions in a folder. MicroPython's flush does it."""
+        f.flush()
 
 
 def replace(path, data):
@@ -120,7 +116,8 @@ class FlashStore:
         self._torn = self._file.seek(0, 2) != self._scan(number)[0]
 
     def _crc(self, number, at, data):
-        return crc32(data, (number * 65536 + at * 251 + len(data)) & 0xFFFFFFFF).to_bytes(4, "big")
+        # (Of a larger seed, both crc32 take the lower 32 bits.)
+        return crc32(data, number * 65536 + at * 251 + len(data)).to_bytes(4, "big")
 
     def _scan(self, number):
         """[size, records] of the good part of a segment."""
@@ -185,8 +182,9 @@ class FlashStore:
     def append(self, record):
         """False when it was dropped, or is refused, for want of room. Safe on flash when `sync_every` is 1."""
         n = len(record)
-        if not 0 < n <= min(self._size - 42, 65535):
-            raise ValueError("a record must have 1 to %d bytes" % min(self._size - 42, 65535))
+        most = min(self._size - 42, 65535)
+        if not 0 < n <= most:
+            raise ValueError("a record must have 1 to %d bytes" % most)
         files = self._files
         known = self._scan(files[-1])
         if self._torn or known[0] + 6 + n > self._size or 0 < self._count <= known[1]:

@@ -4,37 +4,6 @@ Each flow is called as a method of a Stream: `s.create()`.
 """
 
 
-class Result:
-    """What a request did: `status`, next `offset`, whether it was a `duplicate`, whether the stream is `closed`
-    now, and all `headers` that matter here.
-    """
-
-    def __init__(self, status, headers):
-        self.status = status
-        self.headers = headers
-        self.offset = headers.get("stream-next-offset")
-        self.duplicate = status == 204 and "producer-seq" in headers
-        self.closed = headers.get("stream-closed", "").lower() == "true"
-
-
-async def do(stream, method, headers=(), body=b""):
-    """A request whose answer is in its head."""
-    if method[0] == "P":
-        headers = list(headers)
-        headers.append(("Content-Length", len(body)))
-    result = Result(await stream._request(method, headers, body), stream._parser.headers)
-    await stream._text()
-    return result
-
-
-async def create(stream, **options):
-    """PUT: create the stream; 201, or 200 if it is there. `ttl` (seconds), `expires_at` (RFC 3339), `closed`,
-    `values` to begin with.
-    """
-    headers = [("Content-Type", stream.content_type)]
-    return await do(stream, "PUT", headers, creation(stream, headers, **options))
-
-
 async def append(stream, *values, raw=False, seq=None, close=False):
     """POST these values at once. `raw`: they are bytes, already encoded. `seq`: Stream-Seq. `close`: the stream is
     closed with them.
@@ -49,22 +18,22 @@ async def append(stream, *values, raw=False, seq=None, close=False):
     body = b"".join(values) if raw else join(stream, values)
     if not body or not values:
         raise ValueError("nothing to append")
-    return await do(stream, "POST", headers, body)
+    return await stream._do("POST", headers, body)
 
 
 async def close(stream):
     """Close the stream for good; harmless when it is."""
-    return await do(stream, "POST", (("Stream-Closed", "true"),))
+    return await stream._do("POST", (("Stream-Closed", "true"),))
 
 
 async def head(stream):
     """The tail (`offset`), content type and state, without data."""
-    return await do(stream, "HEAD")
+    return await stream._do("HEAD")
 
 
 async def delete(stream):
     """DELETE the stream."""
-    return await do(stream, "DELETE")
+    return await stream._do("DELETE")
 
 
 async def fork(stream, source, **options):
@@ -72,7 +41,15 @@ async def fork(stream, source, **options):
     `sub_offset` messages (JSON) or bytes; other options as of create().
     """
     headers = [("Content-Type", stream.content_type), ("Stream-Forked-From", getattr(source, "path", source))]
-    return await do(stream, "PUT", headers, creation(stream, headers, fork=True, **options))
+    return await stream._do("PUT", headers, creation(stream, headers, fork=True, **options))
+
+
+async def ask(value):
+    """What a callable for a token, header or parameter says now."""
+    value = value()
+    if hasattr(value, "send"):
+        value = await value
+    return value
 
 
 async def ordered(query, params):
@@ -81,9 +58,7 @@ async def ordered(query, params):
     for name in params:
         value = params[name]
         if callable(value):
-            value = value()
-            if hasattr(value, "send"):
-                value = await value
+            value = await ask(value)
         pairs.append((name, quote(str(value))))
     pairs.sort(key=_name)
     return pairs

@@ -4,11 +4,9 @@ The store is on a file system (ds_micro.flash says what is guaranteed) or, witho
 decides what to send (ds_core.client.writer); this file carries its requests over a stream's connection.
 """
 
-from ds_core.client.backoff import Backoff
-from ds_core.client.errors import Disconnected, Timeout
-from ds_core.client.writer import AGAIN, DONE, DUPLICATE, FENCED, Writer
+from ds_core.client.writer import AGAIN, FENCED, Writer
 from ds_micro.net import ticks_add, ticks_diff, ticks_ms
-from ds_micro.stream import random
+from ds_micro.stream import Backoff, Disconnected, random
 
 
 class Outbox:
@@ -40,7 +38,7 @@ class Outbox:
         if when_full not in ("drop-oldest", "drop-newest", "refuse") or not producer or path and in_flight > 1:
             raise ValueError("bad when_full, producer or in_flight")
         if epoch is None:
-            epoch = random(1 << 30)
+            epoch = random(0x3FFFFFFF)
         segment = segment or max(256, min(4096, limit // 16))
         if path:
             from ds_micro.flash import FlashStore as Store
@@ -84,8 +82,9 @@ class Outbox:
 
     def due(self):
         """Whether a batch is full, by size or count, or its oldest record older than `age` seconds."""
-        old = self._age and self._born is not None and ticks_diff(ticks_ms(), self._born) >= self._age * 1000
-        return bool(old) or self.store.ready()
+        if self.store.ready():
+            return True
+        return self._age > 0 and self._born is not None and ticks_diff(ticks_ms(), self._born) >= self._age * 1000
 
     def flush(self, timeout=30):
         """Send what waits, for at most `timeout` seconds; how many records are left.
@@ -98,26 +97,23 @@ class Outbox:
     async def _flush(self, limit):
         stream = self._stream
         writer = self.writer
-        start = ticks_ms()
         waiting = []
-        reused = False
         self.error = None
+        stream._until = ticks_add(ticks_ms(), limit)
         try:
             while True:
-                left = limit - ticks_diff(ticks_ms(), start)
-                pause = max(0, ticks_diff(self._later, ticks_ms()))
-                if pause > 3600000:
-                    pause = 0  # no delay is that long: the clock went round since
-                if pause >= left:
+                now = ticks_ms()
+                pause = ticks_diff(self._later, now)
+                if not 0 < pause <= 3600000:
+                    pause = 0  # no delay is longer: the clock went round since
+                if pause >= ticks_diff(stream._until, now):
                     break
                 if pause:
                     await stream._conn.sleep(pause)
-                stream._until = ticks_add(ticks_ms(), left - pause)
                 try:
                     batch = writer.request(len(waiting))
                     if batch:
-                        old = await stream._send("POST", writer.headers(batch), batch, (), waiting)
-                        reused = old if not waiting else reused
+                        await stream._send("POST", writer.headers(batch), batch, (), waiting)
                         waiting.append(batch)
                         continue
                     if not waiting:
@@ -127,28 +123,24 @@ class Outbox:
                     headers = stream._parser.headers
                     text = await stream._text()
                 except Disconnected as exc:
-                    waiting.clear()
+                    del waiting[:]
                     self.error = exc
                     writer.broken()
-                    if not reused or stream._heard or isinstance(exc, Timeout):
+                    if not stream._dead:
                         self._later = ticks_add(ticks_ms(), writer.delay)
-                    reused = False  # a kept connection was found dead: once more at once, on a new one
-                    continue
+                    continue  # a kept connection was found dead: at once, on a new one
                 outcome = writer.answer(waiting.pop(0), status, headers)
                 self.error = None
-                if outcome in (DONE, DUPLICATE):
+                if outcome < AGAIN:
                     continue
                 if waiting:
-                    waiting.clear()
+                    del waiting[:]
                     stream.drop()
-                from ds_core.client.refusals import Fenced, error_for
+                from ds_core.client.refusals import error_for
 
-                error = error_for(status, headers, text, stream.url)
-                if outcome == FENCED:
-                    raise Fenced(text, status, "", stream.url)
+                self.error = error_for(status, headers, text, stream.url, outcome == FENCED)
                 if outcome != AGAIN:
-                    raise error
-                self.error = error
+                    raise self.error
                 self._later = ticks_add(ticks_ms(), writer.delay)
         finally:
             stream._until = None

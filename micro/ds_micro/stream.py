@@ -12,18 +12,31 @@ import io
 import os
 
 from ds_core.client.backoff import Backoff
-from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout
-from ds_core.client.reader import LIVE, NEED_DATA, OVER, Reader, kind_of
-from ds_core.wire.http1 import END, NEED_DATA as MORE, BadMessage, ResponseParser, Truncated, request_head
+from ds_core.client.errors import Disconnected, StreamError
+from ds_core.client.reader import LIVE, NEED_DATA, OVER, Reader, kind_of, says
+from ds_core.wire.http1 import END, NEED_DATA as MORE, ResponseParser, request_head
 from ds_micro.net import ticks_diff, ticks_ms
 
 # The response headers that are looked at, as their lines begin.
-_KEEP = (b"stream-", b"producer-", b"content-type:", b"location:", b"retry-after:")
+_KEEP = (b"stream-", b"producer-", b"content-type:", b"retry-after:")
 
 
 def random(n):
     """An unpredictable integer in 0..n-1."""
     return int.from_bytes(os.urandom(4), "big") % n
+
+
+class Result:
+    """What a request did: `status`, next `offset`, whether it was a `duplicate`, whether the stream is `closed`
+    now, and all `headers` that matter here.
+    """
+
+    def __init__(self, status, headers):
+        self.status = status
+        self.headers = headers
+        self.offset = headers.get("stream-next-offset")
+        self.duplicate = status == 204 and "producer-seq" in headers
+        self.closed = says(headers, "stream-closed")
 
 
 class Cursor:
@@ -81,9 +94,9 @@ class Flows:
         self._host = host
         self._name = name
         self._port = int(port or (443 if scheme == "https" else 80))
-        self._headers = dict(headers or {})
+        self._headers = headers = dict(headers or {})
         if token:
-            self._headers["Authorization"] = token
+            headers["Authorization"] = token if callable(token) or " " in token else "Bearer " + token
         self._tls = None
         if scheme == "https":
             from ds_micro.tls import Wrapper
@@ -91,17 +104,17 @@ class Flows:
             self._tls = Wrapper(**tls)
         elif scheme != "http" or tls or not name:
             raise ValueError("bad URL, or options for https only")
-        b"".join(request_head("", self.path, host))
+        request_head("", self.path, host)
         self._step = int(timeout * 1000)
         self._live_step = int(live_timeout * 1000)
         self._max_bytes = max_bytes
         self._until = None  # the deadline of all steps together
         self._parser = ResponseParser(bytearray(buffer), _KEEP)
         self._conn = self._net()
-        self._due = -1  # requests sent whose answers have not begun; -1: not connected
-        self._heard = 0  # whether bytes of the answer came
-        self._address = None
-        self._owner = None  # the iteration whose answer is being read
+        # _due: requests sent whose answers have not begun; -1: not connected
+        # _dead: whether a request may have failed only because the connection had been kept too long
+        # _owner: the iteration whose answer is being read
+        self.drop()
 
     # One exchange
 
@@ -111,7 +124,7 @@ class Flows:
         if self._until is not None:
             step = min(step, ticks_diff(self._until, ticks_ms()))
             if step <= 0:
-                raise Timeout("deadline passed")
+                raise OSError(110, "deadline passed")
         return step
 
     def drop(self):
@@ -124,76 +137,54 @@ class Flows:
     def _fail(self, exc):
         """Close the connection; raise what went wrong on it as a StreamError."""
         self.drop()
-        kind = Disconnected
-        if isinstance(exc, BadMessage):
-            if not isinstance(exc, Truncated):
-                kind = BadResponse
-        elif not isinstance(exc, OSError):
-            raise exc
-        elif exc.errno in (110, 116, 60):
-            kind = Timeout
-        raise kind(str(exc), url=self.url)
+        from ds_core.client.refusals import failure
 
-    async def _send(self, method, headers, body=None, query=(), more=False):
-        """Send a request; whether on an old connection. `body` has readinto. `more`: after others, not yet answered."""
+        raise failure(exc, self.url)
+
+    async def _send(self, method, headers, body, query=(), more=False):
+        """Send a request. `body` has readinto. `more`: after others, not yet answered."""
         self._owner = None
+        target = self.path
+        headers = list(headers)
+        for pair in self._headers.items():
+            if callable(pair[1]):
+                from ds_micro.more import ask
+
+                pair = (pair[0], await ask(pair[1]))
+            headers.append(pair)
         if self._params:
             from ds_micro.more import ordered
 
             query = await ordered(query, self._params)
-        target = self.path
         mark = "?"
         for pair in query:
             target += mark + "%s=%s" % pair
             mark = "&"
-        headers = list(headers)
-        for name in self._headers:
-            value = self._headers[name]
-            if callable(value):
-                value = value()
-                if hasattr(value, "send"):
-                    value = await value
-            if name == "Authorization" and " " not in value:
-                value = "Bearer " + value
-            headers.append((name, value))
         parser = self._parser
         conn = self._conn
         due = self._due
-        reused = not parser.busy and (more if due else not parser.pending and not conn.stale()) and due >= 0
         try:
-            if not reused:
+            if due < 0 or parser.busy or not more and (due or parser.pending or conn.stale()):
                 self.drop()
-                address = self._address
-                self._address = None  # looked up again if this fails
-                if not address:
-                    address = await conn.resolve(self._name, self._port, self._ms())
-                await conn.open(address, self._ms(), self._tls, self._name)
-                self._address = address
+                self._dead = False
+                await conn.open(self._name, self._port, self._ms, self._tls)
                 self._due = 0
+            elif not more:
+                self._dead = True
             self._due += 1
             view = memoryview(bytearray(1024)) if parser.pending else parser.view
             at = 0
-            for line in request_head(method, target, self._host, headers):
-                n = len(line)
-                if at + n > len(view):
-                    await conn.send(view[:at], self._ms())
-                    at = 0
-                if n > len(view):
-                    await conn.send(line, self._ms())
-                else:
-                    view[at : at + n] = line
+            for part in (io.BytesIO(request_head(method, target, self._host, headers)), body):
+                n = 1
+                while n:
+                    n = part.readinto(view[at:])
                     at += n
-            while at:
-                if body and at < len(view):
-                    n = body.readinto(view[at:])
-                    at += n
-                    if n:
-                        continue
-                await conn.send(view[:at], self._ms())
-                at = body.readinto(view) if body else 0
+                    if at == len(view):
+                        await conn.send(view, self._ms())
+                        at = 0
+            await conn.send(view[:at], self._ms())
         except Exception as exc:
             self._fail(exc)
-        return reused
 
     async def _poll(self, step=0):
         """The parser's next result: HEAD, a piece of the body, or END."""
@@ -205,7 +196,8 @@ class Flows:
                     break
                 n = await self._conn.recv(parser.space(), self._ms(step))
                 parser.received(n)
-                self._heard = self._heard or n
+                if n:
+                    self._dead = False
         except Exception as exc:
             self._fail(exc)
         if got is END and not parser.keep_alive:
@@ -214,28 +206,22 @@ class Flows:
 
     async def _answer(self, head=False, step=0):
         """The head of the next answer; its status."""
-        self._heard = 0
         if self._due < 1:
-            raise Disconnected("closed after an earlier answer", url=self.url)
+            self._fail(OSError("closed after an earlier answer"))
         self._due -= 1
         self._parser.begin(head)
         await self._poll(step)
         return self._parser.status
 
     async def _text(self):
-        """Read the body to its end; its first piece as text."""
-        text = b""
-        for _ in range(16):
-            piece = await self._poll()
-            if piece is END:
-                break
-            text = text or bytes(piece)
-        else:
+        """The first piece of the body. One that goes on is not worth reading to its end: the connection is closed."""
+        piece = await self._poll()
+        if piece is END:
+            return b""
+        text = bytes(piece)
+        if await self._poll() is not END:
             self.drop()
-        try:
-            return text.decode()
-        except UnicodeError:
-            return ""
+        return text
 
     async def _request(self, method, headers=(), body=b"", query=(), step=0):
         """One request and the head of its answer; an answer that is no success is raised.
@@ -244,12 +230,12 @@ class Flows:
         be appended twice.
         """
         while True:
-            reused = await self._send(method, headers, io.BytesIO(body), query)
             try:
+                await self._send(method, headers, io.BytesIO(body), query)
                 status = await self._answer(method == "HEAD", step)
                 break
-            except Disconnected as exc:
-                if not reused or self._heard or body or isinstance(exc, Timeout):
+            except Disconnected:
+                if not self._dead or body:
                     raise
         if status > 299:
             from ds_core.client.refusals import error_for
@@ -267,7 +253,27 @@ class Flows:
 
         return encode(self._type, value)
 
-    # Operations. `ds_micro.more` has all but read: create, append, close, head, delete, fork.
+    # Operations. `ds_micro.more` has the others: append, close, head, delete, fork.
+
+    async def _do(self, method, headers=(), body=b""):
+        """A request whose answer is in its head."""
+        headers = list(headers)
+        headers.append(("Content-Length", len(body)))
+        result = Result(await self._request(method, headers, body), self._parser.headers)
+        await self._text()
+        return result
+
+    def create(self, **options):
+        """PUT: create the stream; 201, or 200 if it is there. `ttl` (seconds), `expires_at` (RFC 3339), `closed`,
+        `values` to begin with.
+        """
+        headers = [("Content-Type", self.content_type)]
+        body = b""
+        if options:
+            from ds_micro.more import creation
+
+            body = creation(self, headers, **options)
+        return self._run(self._do("PUT", headers, body))
 
     def __getattr__(self, name):
         import ds_micro.more
@@ -281,8 +287,10 @@ class Flows:
         for `patience` seconds (None: for ever) the last error is raised. `limit`: the most bytes of one item.
         `raw`: bytes, whatever the content type.
         """
-        if live not in (None, "long-poll", "sse", "auto"):
-            raise ValueError("live: long-poll, sse or auto")
+        if live and live != "long-poll":
+            from ds_core.client.events import check
+
+            check(live)
         if not hasattr(cursor, "items"):
             cursor = Cursor(None, cursor or "-1")
         return self._items(self, Reader(cursor, live, self._max_bytes, limit, raw), patience)
@@ -303,13 +311,13 @@ class Items:
 
     def __next__(self):
         item = self._stream._run(self.next())
-        if item is OVER:
+        if item is END:
             raise StopIteration
         return item
 
     async def next(self):
-        """The next item, or OVER."""
-        self._since = ticks_ms()
+        """The next item, or END."""
+        since = ticks_ms()
         stream = self._stream
         reader = self._reader
         while True:
@@ -318,7 +326,7 @@ class Items:
                 if reader.state == OVER:
                     if mine:
                         stream.drop()  # the server need not be the one who ends it
-                    return OVER
+                    return END
                 step = stream._live_step if reader.state == LIVE else 0
                 if not mine:
                     status = await stream._request("GET", query=reader.query(), step=step)
@@ -329,7 +337,7 @@ class Items:
                     return item
                 piece = await stream._poll(step)
                 self._backoff.reset()
-                self._since = ticks_ms()
+                since = ticks_ms()
                 if piece is END:
                     stream._owner = None
                     reader.end()
@@ -338,7 +346,7 @@ class Items:
             except StreamError as exc:
                 stream.drop()
                 ms = self._backoff.delay(exc.retry_after)
-                waited = ticks_diff(ticks_ms(), self._since) + ms
+                waited = ticks_diff(ticks_ms(), since) + ms
                 if not exc.retry or self._patience is not None and waited > self._patience * 1000:
                     raise
                 await stream._conn.sleep(ms)

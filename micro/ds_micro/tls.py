@@ -18,6 +18,11 @@ except ImportError:
 
 _CPYTHON = sys.implementation.name != "micropython"
 
+if _CPYTHON:
+
+    class _Socket(ssl.SSLSocket):
+        readinto = ssl.SSLSocket.recv_into
+
 
 class PinMismatch(OSError):
     """The server's certificate is not the pinned one."""
@@ -31,6 +36,8 @@ class Wrapper:
         if pin and (ca or len(self._pin) != 64):
             raise ValueError("pin must be a SHA-256 in hexadecimal, and without ca")
         self.context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if _CPYTHON:
+            context.sslsocket_class = _Socket
         if pin or not verify:
             if _CPYTHON:
                 context.check_hostname = False

@@ -76,6 +76,24 @@ def test_suite_from_mpy(edge, built, tmp_path):
     assert out.count("ok test_") > 10 and "FAILED" not in out
 
 
+def test_the_usual_program_loads_at_most_16_kilobytes(edge, built, tmp_path):
+    python = interpreter(32)
+    out = run([*python, HERE / "usual_program.py", built, edge.url + "/usual", tmp_path])
+    loaded = {Path(found) for found in re.findall(r"^loaded (.*\.mpy)$", out, re.MULTILINE)}
+    assert built / "ds_core" / "wire" / "cbor.mpy" in loaded
+    assert sum(path.stat().st_size for path in loaded) <= 16 * 1024, sorted(loaded)
+    # What build.py counts is what a device loads.
+    done = subprocess.run(
+        [sys.executable, ROOT / "micro" / "build.py", "--check", "--output", tmp_path / "again"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stdout
+    counted = done.stdout.partition("loaded when used")[0]
+    assert {str(path.relative_to(built)) for path in loaded} == set(re.findall(r"\S+\.mpy", counted))
+
+
 def test_a_sensors_loop_runs_on_40_kilobytes_without_fragmenting(edge, built, tmp_path):
     python = interpreter(32)
     url = edge.url + "/sensor/loop"

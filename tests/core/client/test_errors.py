@@ -19,25 +19,25 @@ def test_each_status_has_its_class():
         (507, errors.NoSpace, True),
         (599, errors.ServerError, True),
     ):
-        error = error_for(status, {}, "why", "http://h/s")
+        error = error_for(status, {}, b"why", "http://h/s")
         assert error.__class__ is kind, status
         assert (error.status, error.message, error.url, error.retry) == (status, "why", "http://h/s", retry)
         assert str(status) in str(error) and "why" in str(error) and "http://h/s" in str(error)
 
 
 def test_a_closed_stream_is_its_own_error():
-    assert error_for(409, {"stream-closed": "TRUE"}, "", "").__class__ is errors.Closed
-    assert error_for(409, {"stream-closed": "no"}, "", "").__class__ is errors.Conflict
+    assert error_for(409, {"stream-closed": "TRUE"}, b"", "").__class__ is errors.Closed
+    assert error_for(409, {"stream-closed": "no"}, b"", "").__class__ is errors.Conflict
 
 
 def test_the_servers_code_and_message_are_taken_from_json():
     text = '{"error": {"code": "too_old", "message": "trimmed"}}'
-    error = error_for(410, {}, text, "")
+    error = error_for(410, {}, text.encode(), "")
     assert (error.code, error.message) == ("too_old", "trimmed")
     assert "now" in str(error)  # the hint
     for text in ("{", '{"a": 1}', '{"error": 1}', "[]", '{"error": {"code": "x"}}'):
-        assert error_for(400, {}, text, "").status == 400
+        assert error_for(400, {}, text.encode(), "").status == 400
 
 
 def test_retry_after_is_kept():
-    assert error_for(503, {"retry-after": "3"}, "", "").retry_after == "3"
+    assert error_for(503, {"retry-after": "3"}, b"", "").retry_after == "3"

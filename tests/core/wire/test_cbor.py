@@ -426,14 +426,6 @@ def test_the_limit_in_bytes_is_exact():
                 fed(data, size, max_bytes=4)
 
 
-def test_the_limit_in_entries():
-    for text in ("83000000", "9f000000ff", "a3010002000300", "bf010002000300ff", "8183000000"):
-        data = bytes.fromhex(text)
-        assert len(fed(data, 1, max_entries=3)) == 1
-        with raises(CBORError, "entries are limited to 2"):
-            fed(data, 1, max_entries=2)
-
-
 def test_a_decoder_that_failed_stays_so():
     decoder = Decoder()
     decoder.feed(b"\x01\xff\x02")

@@ -26,8 +26,7 @@ from pathlib import Path
 
 import cbor2
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from ds_core.wire.cbor import (
     NEED_DATA,

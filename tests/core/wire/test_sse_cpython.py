@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from ds_core.wire.sse import NEED_DATA, Parser, control_event, data_event, decode_base64, event
 

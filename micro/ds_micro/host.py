@@ -1,0 +1,64 @@
+"""What CPython lacks of MicroPython: ticks, files that `flush` makes durable, and name lookups that end.
+
+(A device's own lookup cannot be interrupted; its port bounds it.)
+"""
+
+import os
+import socket
+import threading
+import time
+
+
+def ticks_ms():
+    return int(time.monotonic() * 1000)
+
+
+def ticks_diff(a, b):
+    return a - b
+
+
+def ticks_add(a, b):
+    return a + b
+
+
+def sleep_ms(ms):
+    time.sleep(ms / 1000)
+
+
+class Socket(socket.socket):
+    """With MicroPython's names of the methods for bytes."""
+
+    readinto = socket.socket.recv_into
+    write = socket.socket.send
+
+
+def lookup(host, port, ms):
+    """The first IPv4 address of a host name; OSError, TimeoutError."""
+    if host.replace(".", "").isdigit():
+        return host, port
+    found = []
+
+    def look():
+        try:
+            found.append(socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][-1])
+        except OSError as exc:
+            found.append(exc)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(ms / 1000)
+    if not found:
+        raise TimeoutError(110, "looking up " + host)
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]
+
+
+def sync(f, folder=None):
+    """Make a file durable, and creations and deletions in a folder."""
+    f.flush()
+    os.fsync(f.fileno())
+    if folder:
+        fd = os.open(folder, 0)
+        os.fsync(fd)
+        os.close(fd)
