@@ -1,7 +1,7 @@
 """The whole server over HTTP against a small model, on both stores: random commands, sent in all ways, with restarts.
 
-``DS_TEST_EXAMPLES=2000 pytest tests/stateful`` looks longer. Time is the test's; whatever has expired is
-swept at once, so that every answer is determined.
+``DS_TEST_EXAMPLES=2000 pytest --timeout=0 tests/stateful`` looks longer. Time is the test's; whatever has expired
+is swept at once, so that every answer is determined.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.store.rig import Time
 
 from .served import ROOT, WAYS, Answer, Client, Served
 
-EXAMPLES = int(os.environ.get("DS_TEST_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("DS_TEST_EXAMPLES", "40"))
 NAMES = ("a", "b", "c")
 TYPES = ("text/plain", "application/json", "application/cbor-seq")
 TTL = 100
@@ -34,6 +34,7 @@ SLACK = max(1.0, TTL / 8)
 PATHS = st.sampled_from(NAMES)
 WAY = st.sampled_from(WAYS + ("plain",) * 3)
 PRODUCERS = st.sampled_from(["none", "next", "next", "next", "last", "gap", "old", "new", "any"])
+TTLS = st.sampled_from([None, TTL])
 RARELY = st.sampled_from([False] * 5 + [True])
 
 
@@ -66,14 +67,16 @@ class Machine(RuleBasedStateMachine):
 
     durable = False
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(kinds=st.lists(st.sampled_from(TYPES), min_size=2, max_size=2), ttl=TTLS)
+    def start(self, kinds: list[str], ttl: int | None) -> None:
         self.time = Time()
         self.folder = Path(tempfile.mkdtemp()) if self.durable else None
         self.models: dict[str, Model] = {}
         self.graves: list[str] = []
         self.count = 0
         self.serve()
+        for path, kind in zip(NAMES, kinds, strict=False):
+            self.create(path, "plain", kind, ttl, 1, False)
 
     def serve(self) -> None:
         def make() -> Store:
@@ -150,7 +153,7 @@ class Machine(RuleBasedStateMachine):
     # Creating and ending
 
     @rule(
-        path=PATHS, way=WAY, kind=st.sampled_from(TYPES), ttl=st.sampled_from([None, None, TTL]),
+        path=PATHS, way=WAY, kind=st.sampled_from(TYPES), ttl=TTLS,
         count=st.sampled_from([0, 0, 1, 3]), closes=RARELY,
     )  # fmt: skip
     def create(self, path: str, way: str, kind: str, ttl: int | None, count: int, closes: bool) -> None:
@@ -172,8 +175,9 @@ class Machine(RuleBasedStateMachine):
         self.renewed(model)
         self.added(model, messages, answer)
 
-    @rule(path=PATHS, source=PATHS, way=WAY, ttl=st.sampled_from([None, None, TTL]), data=st.data())
-    def fork(self, path: str, source: str, way: str, ttl: int | None, data: st.DataObject) -> None:
+    @rule(path=PATHS, way=WAY, ttl=TTLS, data=st.data())
+    def fork(self, path: str, way: str, ttl: int | None, data: st.DataObject) -> None:
+        source = self.some(data)
         if path == source:
             return
         origin, _ = self.state(source)
@@ -203,10 +207,9 @@ class Machine(RuleBasedStateMachine):
         origin.forks += 1
         assert answer.headers["stream-next-offset"] == model.tokens[-1]
 
-    @rule(path=PATHS, way=WAY, really=RARELY)
-    def delete(self, path: str, way: str, really: bool) -> None:
-        if not really:
-            return
+    @rule(data=st.data(), way=WAY)
+    def delete(self, data: st.DataObject, way: str) -> None:
+        path = self.some(data)
         model, status = self.state(path)
         answer = self.client.ask(way, "DELETE", path)
         assert answer.status == (status or 204), answer
@@ -218,13 +221,24 @@ class Machine(RuleBasedStateMachine):
     # Appending
 
     @rule(
-        data=st.data(), way=WAY, count=st.sampled_from([1, 1, 2, 3, 0]), closes=RARELY, who=PRODUCERS,
-        retries=st.sampled_from([0, 0, 1, 2]), vanish=st.booleans(),
-    )  # fmt: skip
-    def append(
-        self, data: st.DataObject, way: str, count: int, closes: bool, who: str, retries: int, vanish: bool
-    ) -> None:
+        data=st.data(),
+        way=WAY,
+        appends=st.lists(
+            st.tuples(
+                st.sampled_from([1, 1, 2, 3, 0]), RARELY, PRODUCERS, st.sampled_from([0, 0, 1, 2]), st.booleans()
+            ),
+            min_size=1,
+            max_size=5,
+        ),
+    )
+    def append(self, data: st.DataObject, way: str, appends: list[tuple[int, bool, str, int, bool]]) -> None:
         path = self.some(data)
+        for count, closes, who, retries, vanish in appends:
+            self.append_one(path, data, way, count, closes, who, retries, vanish)
+
+    def append_one(
+        self, path: str, data: st.DataObject, way: str, count: int, closes: bool, who: str, retries: int, vanish: bool
+    ) -> None:
         model, status = self.state(path)
         kind = model.kind if model is not None else TYPES[0]
         body, messages = self.body(kind, count) if count else (b"", [])
@@ -403,13 +417,16 @@ class Machine(RuleBasedStateMachine):
 
     # Time, and the end of the process
 
-    @rule(seconds=st.sampled_from([1, 20, TTL - 1, TTL]))
+    @rule(seconds=st.sampled_from([1, 60, 60, TTL - 1, TTL]))
     def time_passes(self, seconds: int) -> None:
         self.time.tick += seconds
         # After a restart a stream may live on a little, or not: that moment is skipped.
         while vague := [model for model in self.models.values() if self.vague(model)]:
             self.time.tick = max(model.deadline + model.late for model in vague)
+        # What has expired frees what it was forked from when it is swept or looked at, not before.
         self.server.sweep()
+        for path in NAMES:
+            self.other.ask("plain", "HEAD", path)
         for model in list(self.models.values()):
             if model.ttl is not None and not model.deleted and self.time.tick >= model.deadline + model.late:
                 model.deleted = True
