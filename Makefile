@@ -6,6 +6,7 @@
 # make micro   cross-compile the device's client into build/micro, print the sizes
 # make demo    a sensor on MicroPython, a gateway, a live reader; power cuts; a proof  (ARGS="--seconds 60 --cuts 20")
 # make bench-device   measure the device's client: size, heap, bytes on the wire beside MQTT, records/s
+# make fuzz    every parser's fuzz target for a minute, with atheris  (SECONDS=600; findings stay in build/fuzz)
 # make clean   remove what these set up
 #
 # Each sets up what it needs in .venv first, once. PYTHON=/path/to/python3.12 chooses the interpreter.
@@ -17,7 +18,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 HEADLESS := $(filter-out 0 false no,$(CI))
 
-.PHONY: help serve test lint bench micro demo bench-device soak clean setup-tests
+.PHONY: help serve test lint bench micro demo bench-device soak fuzz clean setup-tests
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -51,8 +52,17 @@ soak: $(VENV)/.test
 	$(BIN)/python -m tests.faults.power --points $(CYCLES) --seed $(SEED)
 	$(BIN)/python -m tests.faults.errors --cycles $(CYCLES) --seed $(SEED)
 
+SECONDS := $(or $(SECONDS),60)
+
+fuzz: $(VENV)/.fuzz
+	@for target in tests/fuzz/fuzz_*.py; do \
+		name=$${target#tests/fuzz/fuzz_}; name=$${name%.py}; \
+		mkdir -p build/fuzz/$$name; \
+		$(BIN)/python $$target -max_total_time=$(SECONDS) -artifact_prefix=build/fuzz/$$name- \
+			build/fuzz/$$name tests/fuzz/corpus/$$name || exit 1; done
+
 clean:
-	rm -rf $(VENV) build/micro tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build/micro build/fuzz tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Node and MicroPython run parts of the suite. Without them those parts are skipped, except under CI.
 setup-tests: $(VENV)/.test
@@ -77,6 +87,10 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml
 
 $(VENV)/.test: $(VENV)/.python pyproject.toml
 	$(PIP) install --editable '.[speed,test]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.test
+	$(PIP) install atheris
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.python pyproject.toml
