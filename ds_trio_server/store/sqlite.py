@@ -156,6 +156,8 @@ class SQLiteStore(Store):
     ) -> T:
         try:
             response, pending = self._decide(path, decide, source, piece)
+        except Overloaded:
+            raise  # rests on nothing that can be lost, and who waits holds a body
         except ProtocolError:
             # The refusal may rest on a change that can still be lost.
             for based_on in (path, source):
@@ -174,6 +176,8 @@ class SQLiteStore(Store):
     ) -> None:
         try:
             response, pending = self._decide(path, decide)
+        except Overloaded:
+            raise
         except ProtocolError:
             if self._cache.pending(path) is not None:
                 raise Later from None
