@@ -104,6 +104,10 @@ def _connect(address, tls, host, ms):
     try:
         s.setblocking(False)
         try:
+            s.setsockopt(6, 1, 1)  # TCP_NODELAY, as in net
+        except OSError:
+            pass
+        try:
             s.connect(address)
         except OSError as exc:
             if exc.errno != errno.EINPROGRESS:

@@ -41,6 +41,11 @@ class Net:
         self._address = None
         self._socket = s = Socket()
         s.setblocking(False)
+        try:
+            # TCP_NODELAY: the second packet of a request must not wait for the acknowledgement of the first.
+            s.setsockopt(6, 1, 1)
+        except OSError:
+            pass
         self._poll = select.poll()
         self._poll.register(s)
         self._try(s.connect, address, select.POLLOUT, ms())

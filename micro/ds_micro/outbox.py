@@ -38,7 +38,7 @@ class Outbox:
         if when_full not in ("drop-oldest", "drop-newest", "refuse") or not producer or path and in_flight > 1:
             raise ValueError("bad when_full, producer or in_flight")
         if epoch is None:
-            epoch = random(0x3FFFFFFF)
+            epoch = random(0xFFFFFF)
         segment = segment or max(256, min(4096, limit // 16))
         if path:
             from ds_micro.flash import FlashStore as Store
