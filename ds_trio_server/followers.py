@@ -142,14 +142,15 @@ class EventStream(Waiter):
         text = media.is_text(plan.stream.content_type)
         while True:
             try:
-                end = await self._reading.end(plan, self._limit)
+                end = await self._reading.end(plan, min(self._limit, self._reading.window()))
                 data = await self._reading.data(plan.stream, plan.start, end)
             except Vanished:
                 return  # the next look finds out
             if text and end < plan.tail:
                 data = whole_characters(data)
                 end = plan.start + len(data)
-            await self.transport.send_all(self._frame(plan, end, data))
+            with self._reading.holding(len(data)):
+                await self.transport.send_all(self._frame(plan, end, data))
             self.position = plan.start = end
             if end == plan.tail:
                 self.ended = plan.closed

@@ -5,7 +5,8 @@ What catch-up reads, long-polls and event streams have in common; the rules them
 """
 
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 
 from ds_core.server import cursors, reads, responses
 from ds_core.server.errors import ProtocolError
@@ -14,7 +15,10 @@ from ds_core.server.stream import Stream
 from ds_core.wire import media
 
 from .config import Config
-from .store.base import Store, Vanished
+from .store.base import WINDOW, Store, Vanished
+
+_AMPLE = 64 * 1024 * 1024
+_NARROW = 16 * 1024
 
 
 class Reading:
@@ -23,6 +27,7 @@ class Reading:
     def __init__(self, store: Store, config: Config) -> None:
         self._store = store
         self._chunk = config.chunk
+        self._held = 0
         self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
 
     async def plan(self, command: Read, renew: bool = True) -> reads.Plan:
@@ -78,8 +83,9 @@ class Reading:
         at = plan.start
         opening = b"[" if plan.stream.kind == media.JSON else b""
         while at < end:
-            pieces = await self._store.read(plan.stream, at, end)
-            at += sum(map(len, pieces))
+            pieces = await self._store.read(plan.stream, at, min(end, at + self.window()))
+            size = sum(map(len, pieces))
+            at += size
             if opening:
                 pieces.insert(0, opening)
             if plan.stream.kind == media.JSON:
@@ -87,7 +93,23 @@ class Reading:
                 if at == end:
                     pieces[-1] = pieces[-1][:-1]
                     pieces.append(b"]")
-            yield b"".join(pieces) if len(pieces) > 1 else pieces[0]
+            data = b"".join(pieces) if len(pieces) > 1 else pieces[0]
+            del pieces
+            with self.holding(size):
+                yield data
+
+    def window(self) -> int:
+        """How much of a long answer to hold at once: less when many readers are slow to take theirs."""
+        return WINDOW if self._held < _AMPLE else _NARROW
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count bytes that are being sent to someone."""
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
 
     def cursor(self, given: str | None) -> str:
         """The cursor for a live answer to a request that came with ``given``."""

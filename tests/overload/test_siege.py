@@ -1,0 +1,19 @@
+"""A short siege: whoever behaves is answered, rightly, and the server's memory stays where it was."""
+
+from __future__ import annotations
+
+from tests.overload.siege import Siege, creators, giants, memory, nobody, slow, together
+
+
+def test_those_who_behave_are_served_whatever_the_others_do() -> None:
+    with Siege("--max-body", "1M", workers=60, pause=0.3) as siege:
+        alone = siege.phase(1.0, nobody, 0.5)
+        before = memory(siege.server.pid)
+        besieged = siege.phase(3.0, together(slow(150), creators(2), giants(1, 1 << 20)), 0.5)
+        assert not alone.failures and not besieged.failures, (alone.failures + besieged.failures)[:3]
+        assert len(besieged.waits) > 60, "hardly anybody was served"
+        # Generous, for machines that have other things to do; `python -m tests.overload` measures.
+        assert besieged.at(0.5) < 1.0
+        assert besieged.memory - before < 96 << 20
+        assert set(besieged.seen) >= {"worker 200", "creator 201", "large body 204"}
+        assert siege.stored() == siege.acknowledged
