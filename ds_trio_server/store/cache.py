@@ -67,9 +67,9 @@ class Producers(dict[str, tuple[int, int]]):
     def get(self, id: str, default: object = None) -> tuple[int, int] | None:  # type: ignore[override]
         found = super().get(id)
         if found is None and not self._complete:
-            found = self._db.execute(
-                "SELECT epoch, seq FROM producers WHERE stream = ? AND id = ?", (self._stream, id)
-            ).fetchone()
+            found = schema.one(
+                self._db, "SELECT epoch, seq FROM producers WHERE stream = ? AND id = ?", self._stream, id
+            )
             if found is not None:
                 self[id] = found
         return found
@@ -129,12 +129,20 @@ class StreamCache:
 
     def keep(self, entry: Entry) -> None:
         """Put an entry in, and the oldest idle ones out."""
-        self.hold(entry)
+        self._hold(entry)
         if len(self._by_path) > self._limit:
             self._evict(len(self._by_path) - self._limit)
 
-    def hold(self, entry: Entry) -> None:
-        """Make sure that an entry with a pending change is in: the only copy of that state."""
+    def touch(self, entry: Entry, batch: "Batch", structural: bool = False) -> None:
+        """Note that a batch will hold a change of an entry, which stays in until that is durable:
+        it is the only copy of that state."""
+        entry.batch = batch
+        if structural:
+            entry.structural = batch
+        batch.entries[entry] = None
+        self._hold(entry)
+
+    def _hold(self, entry: Entry) -> None:
         self._by_path[entry.path] = entry
         if entry.stream is not None:
             self._by_id[entry.stream.id] = entry

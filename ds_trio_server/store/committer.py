@@ -34,14 +34,15 @@ class Batch:
     ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
     whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
     changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
-    (epoch, seq). ``rows`` are filled by ``seal``; ``seconds`` is what the disk took. ``done`` is set,
-    and each of the ``callbacks`` called with its response and ``error``, when the batch is durable
-    or has failed.
+    (epoch, seq). It ``cleans`` when it also frees some rows, and tells whether there may be ``more``;
+    it ``litters`` when it leaves some to be freed. ``rows`` are filled by ``seal``; ``seconds`` is
+    what the disk took. ``done`` is set, and each of the ``callbacks`` called with its response and
+    ``error``, when the batch is durable or has failed.
     """
 
     __slots__ = (
         "structure", "appends", "entries", "ended", "producers", "rows",
-        "size", "seconds", "cleans", "more", "callbacks", "done", "error",
+        "size", "seconds", "cleans", "more", "litters", "callbacks", "done", "error",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -55,9 +56,16 @@ class Batch:
         self.seconds = 0.0
         self.cleans = False
         self.more = False
+        self.litters = False
         self.callbacks: list[tuple[Callable[[Any, Exception | None], object], object]] = []
         self.done = trio.Event()
         self.error: Exception | None = None
+
+    def collect(self, stream: int, at: int, data: bytes) -> None:
+        """Take in an append."""
+        if data:
+            self.appends.append((stream, at, data))
+        self.size += len(data) + 256
 
     def seal(self) -> None:
         """Fix what the changed streams' rows become; decisions after this go to another batch."""
@@ -142,7 +150,7 @@ class Committer:
         if self._broken:
             self._let_go(None)
         try:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            schema.one(self._db, "PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             if not _is_full(error):
                 failure = schema.damaged(self._folder, error)
@@ -222,7 +230,7 @@ class Committer:
                 self._shrink()
             if self._pages >= _CHECKPOINT_PAGES:
                 self._pages = _CHECKPOINT_PAGES // 2  # if it fails: not again at once
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                schema.one(db, "PRAGMA wal_checkpoint(PASSIVE)")
                 self._pages = 0
         except sqlite3.Error as error:
             if not _is_full(error):
@@ -233,8 +241,8 @@ class Committer:
     def _shrink(self) -> None:
         """Give a bounded number of free pages back to the file system, if there are many."""
         db = self._db
-        free = db.execute("PRAGMA freelist_count").fetchone()[0]
-        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        free = schema.one(db, "PRAGMA freelist_count")[0]
+        pages = schema.one(db, "PRAGMA page_count")[0]
         spare = max(_SPARE_PAGES, pages // 8)
         self.shrinking = free > spare + _VACUUM_PAGES
         if free > spare:
@@ -261,13 +269,13 @@ def _is_full(error: Exception) -> bool:
 
 def clean(db: sqlite3.Connection) -> bool:
     """Free a bounded part of what removed and trimmed streams left; True while there may be more."""
-    row = db.execute("SELECT stream, below FROM removed LIMIT 1").fetchone()
+    row = schema.one(db, "SELECT stream, below FROM removed LIMIT 1")
     if row is None:
         return False
     stream, below = row
     if below is not None:
         # A trimmed stream's forks may begin before it does now (section 8).
-        needed = db.execute(schema.NEEDED, (stream,)).fetchone()[0]
+        needed = schema.one(db, schema.NEEDED, stream)[0]
         if needed is not None:
             below = min(below, needed)
     else:
@@ -277,19 +285,21 @@ def clean(db: sqlite3.Connection) -> bool:
                 f" (SELECT {key} FROM {table} WHERE stream = ? LIMIT {_CLEAN_ROWS})",
                 (stream, stream),
             )
-            if db.execute("SELECT changes()").fetchone()[0]:
+            if schema.one(db, "SELECT changes()")[0]:
                 return True
     last = None
     size = 0
-    for position, length in db.execute(
+    rows = db.execute(
         "SELECT position, size FROM stored WHERE stream = ? AND position < ?"
         f" ORDER BY position LIMIT {_CLEAN_ROWS}",
         (stream, schema.MAX_INTEGER if below is None else below),
-    ):
+    )
+    for position, length in rows:
         last = position
         size += length
         if size >= _CLEAN_BYTES:
             break
+    rows.close()
     if last is None:
         db.execute("DELETE FROM removed WHERE stream = ?", (stream,))
     else:

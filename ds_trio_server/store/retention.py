@@ -11,6 +11,8 @@ import sqlite3
 import time
 from collections.abc import Iterable
 
+from . import schema
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SIZES = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _STEPS = 64
@@ -155,13 +157,11 @@ class Trimmer:
     def _marks(self, db: sqlite3.Connection, now: float, active: set[int]) -> list[tuple[int, int]]:
         marks = []
         for id in active:
-            row = db.execute("SELECT path, tail FROM streams WHERE id = ?", (id,)).fetchone()
+            row = schema.one(db, "SELECT path, tail FROM streams WHERE id = ?", id)
             age = None if row is None else self._rules.of(row[0])[0]
             if age is None:
                 continue
-            at, position = db.execute(
-                "SELECT max(at), max(position) FROM times WHERE stream = ?", (id,)
-            ).fetchone()
+            at, position = schema.one(db, "SELECT max(at), max(position) FROM times WHERE stream = ?", id)
             if at is not None and now < at + age / _STEPS:
                 self.active.add(id)
             elif row[1] > (position or 0):

@@ -131,13 +131,26 @@ def checksum(stream: int, position: int, data: bytes) -> int:
     return zlib.crc32(data, (stream * 0x9E3779B1 + position) & 0xFFFFFFFF)
 
 
+def one(db: sqlite3.Connection, statement: str, *values: object) -> Any:
+    """The first row of what a statement gives, or None.
+
+    Its cursor is closed: one that waits for the garbage collector holds up commits and checkpoints
+    for as long.
+    """
+    cursor = db.execute(statement, values)
+    try:
+        return cursor.fetchone()
+    finally:
+        cursor.close()
+
+
 def connect(folder: Path, *, cache_kib: int) -> sqlite3.Connection:
     """A connection with the settings that every connection needs, in autocommit mode."""
     db = sqlite3.connect(folder / FILE, timeout=30.0, isolation_level=None, check_same_thread=False)
     db.execute(f"PRAGMA cache_size = -{cache_kib}")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA temp_store = MEMORY")
-    db.execute("PRAGMA wal_autocheckpoint = 0")
+    one(db, "PRAGMA wal_autocheckpoint = 0")
     return db
 
 
@@ -159,8 +172,8 @@ def make_folder(folder: Path) -> None:
 
 def is_ours(db: sqlite3.Connection) -> bool:
     """Whether the file is a stream store that this code understands."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    owner = db.execute("PRAGMA application_id").fetchone()[0]
+    version = one(db, "PRAGMA user_version")[0]
+    owner = one(db, "PRAGMA application_id")[0]
     return bool(version == VERSION and owner == _APPLICATION_ID)
 
 
@@ -175,11 +188,11 @@ def prepare(folder: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise damaged(folder, error) from error
     try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        owner = db.execute("PRAGMA application_id").fetchone()[0]
-        if version == 0 and owner == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        version = one(db, "PRAGMA user_version")[0]
+        owner = one(db, "PRAGMA application_id")[0]
+        if version == 0 and owner == 0 and not one(db, "SELECT 1 FROM sqlite_master"):
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            db.execute("PRAGMA journal_mode = WAL")
+            one(db, "PRAGMA journal_mode = WAL")
             db.executescript(
                 f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION};"
                 f" PRAGMA application_id = {_APPLICATION_ID}; COMMIT;"
@@ -188,7 +201,7 @@ def prepare(folder: Path) -> sqlite3.Connection:
             raise StorageFailed(
                 f"{file} is not a stream store of version {VERSION}; give another --data directory"
             )
-        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        mode = one(db, "PRAGMA journal_mode = WAL")[0]
         if mode != "wal":
             raise StorageFailed(f"the file system of {folder} can't do write-ahead logging; use a local disk")
     except sqlite3.DatabaseError as error:
@@ -235,7 +248,7 @@ def new_row(stream: Stream, deadline: float | None) -> tuple[object, ...]:
 
 def load(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
     """The durable state of the stream with this ``path`` or ``id``, but for its producers."""
-    row = db.execute(f"SELECT {COLUMNS} FROM streams WHERE {where} = ?", (value,)).fetchone()
+    row = one(db, f"SELECT {COLUMNS} FROM streams WHERE {where} = ?", value)
     if row is None:
         return None
     stream = Stream(row[0], row[1], row[3])

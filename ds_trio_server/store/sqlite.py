@@ -10,22 +10,20 @@ of the disk ends the store: nothing it could say afterwards would be a promise.
 """
 
 import sqlite3
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
-from ds_core.server.create import owners
 from ds_core.server.errors import ProtocolError
-from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire, trim
+from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire
 
 from ..clock import Clock
 from ..stats import Commits
-from . import schema
+from . import schema, structure
 from .base import (
-    WINDOW,
     Change,
     Decide,
     Later,
@@ -35,15 +33,17 @@ from .base import (
     StorageFull,
     Store,
     Usage,
-    Vanished,
     Watcher,
 )
 from .cache import Entry, StreamCache
 from .committer import Batch, Committer
 from .lock import lock
-from .retention import Cut, Retention, Trimmer
+from .queries import Queries
+from .ranges import Ranges
+from .retention import Retention, Trimmer
 from .space import MinFree, Space
 from .tail import TailCache
+from .upkeep import Statements, Upkeep
 from .watchers import Watchers
 
 T = TypeVar("T")
@@ -51,23 +51,6 @@ T = TypeVar("T")
 _CACHED_STREAMS = 4096
 _TAIL_BYTES = 8 * 1024 * 1024
 _WAITING_BYTES = 64 * 1024 * 1024
-_INLINE_READ = 32 * 1024
-_SLOW_READ = 0.005
-_THREADS_FOR = 0.5
-_SAVE_CLOCK_EVERY = 60.0
-_SWEEP_AT_ONCE = 500
-_CLEAN_FOR = 0.1
-_READERS = 8
-_MORTAL = "SELECT 1 FROM streams WHERE deadline IS NOT NULL OR expires IS NOT NULL LIMIT 1"
-
-# One statement sees one state of the file: rows can't be freed in the middle of a range.
-_RANGE = (
-    "SELECT position, sum, data FROM stored WHERE stream = ?1 AND position >="
-    " (SELECT max(position) FROM appends WHERE stream = ?1 AND position <= ?2)"
-    " AND position < ?3 ORDER BY position"
-)
-_FLOOR = "SELECT position, part FROM appends WHERE stream = ? AND position <= ? ORDER BY position DESC LIMIT 1"
-_NEXT_FIRST = "SELECT min(position) FROM appends WHERE stream = ? AND position > ? AND part = 0"
 
 
 class SQLiteStore(Store):
@@ -90,11 +73,6 @@ class SQLiteStore(Store):
         self._batch = Batch()
         self._writing: Batch | None = None
         self._newest = 0
-        self._cleaning = False
-        self._saved_at = 0.0
-        self._threads_until = 0.0
-        self._idle_readers: list[sqlite3.Connection] = []
-        self._reading = trio.CapacityLimiter(_READERS)
         self._failure: StorageFailed | None = None
         self._failed = trio.Event()
 
@@ -103,6 +81,7 @@ class SQLiteStore(Store):
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
         self._committer = Committer(self._folder, self._writer, self._last_blob, self._committed, self._fail)
+        self._upkeep = Upkeep(self, self._queries, self._committer, self._trimmer, self._add)
 
     def _open(self) -> None:
         schema.make_folder(self._folder)
@@ -120,14 +99,14 @@ class SQLiteStore(Store):
 
     def _load(self) -> None:
         self._reader = schema.connect(self._folder, cache_kib=4096)
+        self._queries = Queries(self._folder, self._reader, self._check_health, self._fail)
+        self._ranges = Ranges(self._folder, self._queries, self._tails)
         self._cache = StreamCache(self._reader, _CACHED_STREAMS, self._watchers.watched)
         meta = dict(self._writer.execute("SELECT name, value FROM meta"))
         self._newest = meta.get("newest", 0)
-        self._last_blob = self._writer.execute("SELECT ifnull(max(id), 0) FROM blobs").fetchone()[0]
-        self._cleaning = True  # the first sweep sees whether there is anything to free
+        self._last_blob = schema.one(self._writer, "SELECT ifnull(max(id), 0) FROM blobs")[0]
         if self._clock is None:
             self._clock = Clock(meta.get("steady", 0.0), meta.get("wall", 0.0))
-        self._saved_at = self.now().steady
         if self._trimmer is not None:
             self._trimmer.begin(self._reader)
 
@@ -135,12 +114,13 @@ class SQLiteStore(Store):
         known = self._failure
         with trio.CancelScope(shield=True):
             if known is None:
-                self._save_clock()
+                with suppress(StorageFailed):
+                    self._upkeep.save_clock()
             while self._writing is not None:
                 await self._writing.done.wait()
             await self._committer.close(broken=self._failure is not None)
-            for db in (self._reader, *self._idle_readers):
-                db.close()
+            self._queries.close()
+            self._reader.close()
             self._lock.close()
         if self._failure is not known:
             self._check_health()
@@ -280,115 +260,41 @@ class SQLiteStore(Store):
             raise self._broken(error) from error
 
     def _apply(self, entry: Entry, change: Change) -> None:
-        batch = self._batch
+        cache, batch = self._cache, self._batch
         if isinstance(change, Created):
             if entry.stream is not None:
-                self._remove(entry)
-            self._create(entry, change)
+                structure.remove(cache, batch, entry)
+            self._newest = change.stream.id
+            structure.create(cache, batch, entry, change)
         elif isinstance(change, Removed):
             if change.soft:
-                self._soften(entry)
+                structure.soften(cache, batch, entry)
             else:
-                self._remove(entry)
+                structure.remove(cache, batch, entry)
         elif isinstance(change, Trimmed):
-            self._trim(entry, change)
+            structure.trim(cache, batch, entry, change)
         else:
             stream = entry.stream
             assert stream is not None
             change.apply(stream)
             if isinstance(change, Appended):
-                self._collect(stream.id, change.at, change.data)
+                batch.collect(stream.id, change.at, change.data)
                 if change.producer is not None:
                     batch.producers[(stream.id, change.producer[0])] = change.producer[1:]
-            self._touch(entry)
+            cache.touch(entry, batch)
         if self._writing is None:
             self._start_commit()
 
-    def _touch(self, entry: Entry, structural: bool = False) -> None:
-        entry.batch = self._batch
-        if structural:
-            entry.structural = self._batch
-        self._batch.entries[entry] = None
-        self._cache.hold(entry)
-
-    def _collect(self, id: int, at: int, data: bytes) -> None:
-        if data:
-            self._batch.appends.append((id, at, data))
-        self._batch.size += len(data) + 256
-
-    def _create(self, entry: Entry, change: Created) -> None:
-        stream = change.stream
-        entry.renew(stream)
-        self._newest = stream.id
-        stream.producers = self._cache.producers(stream, complete=True)
-        self._cache.keep(entry)
-        structure = self._batch.structure
-        structure.append((schema.INSERT_STREAM, schema.new_row(stream, entry.deadline_to_store())))
-        structure.append(("INSERT OR REPLACE INTO meta VALUES ('newest', ?)", (stream.id,)))
-        self._collect(stream.id, stream.tail - len(change.data), change.data)
-        if change.source is not None:
-            self._count_fork(self._cache.entry_by_id(change.source), 1)
-        self._touch(entry, structural=True)
-
-    def _count_fork(self, source: Entry, by: int) -> None:
-        assert source.stream is not None
-        source.stream.forks += by
-        self._batch.structure.append(
-            ("UPDATE streams SET forks = forks + ? WHERE id = ?", (by, source.stream.id))
-        )
-        self._touch(source)
-
-    def _soften(self, entry: Entry) -> None:
-        stream = entry.stream
-        assert stream is not None
-        stream.deleted = True
-        # Its time is over already; what ends it now is its last fork.
-        stream.ttl = stream.deadline = stream.expires_at = stream.expires = None
-        self._batch.structure.append(
-            ("UPDATE streams SET deleted = 1, ttl = NULL, expires = NULL WHERE id = ?", (stream.id,))
-        )
-        self._batch.ended.append(stream)
-        self._touch(entry, structural=True)
-
-    def _trim(self, entry: Entry, change: Trimmed) -> None:
-        stream = entry.stream
-        assert stream is not None
-        change.apply(stream)
-        self._batch.structure += (
-            ("UPDATE streams SET start = ? WHERE id = ?", (stream.start, stream.id)),
-            ("DELETE FROM times WHERE stream = ? AND position <= ?", (stream.id, stream.start)),
-            ("INSERT OR REPLACE INTO removed VALUES (?, ?)", (stream.id, stream.start)),
-            *map(schema.release, stream.lineage),
-        )
-        self._cleaning = True
-        self._touch(entry)
-
-    def _remove(self, entry: Entry) -> None:
-        # Releasing a fork may free its deleted source, and so on up the chain (section 8).
-        while True:
-            stream = entry.stream
-            assert stream is not None
-            stream.deleted = True
-            self._batch.structure += (
-                ("DELETE FROM streams WHERE id = ?", (stream.id,)),
-                ("INSERT OR REPLACE INTO removed VALUES (?, NULL)", (stream.id,)),
-                *map(schema.release, stream.lineage),
-            )
-            self._batch.ended.append(stream)
-            self._cleaning = True
-            # The entry stays, empty, until this is durable: the file still shows the stream.
-            self._cache.forget_id(entry)
-            entry.stream = None
-            self._touch(entry, structural=True)
-            if not stream.lineage:
-                return
-            entry = self._cache.entry_by_id(stream.lineage[-1][0])
-            self._count_fork(entry, -1)
-            assert entry.stream is not None
-            if entry.stream.forks or not entry.stream.deleted:
-                return
-
     # Commits
+
+    def _add(self, statements: Statements = (), *, cleans: bool = False) -> Batch:
+        self._check_health()
+        batch = self._batch
+        batch.structure += statements
+        batch.cleans |= cleans
+        if self._writing is None:
+            self._start_commit()
+        return batch
 
     def _start_commit(self) -> None:
         batch = self._writing = self._batch
@@ -423,8 +329,6 @@ class SQLiteStore(Store):
         for id, at, data in batch.appends:
             self._tails.add(id, at, data)
             fresh.setdefault(id, []).append(data)
-        if self._trimmer is not None:
-            self._trimmer.active.update([row[5] for row in batch.rows])
         for row in batch.rows:
             tail, closed, id = row[0], row[1], row[5]
             found = self._cache.get(id)
@@ -440,8 +344,7 @@ class SQLiteStore(Store):
         for stream in batch.ended:
             self._tails.forget(stream.id)
             self._watchers.notify(stream, stream.visible_tail, b"")
-        if batch.cleans:
-            self._cleaning = batch.more
+        self._upkeep.note(batch)
 
     def _undo(self, batch: Batch) -> None:
         """Everything in the failed batch never happened, nor did what was decided on top of it."""
@@ -459,7 +362,7 @@ class SQLiteStore(Store):
                 self._cache.drop(entry)
                 entry.batch = entry.structural = None
             lost.finish()
-        self._cleaning = True
+        self._upkeep.cleaning = True
 
     async def wait_failed(self) -> StorageFailed:
         await self._failed.wait()
@@ -483,119 +386,20 @@ class SQLiteStore(Store):
         batch.error = self._failure
         batch.finish()
 
-    # Reading
+    # Reading, watching and upkeep
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        owner, start, stop = owners(stream, start, end)[0]
-        pieces = self._tails.get(owner, start, min(stop, start + WINDOW))
-        if pieces is not None:
-            return pieces
-        if stop - start <= _INLINE_READ:
-            await trio.lowlevel.checkpoint()
-            return self._query_now(self._fetch, owner, start, stop)
-        return await self._query(self._fetch, owner, start, stop, window=True)
+        return await self._ranges.read(stream, start, end)
 
     def read_now(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        owner, _, stop = owners(stream, start, end)[0]
-        if stop != end:
-            raise Later
-        pieces = self._tails.get(owner, start, end)
-        if pieces is not None:
-            return pieces
-        if end - start > _INLINE_READ:
-            raise Later
-        return self._query_now(self._fetch, owner, start, end)
-
-    def span_now(self, stream: Stream, position: int) -> tuple[int, int]:
-        owner, _, stop = owners(stream, position, stream.visible_tail)[0]
-        found = self._tails.span(owner, position)
-        if found is None:
-            found = self._query_now(self._find, owner, position, stop)
-        return found[0], min(found[1], stop)
+        return self._ranges.read_now(stream, start, end)
 
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
         await trio.lowlevel.checkpoint()
-        return self.span_now(stream, position)
+        return self._ranges.span(stream, position)
 
-    def _query_now(self, query: Callable[..., T], *args: object) -> T:
-        """Run a short query, here."""
-        self._check_health()
-        try:
-            return query(self._reader, *args)
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
-        except StorageFailed as error:
-            raise self._fail(error) from None
-
-    async def _query(self, query: Callable[..., T], *args: object, window: bool = False) -> T:
-        """Run a longer query with a connection of its own, in a thread.
-
-        To hand over and hear back costs about what a quick disk takes for a ``window``, so those are
-        read right here, until one is slow; then for a while in threads again.
-        """
-        self._check_health()
-        try:
-            async with self._reading:
-                db = self._idle_readers.pop() if self._idle_readers else self._connect_reader()
-                try:
-                    if not window or time.monotonic() < self._threads_until:
-                        return await trio.to_thread.run_sync(query, db, *args)
-                    started = time.monotonic()
-                    try:
-                        return query(db, *args)
-                    finally:
-                        ended = time.monotonic()
-                        if ended - started > _SLOW_READ:
-                            self._threads_until = ended + _THREADS_FOR
-                finally:
-                    self._idle_readers.append(db)
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
-        except StorageFailed as error:
-            raise self._fail(error) from None
-
-    def _connect_reader(self) -> sqlite3.Connection:
-        try:
-            return schema.connect(self._folder, cache_kib=1024)
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
-                raise Overloaded from error  # most likely out of file descriptors
-            raise
-
-    def _fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
-        pieces: list[bytes] = []
-        size = 0
-        rows = db.execute(_RANGE, (owner, start, stop))
-        try:
-            for position, found, data in rows:
-                if data is None or schema.checksum(owner, position, data) != found:
-                    raise schema.damaged(self._folder, schema.Rotten(owner, position))
-                begin = start + size - position
-                if not 0 <= begin < len(data) or (pieces and begin):
-                    if not pieces:
-                        raise Vanished
-                    raise schema.damaged(self._folder, schema.Rotten(owner, start + size))
-                if begin or position + len(data) > stop:
-                    data = data[begin : stop - position]
-                pieces.append(data)
-                size += len(data)
-                if size >= WINDOW:
-                    break
-        finally:
-            rows.close()  # a statement left open would hold up every checkpoint
-        if not pieces:
-            raise Vanished
-        return pieces
-
-    @staticmethod
-    def _find(db: sqlite3.Connection, owner: int, position: int, stop: int) -> tuple[int, int]:
-        row = db.execute(_FLOOR, (owner, position)).fetchone()
-        if row is None:
-            raise Vanished
-        following = db.execute(_NEXT_FIRST, (owner, row[0])).fetchone()[0]
-        return row[0] - row[1], stop if following is None else following
-
-    # Watching and upkeep
+    def span_now(self, stream: Stream, position: int) -> tuple[int, int]:
+        return self._ranges.span(stream, position)
 
     def watch(self, stream: Stream, watcher: Watcher) -> None:
         self._watchers.add(stream, watcher)
@@ -605,97 +409,16 @@ class SQLiteStore(Store):
 
     async def sweep(self) -> int:
         self._check_health()
-        now = self.now()
         self._space.look()
-        ended = self._query_now(_ended, now)
-        async with trio.open_nursery() as nursery:
-            for path in ended:
-                nursery.start_soon(self._try, path, expire)
-        if self._trimmer is not None:
-            await self._retain(self._trimmer)
-        await self._clean()
+        ended = await self._upkeep.sweep()
         self._check_health()
-        if now.steady - self._saved_at > _SAVE_CLOCK_EVERY:
-            self._save_clock()
-        return len(ended)
-
-    async def _try(self, path: str, decide: Decide[None]) -> None:
-        """Upkeep's changes: what does not succeed now is tried again by a later sweep."""
-        try:
-            await self.transact(path, decide)
-        except (ProtocolError, StorageFailed):
-            pass
-
-    async def _clean(self) -> None:
-        # A tenth of the time is for this, in steps so small that appends hardly wait.
-        ends = trio.current_time() + _CLEAN_FOR
-        while self._cleaning or self._committer.shrinking:
-            self._check_health()
-            batch = self._batch
-            batch.cleans = True
-            if self._writing is None:
-                self._start_commit()
-            await batch.done.wait()
-            if batch.error is not None or trio.current_time() >= ends:
-                break
-
-    async def _retain(self, trimmer: Trimmer) -> None:
-        now = self.now().steady
-        if not trimmer.due(now):
-            return
-        marks, cuts = await self._query(trimmer.plan, now, trimmer.take(now))
-        self._check_health()
-        if marks:
-            # Labelled with the time after they were looked up: an append may seem younger, never older.
-            at = self.now().steady
-            batch = self._batch
-            batch.structure += [
-                ("INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?", (at, tail, id))
-                for id, tail in marks
-            ]
-            if self._writing is None:
-                self._start_commit()
-            await batch.done.wait()
-        async with trio.open_nursery() as nursery:
-            for cut in cuts:
-                nursery.start_soon(self._cut, cut)
-
-    async def _cut(self, cut: Cut) -> None:
-        try:
-            position = cut.before
-            if cut.keep is not None:
-                found = await self.look(cut.path, lambda view: (view.stream, None))
-                if found is None or found.id != cut.stream or found.visible_tail - found.start <= cut.keep:
-                    return
-                first, _ = await self.span(found, found.visible_tail - cut.keep)
-                position = max(position, first)
-            await self.transact(cut.path, lambda view: trim(view, cut.stream, position))
-        except (ProtocolError, StorageFailed, Vanished):
-            pass
-
-    def _save_clock(self) -> None:
-        # Only what ends by itself needs it, and a flash disk at rest should stay at rest.
-        self._saved_at = self.now().steady
-        try:
-            needed = self._reader.execute(_MORTAL).fetchone() is not None
-        except sqlite3.Error as error:
-            self._broken(error)
-            return
-        if not needed and self._trimmer is None:
-            return
-        for name, value in (("steady", self._saved_at), ("wall", self.now().wall)):
-            self._batch.structure.append(("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value)))
-        if self._writing is None:
-            self._start_commit()
+        return ended
 
     async def paths(self) -> list[str]:
-        rows = await self._query(
-            lambda db: db.execute("SELECT path FROM streams WHERE deleted = 0 ORDER BY path").fetchall(),
-        )
-        return [row[0] for row in rows]
+        return await self._queries.run(_paths)
 
     async def usage(self) -> Usage:
-        count = await self._query(lambda db: db.execute("SELECT count(*) FROM streams").fetchone()[0])
+        count = await self._queries.run(_count)
         return Usage(count, sum(file.stat().st_size for file in self._folder.glob(schema.FILE + "*")))
 
 
@@ -703,10 +426,9 @@ def _grows(change: Change) -> bool:
     return isinstance(change, Created) or (isinstance(change, Appended) and bool(change.data))
 
 
-def _ended(db: sqlite3.Connection, now: Now) -> list[str]:
-    rows = db.execute(
-        "SELECT path FROM streams WHERE deadline <= ? UNION SELECT path FROM streams WHERE expires <= ?"
-        f" LIMIT {_SWEEP_AT_ONCE}",
-        (now.steady, now.wall),
-    )
-    return [path for (path,) in rows]
+def _paths(db: sqlite3.Connection) -> list[str]:
+    return [path for (path,) in db.execute("SELECT path FROM streams WHERE deleted = 0 ORDER BY path")]
+
+
+def _count(db: sqlite3.Connection) -> int:
+    return int(schema.one(db, "SELECT count(*) FROM streams")[0])

@@ -56,7 +56,7 @@ async def settle(store, time, seconds=0.0, step=1.0):
             break
         time.seconds += step
     for _ in range(50):
-        if not store._cleaning:
+        if not store._upkeep.cleaning:
             break
         await store.sweep()
 

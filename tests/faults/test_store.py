@@ -13,7 +13,7 @@ from ds_core.server import stream
 from ds_core.server.errors import ProtocolError
 from ds_trio_server import admin
 from ds_trio_server.clock import BUILT, Clock
-from ds_trio_server.store import committer, schema, sqlite
+from ds_trio_server.store import committer, queries, schema, sqlite
 from ds_trio_server.store.base import StorageFailed, StorageFull, Vanished
 from ds_trio_server.store.space import MinFree
 from ds_trio_server.store.sqlite import SQLiteStore
@@ -326,7 +326,7 @@ async def test_many_large_readers_share_few_connections(store):
     async with trio.open_nursery() as nursery:
         for _ in range(200):
             nursery.start_soon(store.read, found, 0, 1_000_000)
-    assert len(store._idle_readers) <= sqlite._READERS
+    assert len(store._queries._idle) <= queries.READERS
 
 
 async def test_what_is_removed_is_freed_in_small_steps_and_the_file_shrinks(store, monkeypatch):
@@ -339,11 +339,25 @@ async def test_what_is_removed_is_freed_in_small_steps_and_the_file_shrinks(stor
     before = pages()
     for _ in range(200):
         await store.sweep()
-        if not store._cleaning and not store._committer.shrinking:
+        if not store._upkeep.cleaning and not store._committer.shrinking:
             break
     assert before > 2200 and pages() < 600
     assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
     assert not admin.check(store._folder).problems
+
+
+async def test_what_is_removed_while_something_is_freed_is_freed_too(store, monkeypatch):
+    """The batch that freed the last of it said so after the next removal had been decided."""
+    await put(store, "a", b"x" * 1000)
+    gate = hold(monkeypatch, store)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.sweep)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(delete, store, "a")
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    await store.sweep()
+    assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
 
 
 async def test_a_second_server_on_the_directory_is_refused(store):

@@ -144,9 +144,9 @@ async def test_a_store_operation_cancelled_at_every_step_happens_once(tmp_path):
     large = await find(store, "a")
     store._tails.forget(large.id)
     for step in range(1, 6):
-        await cancelled_at(step, lambda: store._query(store._fetch, large.id, 0, large.tail))
+        await cancelled_at(step, lambda: store._queries.run(store._ranges.fetch, large.id, 0, large.tail))
     await store.close()
-    assert store._reading.borrowed_tokens == 0
+    assert store._queries._running.borrowed_tokens == 0
 
 
 async def test_a_read_that_trimming_overtakes_is_told_where_the_stream_begins(tmp_path, monkeypatch):
