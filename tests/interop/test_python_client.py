@@ -16,8 +16,8 @@ from durable_streams import (
     DurableStreamError,
     StreamNotFoundError,
     astream,
+    stream as read,
 )
-from durable_streams import stream as read
 
 from tests.interop.conftest import PAUSE
 
