@@ -1,13 +1,10 @@
 """How long to wait before the next attempt: exponential, with jitter, and never less than the server asked for."""
 
-# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
-
 
 class Backoff:
     """`first` and `most` in milliseconds; `random(n)` returns an integer in 0..n-1."""
 
-    def __init__(self, random, first: int = 500, most: int = 60000):
+    def __init__(self, random, first: int = 500, most: int = 60000) -> None:  # type: ignore[no-untyped-def]
         self._random = random
         self.first = first
         self.most = most
@@ -17,7 +14,7 @@ class Backoff:
         """The peer answered."""
         self.failures = 0
 
-    def delay(self, retry_after=None) -> int:
+    def delay(self, retry_after: str | None = None) -> int:
         """Milliseconds to wait after one more failure: a random half to whole of `first` * 2**failures, at most `most`.
 
         `retry_after`: the header's value. Its seconds win when they are more, up to an hour; a date counts as nothing,
@@ -25,7 +22,7 @@ class Backoff:
         """
         span = min(self.most, self.first << min(self.failures, 16))
         self.failures += 1
-        wait = span - self._random(span // 2 + 1)
+        wait: int = span - self._random(span // 2 + 1)
         if retry_after and retry_after.isdigit():
             wait = max(wait, min(int(retry_after[:7]), 3600) * 1000)
         return wait

@@ -4,9 +4,6 @@
 `ds_core.client.refusals`, which a device loads when it meets the first; their names work here too.
 """
 
-# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
-
 
 class StreamError(Exception):
     """The root of all errors here; itself only for answers that have no class of their own."""
@@ -14,7 +11,9 @@ class StreamError(Exception):
     retry = False
     hint = ""
 
-    def __init__(self, message: str, status: int = 0, code: str = "", url: str = "", retry_after=None):
+    def __init__(
+        self, message: str, status: int = 0, code: str = "", url: str = "", retry_after: str | None = None
+    ) -> None:
         super().__init__("%s %s %s%s (%s)" % (status or "", code, message, self.hint, url))
         self.message = message
         self.status = status
@@ -23,7 +22,7 @@ class StreamError(Exception):
         self.retry_after = retry_after
 
 
-def kind(name, base=StreamError, **attributes):
+def kind(name: str, base: "type[StreamError]" = StreamError, **attributes: object) -> "type[StreamError]":
     """A new class of error. (A class statement costs a device three times as much.)"""
     return type(name, (base,), attributes)
 
@@ -34,7 +33,7 @@ Disconnected = kind("Disconnected", retry=True)
 BadResponse = kind("BadResponse", Disconnected, retry=False)
 
 
-def __getattr__(name):
+def __getattr__(name: str):  # type: ignore[no-untyped-def]
     from ds_core.client import refusals
 
     return getattr(refusals, name)

@@ -1,9 +1,5 @@
 """A reader's answer as server-sent events: data, then a control event with the offset after it (protocol section 6)."""
 
-# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
-# mypy: disable-error-code="assignment, attr-defined, misc, has-type"
-
 import json
 
 from ds_core.client.errors import BadResponse
@@ -28,7 +24,7 @@ def choose(content_type: str) -> str:
 class Events:
     """A part of Reader, between the body and its decoder: `feed`, then `next` until NEED_DATA."""
 
-    def __init__(self, reader, headers: dict, need_data):
+    def __init__(self, reader, headers: dict[str, str], need_data: object) -> None:  # type: ignore[no-untyped-def]
         content_type = headers.get("content-type", "")
         if content_type[:17] != "text/event-stream":
             raise BadResponse("asked for events, got " + content_type)
@@ -40,10 +36,10 @@ class Events:
         self._control = b""
         self._busy = False  # the decoder has data
 
-    def feed(self, piece) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         self._parser.feed(piece)
 
-    def next(self):
+    def next(self) -> object:
         reader = self._reader
         while True:
             if self._busy:
@@ -52,18 +48,18 @@ class Events:
                     return item
                 self._busy = False
             try:
-                found = self._parser.next()
+                found: tuple[str, memoryview] = self._parser.next()  # type: ignore[assignment]
                 if found is sse.NEED_DATA:
                     return self._need
-                name, data = found
+                name, part = found
                 if name == "control":
-                    self._control += bytes(data)
+                    self._control += bytes(part)
                     if len(self._control) > 4096:
                         raise ValueError("control event over 4096 bytes")
                     if not self._parser.more:
                         self._advance(json.loads(str(self._control, "utf-8")))
                 elif name == "data":
-                    data = bytes(data)
+                    data = bytes(part)
                     if self._base64:
                         data, self._rest = sse.decode_base64(data, self._rest)
                     reader._decoder.feed(data)
@@ -73,7 +69,7 @@ class Events:
             except (ValueError, KeyError, TypeError, AttributeError) as exc:
                 raise BadResponse("bad event: %s" % exc)
 
-    def _advance(self, control):
+    def _advance(self, control: dict[str, str]) -> None:
         if self._rest:
             raise ValueError("base64 of odd length")
         self._control = b""

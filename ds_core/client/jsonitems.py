@@ -4,9 +4,6 @@ A scanner finds where each value ends by its brackets and strings; `json.loads` 
 one value's text, at most `max_bytes`.
 """
 
-# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
-
 import json
 
 NEED_DATA = object()
@@ -21,10 +18,10 @@ _SPACE = b" \t\r\n"
 class Decoder:
     """`feed` a piece, then `next()` until NEED_DATA. Raises ValueError. `pending` is 0 outside of an array."""
 
-    def __init__(self, max_bytes: int = 65536):
+    def __init__(self, max_bytes: int = 65536) -> None:
         self._limit = max_bytes
         self._state = _OUTSIDE
-        self._piece = b""
+        self._piece: bytes | memoryview = b""
         self._at = 0
         self._text = bytearray()
         self._depth = 0
@@ -35,11 +32,11 @@ class Decoder:
     def pending(self) -> int:
         return 0 if self._state == _OUTSIDE else 1
 
-    def feed(self, piece) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         self._piece = piece
         self._at = 0
 
-    def next(self):
+    def next(self) -> object:
         """The next value, or NEED_DATA."""
         piece = self._piece
         text = self._text
@@ -92,8 +89,8 @@ class Decoder:
         self._at = 0
         return NEED_DATA
 
-    def _value(self):
-        value = json.loads(str(self._text, "utf-8"))
+    def _value(self) -> object:
+        value: object = json.loads(str(self._text, "utf-8"))
         self._text = bytearray()
         self._state = _AFTER
         return value

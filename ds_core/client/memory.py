@@ -1,13 +1,10 @@
 """A Writer's store in RAM: batches of records, lost with the power (see ds_core.client.writer)."""
 
-# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
-
 _OPEN = {"json": b"[", "cbor": b"", "bytes": b""}
 
 
 class _Batch:
-    def __init__(self, kind, content_type):
+    def __init__(self, kind: int, content_type: str) -> None:
         self._json = kind
         self._data = bytearray()
         self._at = 0
@@ -16,16 +13,16 @@ class _Batch:
         self.count = 0
 
     @property
-    def length(self):
+    def length(self) -> int:
         return len(self._data) + self._json
 
-    def add(self, record):
+    def add(self, record: bytes) -> None:
         if self._json:
             self._data.extend(b"," if self.count else b"[")
         self._data.extend(record)
         self.count += 1
 
-    def readinto(self, view):
+    def readinto(self, view: memoryview) -> int:
         part = memoryview(self._data)[self._at : self._at + len(view)]
         n = len(part)
         view[:n] = part
@@ -55,7 +52,7 @@ class MemoryStore:
         count: int,
         full: str,
         _: int = 0,
-    ):
+    ) -> None:
         self._epoch = epoch
         self._seq = 0  # of the oldest batch
         self._type = content_type
@@ -100,7 +97,7 @@ class MemoryStore:
             return True
         return bool(self._batches) and 0 < self._count <= self._batches[0].count
 
-    def batch(self, i: int):
+    def batch(self, i: int) -> _Batch | None:
         if i >= len(self._batches):
             return None
         batch = self._batches[i]
@@ -127,7 +124,7 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing to do; a store on flash has."""
 
-    def _remove(self, i):
+    def _remove(self, i: int) -> None:
         batch = self._batches.pop(i)
         if i < self._sealed:
             self._sealed -= 1

@@ -1,8 +1,5 @@
 """Streams that have no items: pieces of bytes, copied."""
 
-# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
-
 NEED_DATA = b""
 
 
@@ -12,12 +9,12 @@ class Decoder:
     pending = 0
 
     def __init__(self, max_bytes: int = 0):
-        self._piece = b""
+        self._piece: bytes | memoryview = b""
 
-    def feed(self, piece) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         self._piece = piece
 
-    def next(self):
+    def next(self) -> bytes:
         """All that was fed, or NEED_DATA."""
         piece = bytes(self._piece)
         self._piece = NEED_DATA

@@ -12,10 +12,6 @@ the cursor saves it after handling the item.
     reader.state                OVER when there is nothing more to ask for
 """
 
-# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
-# mypy: disable-error-code="assignment, attr-defined, misc, has-type"
-
 from ds_core.client.errors import BadResponse
 
 # An answer ends with more to come, at the tail, or at the end of a closed stream. This is also what the reader is
@@ -32,7 +28,7 @@ def kind_of(content_type: str) -> str:
     return "cbor" if content_type[-8:] == "cbor-seq" and content_type[-9] in "/+" else "bytes"
 
 
-def says(headers: dict, name: str) -> bool:
+def says(headers: dict[str, str], name: str) -> bool:
     """Whether the value of a header is "true"."""
     return headers.get(name, "").lower() == "true"
 
@@ -43,20 +39,20 @@ class Reader:
     of one item. `raw`: bytes, whatever the content type; such a cursor counts bytes.
     """
 
-    def __init__(self, cursor, live=None, max_bytes: int = 0, limit: int = 65536, raw: bool = False):
+    def __init__(  # type: ignore[no-untyped-def]
+        self, cursor, live: str | None = None, max_bytes: int = 0, limit: int = 65536, raw: bool = False
+    ) -> None:
         self.cursor = cursor
         self.state = CATCH_UP
         self._live = live
         self._max_bytes = max_bytes
         self._limit = limit
         self._raw = raw
-        self._cursor = None  # the server's, echoed
-        self._sse = None
-        self._decoder = None
+        self._cursor: str | None = None  # the server's, echoed
 
-    def query(self) -> list:
+    def query(self) -> list[tuple[str, object]]:
         """The parameters of the next request: a list of (name, value), ordered by name."""
-        query = []
+        query: list[tuple[str, object]] = []
         if self.state == LIVE:
             if self._cursor:
                 query.append(("cursor", self._cursor))
@@ -66,7 +62,7 @@ class Reader:
         query.append(("offset", self.cursor.offset))
         return query
 
-    def head(self, status: int, headers: dict) -> None:
+    def head(self, status: int, headers: dict[str, str]) -> None:
         """The answer to the last request began with this success."""
         content_type = headers.get("content-type", "")
         self._next = headers.get("stream-next-offset")
@@ -77,14 +73,14 @@ class Reader:
         elif status == 204 or says(headers, "stream-up-to-date"):
             self._end = LIVE
         self._skip = self.cursor.items
-        self._sse = None
+        events = None
         if self.state == LIVE and self._live == "sse":
             from ds_core.client.events import Events
 
-            self._sse = Events(self, headers, NEED_DATA)
+            events = Events(self, headers, NEED_DATA)
             self._next = None
         elif not self._next:
-            raise BadResponse("no Stream-Next-Offset: not a stream")
+            raise BadResponse("no Stream-Next-Offset")
         elif status == 200:
             self._type = content_type
             if self._live == "auto":
@@ -99,14 +95,15 @@ class Reader:
             from ds_core.client import jsonitems as items  # type: ignore[no-redef]
         else:
             from ds_core.client import rawitems as items  # type: ignore[no-redef]
+        self._sse = events
         self._need = items.NEED_DATA
         self._decoder = items.Decoder(max_bytes=self._limit)
 
-    def feed(self, piece) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         """Bytes of the body."""
         (self._sse or self._decoder).feed(piece)
 
-    def next(self, plain: bool = False):
+    def next(self, plain: bool = False):  # type: ignore[no-untyped-def]
         """The next item that was not handled before, or NEED_DATA. Raises BadResponse. (`plain`: not through
         events.)"""
         if self._sse and not plain:
@@ -119,11 +116,11 @@ class Reader:
             if item is self._need:
                 return NEED_DATA
             skip = self._skip
-            n = 1 if self._single else len(item)
+            n = 1 if self._single else len(item)  # type: ignore[arg-type]
             if skip < n:
                 self._skip = 0
                 self.cursor.items += n - skip
-                return item[skip:] if skip else item
+                return item[skip:] if skip else item  # type: ignore[index]
             self._skip = skip - n
 
     def end(self) -> None:

@@ -1,8 +1,5 @@
 """The errors that an answer's status stands for; see ds_core.client.errors."""
 
-# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
-
 from ds_core.client.errors import BadResponse, Disconnected, StreamError, kind
 from ds_core.wire.http1 import BadMessage, Truncated
 
@@ -50,7 +47,7 @@ _CLASSES = {
 }
 
 
-def error_for(status: int, headers: dict, body: bytes, url: str, fenced: bool = False) -> StreamError:
+def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fenced: bool = False) -> StreamError:
     """The error for an answer that is not a success, whose body begins with `body`."""
     found = _CLASSES.get(status, ServerError if status > 499 else StreamError)
     if status == 409 and headers.get("stream-closed", "").lower() == "true":

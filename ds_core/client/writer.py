@@ -18,9 +18,6 @@ expects less than we ask for) means it lost batches it had acknowledged; these a
 under a new epoch, and `gaps` counts it.
 """
 
-# Shapes that only typing could name (a store, a decoder) are in the docstrings; MicroPython has no typing.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-any-generics, no-warn-return-any, no-warn-unreachable
-
 # What an answer means for the oldest batch:
 #   DONE       the server has it
 #   DUPLICATE  it had it, from an earlier attempt
@@ -39,21 +36,21 @@ class Writer:
     `duplicates` of these, `claims` of an epoch in a row, `gaps`.
     """
 
-    def __init__(self, store, producer: str, backoff, depth: int = 1):
+    def __init__(self, store, producer: str, backoff, depth: int = 1) -> None:  # type: ignore[no-untyped-def]
         self._store = store
         self._producer = producer
         self._backoff = backoff
         self._depth = depth
         self.delay = self.sent = self.duplicates = self.claims = self.gaps = 0
 
-    def request(self, under_way: int = 0):
+    def request(self, under_way: int = 0):  # type: ignore[no-untyped-def]
         """The batch to send after those `under_way`, or None while there is none or `depth` are under way."""
         batch = self._store.batch(under_way) if under_way < self._depth else None
         if batch and hasattr(batch, "rewind"):
             batch.rewind()
         return batch
 
-    def headers(self, batch):
+    def headers(self, batch) -> tuple[tuple[str, object], ...]:  # type: ignore[no-untyped-def]
         """The headers of its request."""
         return (
             ("Content-Type", batch.type),
@@ -63,11 +60,11 @@ class Writer:
             ("Content-Length", batch.length),
         )
 
-    def broken(self, retry_after=None) -> None:
+    def broken(self, retry_after: str | None = None) -> None:
         """The connection broke, or the server asked to come later: send all that was under way again."""
         self.delay = self._backoff.delay(retry_after)
 
-    def answer(self, batch, status: int, headers: dict) -> int:
+    def answer(self, batch, status: int, headers: dict[str, str]) -> int:  # type: ignore[no-untyped-def]
         """The answer to the oldest batch under way. After anything but DONE and DUPLICATE, close the connection if
         others are under way: their answers mean nothing any more.
         """
@@ -91,7 +88,7 @@ class Writer:
             return AGAIN
         return REFUSED
 
-    def _done(self, how):
+    def _done(self, how: int) -> int:
         self._store.done()
         self._backoff.reset()
         self.sent += 1
@@ -100,7 +97,7 @@ class Writer:
             self.duplicates += 1
         return how
 
-    def _claim(self, epoch):
+    def _claim(self, epoch: int) -> int:
         self.claims += 1
         if self.claims > _MAX_CLAIMS:
             self.claims = 0
@@ -110,6 +107,6 @@ class Writer:
         return AGAIN
 
 
-def _number(headers, name):
+def _number(headers: dict[str, str], name: str) -> int:
     value = headers.get(name, "")
     return int(value) if value.isdigit() else -1

@@ -38,7 +38,7 @@ def request_head(method: str, target: str, host: str, headers=()) -> bytes:  # t
     breaks = len(lines) - 1
     bad = head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head
     if bad or target[:1] != "/" or lines[0].count(" ") != 2:
-        raise ValueError("a bad URL, or a line break in a header")
+        raise ValueError("bad URL or header")
     return (head + "\r\n\r\n").encode()
 
 
@@ -163,7 +163,7 @@ class ResponseParser:
             self.status = int(status) if status.isdigit() else 0
             fixed = line[:7] + line[8:9] + (line[12:13] or b" ")
             if fixed != b"HTTP/1.  " or self.status < 100 or self.status == 101:
-                raise BadMessage("not an HTTP/1.1 response")
+                raise BadMessage("not HTTP/1.1")
             self.keep_alive = line[7] != 48
             self.headers: dict[str, str] = {}
             self._state = 1

@@ -62,7 +62,7 @@ class FlashStore:
 
     def __init__(self, path, epoch, content_type, json, limit, size, count, full, sync_every):
         if limit < 4 * size:
-            raise ValueError("limit must be at least 4 segments")
+            raise ValueError("limit: at least 4 segments")
         self.type = content_type
         self._json = json
         self._path = path
@@ -184,7 +184,7 @@ class FlashStore:
         n = len(record)
         most = min(self._size - 42, 65535)
         if not 0 < n <= most:
-            raise ValueError("a record must have 1 to %d bytes" % most)
+            raise ValueError("a record has 1 to %d bytes" % most)
         files = self._files
         known = self._scan(files[-1])
         if self._torn or known[0] + 6 + n > self._size or 0 < self._count <= known[1]:
