@@ -81,8 +81,9 @@ class Connection:
                 resting = may_rest and not self.closing and not following.rest()
                 if resting:
                     break
-                # Who sends many requests at once has them answered in turn with everybody else's.
-                await trio.lowlevel.checkpoint()
+                if following.rest():
+                    # Who sends many requests at once has them answered in turn with everybody else's.
+                    await trio.lowlevel.checkpoint()
         except (Disconnected, Vanished):
             pass
         except StorageFailed:
