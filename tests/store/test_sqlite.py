@@ -15,7 +15,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.store import sqlite
+from ds_trio_server.store import schema, sqlite
 from ds_trio_server.store.base import StorageFailed, StorageFull
 from ds_trio_server.store.committer import Committer
 from ds_trio_server.store.sqlite import SQLiteStore
@@ -380,8 +380,8 @@ async def test_a_full_disk_is_507_and_ends_when_there_is_room(rig: Rig) -> None:
     await rig.create("s", b"before", stream_ttl=100)
     watch = Watch(rig, await rig.stream("s"))
     writer = rig.store._writer  # type: ignore[attr-defined]
-    pages = writer.execute("PRAGMA page_count").fetchone()[0]
-    writer.execute(f"PRAGMA max_page_count = {pages}")
+    pages = schema.one(writer, "PRAGMA page_count")[0]
+    schema.one(writer, f"PRAGMA max_page_count = {pages}")
     statuses: list[int] = []
 
     async def attempt(awaitable: Any) -> None:
@@ -400,7 +400,7 @@ async def test_a_full_disk_is_507_and_ends_when_there_is_room(rig: Rig) -> None:
     assert await rig.read("s") == b"before" and watch.calls == []
     assert await rig.store.paths() == ["s"]
     await rig.use("s")
-    writer.execute("PRAGMA max_page_count = 1000000")
+    schema.one(writer, "PRAGMA max_page_count = 1000000")
     for number in range(5):
         answer = await rig.append("s", b"%d" % number, producer=(f"p{number}", 0, 0), stream_seq=f"{number}")
         assert answer.status == 200
@@ -478,11 +478,11 @@ async def test_what_never_waits_hears_of_a_full_disk(rig: Rig) -> None:
     await rig.create("s", b"before")
     quick = Rig(Soon(rig.store), rig.time)
     writer = rig.store._writer  # type: ignore[attr-defined]
-    pages = writer.execute("PRAGMA page_count").fetchone()[0]
-    writer.execute(f"PRAGMA max_page_count = {pages}")
+    pages = schema.one(writer, "PRAGMA page_count")[0]
+    schema.one(writer, f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StorageFull):
         await quick.append("s", bytes(300_000))
     assert await quick.read("s") == b"before"
-    writer.execute("PRAGMA max_page_count = 1000000")
+    schema.one(writer, "PRAGMA max_page_count = 1000000")
     assert (await quick.append("s", b" after")).status == 204
     assert await quick.read("s") == b"before after"
