@@ -1,6 +1,6 @@
 """What overload does to those who behave: a table.
 
-    python -m tests.overload                    # 2,000 connections, half of them slow; about three minutes
+    python -m tests.overload                    # 2,000 connections, half of them slow; about five minutes
     python -m tests.overload --connections 400 --seconds 5
 
 Workers append 100 bytes exactly once or read the tail, at a steady pace, on SQLite with every append
@@ -30,8 +30,9 @@ def main() -> int:
     attacks = {
         f"{half} slow connections": slow(half),
         "4 connections that create streams": creators(4),
-        f"2 connections with bodies of {options.body} MiB": giants(2, size),
-        "all of these": together(slow(half), creators(4), giants(2, size)),
+        f"2 connections, {options.body} MiB a second each": giants(2, size, 1.0),
+        "all of these": together(slow(half), creators(4), giants(2, size, 1.0)),
+        f"2 connections, {options.body} MiB without a pause": giants(2, size),
     }
     failures: list[str] = []
     with Siege("--max-body", f"{options.body}M", workers=half, pause=half / options.rate) as siege:

@@ -301,11 +301,12 @@ class Creator(Peer):
 
 
 class Giant(Peer):
-    """Bodies at the limit, one after the other."""
+    """Bodies at the limit, one after the other, with a pause in between."""
 
     kind = "large body"
 
-    def __init__(self, loop: Loop, size: int) -> None:
+    def __init__(self, loop: Loop, size: int, pause: float) -> None:
+        self.pause = pause
         head = f"POST {ROOT}giant HTTP/1.1\r\nHost: t\r\nContent-Type: application/octet-stream\r\n"
         self.whole = (head + f"Content-Length: {size}\r\n\r\n").encode() + bytes(size)
         super().__init__(loop)
@@ -337,4 +338,4 @@ class Giant(Peer):
     def received(self, data: bytes) -> None:
         super().received(data)
         if self.at == len(self.whole):
-            self.begin()
+            self.tick(self.pause, self.begin)

@@ -130,8 +130,8 @@ def creators(number: int) -> Enemies:
     return lambda loop: [Creator(loop) for _ in range(number)]
 
 
-def giants(number: int, size: int) -> Enemies:
-    return lambda loop: [Giant(loop, size) for _ in range(number)]
+def giants(number: int, size: int, pause: float = 0.0) -> Enemies:
+    return lambda loop: [Giant(loop, size, pause) for _ in range(number)]
 
 
 def together(*crowds: Enemies) -> Enemies:
