@@ -68,7 +68,7 @@ def ask(method: str, url: str, token: str | None = None, context: ssl.SSLContext
     body = b"x" if method in ("POST", "PUT") else None
     asked = urllib.request.Request(url, method=method, headers=headers, data=body)
     try:
-        with urllib.request.urlopen(asked, timeout=10, context=context) as answer:
+        with urllib.request.urlopen(asked, timeout=60, context=context) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as refused:
         with refused:
@@ -76,7 +76,7 @@ def ask(method: str, url: str, token: str | None = None, context: ssl.SSLContext
 
 
 def wait_for(server: serve.Server, text: str, count: int = 1) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while server.output.count(text) < count:
         assert time.monotonic() < deadline, server.output
         time.sleep(0.01)

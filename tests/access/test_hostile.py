@@ -171,10 +171,10 @@ async def test_a_message_is_json_whatever_it_quotes(site: Site, value: str) -> N
 
 async def _stored_as_sent(site: Site, content_type: str, body: bytes, shown: bytes | None = None) -> None:
     await site.create("a", content_type)
-    began = time.perf_counter()
+    began = time.process_time()
     assert (await site.ask("POST", ROOT + "a", body, content_type=content_type)).status == 204
     assert (await site.ask("GET", ROOT + "a")).body == (body if shown is None else shown)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("number", [b"9" * 100_000, b"-" + b"9" * 100_000, b"1e999999999", b"0." + b"1" * 50_000])
@@ -210,9 +210,9 @@ async def test_cbor_tags_do_nothing(site: Site) -> None:
 
 async def test_cbor_keys_that_collide_cost_no_more_than_others() -> None:
     body = _colliding_keys(15_000)
-    began = time.perf_counter()
+    began = time.process_time()
     FastCodecs().check_cbor(body)
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     assert took < 1.0, f"{took} s; with a table of them it takes seconds, and four times that for twice as many"
 
 
@@ -257,17 +257,17 @@ async def test_a_compressed_body_is_not_unpacked(site: Site) -> None:
 
 async def test_a_head_of_many_fields_is_read_in_time(site: Site) -> None:
     fields = "".join(f"X{number}: {number}\r\n" for number in range(1000))
-    began = time.perf_counter()
+    began = time.process_time()
     client = await site.connect()
     await client.send(f"GET {ROOT}a HTTP/1.1\r\nHost: t\r\n{fields}\r\n")
     assert (await client.answer()).status == 404
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 async def test_a_query_of_many_parameters_is_read_in_time(site: Site) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert (await site.ask("GET", f"{ROOT}a?" + "&" * 8000 + "a=%41&" * 500)).status == 404
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 async def test_chunks_of_one_byte_cost_what_they_are(site: Site) -> None:

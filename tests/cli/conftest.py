@@ -28,7 +28,7 @@ class Shell:
         return env
 
     def __call__(
-        self, *words: object, input: bytes | str = b"", status: int = 0, timeout: float = 60, **env: str
+        self, *words: object, input: bytes | str = b"", status: int = 0, timeout: float = 100, **env: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run to its end; fails unless it has this exit status."""
         data = input.encode() if isinstance(input, str) else input

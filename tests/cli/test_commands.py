@@ -18,7 +18,7 @@ from .conftest import Recorder, Shell
 
 
 def body(ds: Shell, name: str) -> bytes:
-    with urlopen(f"{ds.url}/{name}", timeout=10) as answer:
+    with urlopen(f"{ds.url}/{name}", timeout=60) as answer:
         return answer.read()
 
 
@@ -242,6 +242,6 @@ def test_credentials_are_sent_and_refusals_explained(ds: Shell, recorder: Callab
 def test_expiry_is_sent(ds: Shell, name: str) -> None:
     ds("create", name, "--expires-at", "2099-01-01T00:00:00Z", "--text")
     request = Request(f"{ds.url}/{name}", method="HEAD")
-    with urlopen(request, timeout=10) as answer:
+    with urlopen(request, timeout=60) as answer:
         assert answer.headers["Stream-Expires-At"].startswith("2099-01-01T00:00:00")
         assert answer.headers["Content-Type"] == "text/plain"

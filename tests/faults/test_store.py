@@ -45,7 +45,7 @@ def hold(monkeypatch, store):
     write = store._committer._write
 
     def slow(batch):
-        gate.wait(10)
+        gate.wait(60)
         write(batch)
 
     monkeypatch.setattr(store._committer, "_write", slow)
@@ -266,7 +266,7 @@ async def test_an_error_of_another_kind_in_the_committer_stops_the_store(tmp_pat
     store = SQLiteStore(tmp_path)
     await store.open()
     fail(monkeypatch, store, OverflowError("Python int too large to convert to SQLite INTEGER"))
-    with trio.fail_after(5), pytest.raises(StorageFailed):
+    with trio.fail_after(60), pytest.raises(StorageFailed):
         await put(store, "a", b"x")
     await store.close()
 
@@ -413,7 +413,7 @@ async def test_a_batch_handed_over_behind_a_failed_checkpoint_is_told(tmp_path, 
     def keep_up(batch):
         kept_up.append(batch)
         if len(kept_up) > 1:
-            let_fail.wait(10)
+            let_fail.wait(60)
             raise sqlite3.DatabaseError("disk I/O error")
 
     monkeypatch.setattr(store._committer, "_keep_up", keep_up)
@@ -428,7 +428,7 @@ async def test_a_batch_handed_over_behind_a_failed_checkpoint_is_told(tmp_path, 
         except StorageFailed:
             outcome.append("failed")
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tries, b"1")
             await trio.testing.wait_all_tasks_blocked()

@@ -40,7 +40,7 @@ def ask(
 
 
 def connect(server: serve.Server) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(server.host, server.port, timeout=20)
+    return http.client.HTTPConnection(server.host, server.port, timeout=60)
 
 
 class Producer(threading.Thread):
@@ -69,7 +69,7 @@ class Producer(threading.Thread):
         try:
             while not self.stopping.is_set():
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    self._send(http.client.HTTPConnection(self.host, self.port, timeout=20))
+                    self._send(http.client.HTTPConnection(self.host, self.port, timeout=60))
                 time.sleep(0.01)
         except BaseException as error:
             self.error = error
@@ -120,7 +120,7 @@ def test_no_acknowledged_byte_is_lost_and_no_retry_is_accepted_twice(tmp_path: P
                 break
             for producer in producers:
                 producer.begin(server)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while sum(producer.acknowledged for producer in producers) < sum(before) + 200:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)

@@ -47,7 +47,7 @@ def disk_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     write = Committer._write
 
     def held(self: Committer, batch: Any) -> None:
-        assert gate.wait(20)
+        assert gate.wait(60)
         write(self, batch)
 
     with monkeypatch.context() as patch:

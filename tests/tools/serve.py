@@ -91,7 +91,7 @@ class Server:
     def output(self) -> str:
         return "".join(self._lines)
 
-    def stop(self, timeout: float = 20) -> int:
+    def stop(self, timeout: float = 60) -> int:
         """SIGTERM, wait, return the exit status; SIGKILL and TimeoutError when it does not end in time."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -110,7 +110,7 @@ class Server:
         self.process.wait()
         self._reader.join(5)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 60) -> int:
         """Wait for an end of its own, return the exit status."""
         status = self.process.wait(timeout)
         self._reader.join(5)
@@ -145,7 +145,7 @@ def start(
     *args: object,
     host: str = "127.0.0.1",
     port: int = 0,
-    timeout: float = 20,
+    timeout: float = 60,
     env: dict[str, str] | None = None,
 ) -> Server:
     """Start `ds serve` with these arguments and return once it accepts; port 0 takes a free one."""
