@@ -7,7 +7,8 @@ integers overflowing and heaps filling up. Where a build comes from, first match
 2. `micropython` on the PATH, when it is new enough and of the wanted word size.
 3. Debian 13's packages, unpacked into a cache folder (`DS_TEST_CACHE`, or `durable-streams-edge` in the
    user's cache folder) and started through their own dynamic loader. Needs `apt-get` and `dpkg`, but neither
-   root nor any change to the system: apt is pointed at lists, cache and status of its own.
+   root nor any change to the system: apt is pointed at lists, cache and status of its own. `DS_TEST_MIRROR` names a
+   Debian mirror where the machine's own sources don't.
 
 Only the standard library is used, so this runs before anything is installed:
 
@@ -34,7 +35,7 @@ from pathlib import Path
 
 MINIMUM = (1, 24)
 SUITE = "trixie"
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
+MIRROR = "DS_TEST_MIRROR"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 VARIABLES = {64: "MICROPYTHON", 32: "MICROPYTHON32"}
 # Machine -> word size -> Debian architecture. A 64-bit ARM kernel usually still runs armhf programs.
@@ -154,7 +155,10 @@ def _fetch(architecture: str, target: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
     try:
         faults = []
-        mirrors = dict.fromkeys([*_mirrors(), DEFAULT_MIRROR])
+        # Ubuntu's own mirrors don't have it; there a Debian mirror has to be named.
+        mirrors = [os.environ[MIRROR]] if MIRROR in os.environ else list(dict.fromkeys(_mirrors()))
+        if not mirrors:
+            faults.append(f"this machine's apt has no Debian mirror; name one in {MIRROR}")
         for mirror in mirrors:
             try:
                 _apt(architecture, mirror, scratch / "apt")
