@@ -15,6 +15,7 @@ from ds_trio_server import admin
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store import committer, queries, schema, sqlite
 from ds_trio_server.store.base import StorageFailed, StorageFull, Vanished
+from ds_trio_server.store.retention import Retention, parse
 from ds_trio_server.store.space import MinFree
 from ds_trio_server.store.sqlite import SQLiteStore
 
@@ -358,6 +359,41 @@ async def test_what_is_removed_while_something_is_freed_is_freed_too(store, monk
         gate.set()
     await store.sweep()
     assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
+
+
+class Keeping(sqlite3.Connection):
+    """Keeps every cursor, as an interpreter without reference counts does until it collects them."""
+
+    def execute(self, *args):
+        cursor = super().execute(*args)
+        self.__dict__.setdefault("kept", []).append(cursor)
+        return cursor
+
+
+async def test_no_cursor_is_left_open(tmp_path, monkeypatch):
+    """On PyPy the first commit failed, and what was open held up every checkpoint."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Keeping, **options))
+    monkeypatch.setattr(sqlite, "_CACHED_STREAMS", 2)
+    store = SQLiteStore(tmp_path, retain=Retention(map(parse, ("1K", "b/**=forever", "b/**=1h"))), min_free=MinFree())
+    await store.open()
+    for path in ("a", "b/c", "d", "e"):
+        await put(store, path, b"x", stream_ttl="1000")
+        for seq in range(3):
+            await append(store, path, b"y" * 5000, producer_id="p", producer_epoch="0", producer_seq=str(seq))
+    await delete(store, "e")
+    for _ in range(3):
+        await store.sweep()
+    found = await find(store, "b/c")
+    store._tails.forget(found.id)
+    assert await store.span(found, 3) == (1, 5001)
+    assert b"".join(await store.read(found, 0, 6000)) == b"x" + b"y" * 5999
+    assert await store.paths() == ["a", "b/c", "d"] and (await store.usage()).streams == 3
+    other = connect(tmp_path / schema.FILE, timeout=0, isolation_level=None)
+    assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0, "someone still reads"
+    other.close()
+    await store.close()
+    assert not list(tmp_path.glob("*-wal"))
 
 
 async def test_a_second_server_on_the_directory_is_refused(store):
