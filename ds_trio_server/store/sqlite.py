@@ -114,7 +114,7 @@ class SQLiteStore(Store):
         known = self._failure
         with trio.CancelScope(shield=True):
             if known is None:
-                with suppress(StorageFailed):
+                with suppress(StorageFailed):  # told at the end
                     self._upkeep.save_clock()
             while self._writing is not None:
                 await self._writing.done.wait()
