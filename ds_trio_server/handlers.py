@@ -7,11 +7,12 @@ One coroutine per kind of answer. Everything about HTTP framing is in ``exchange
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import trio
 
-from ds_core.server import create, messages, reads, requests, responses, stream
+from ds_core.server import create, messages, reads, requests, responses, stream, targets
 from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.wire import media, names
@@ -31,6 +32,9 @@ from .transport import Transport
 
 if TYPE_CHECKING:
     from .connection import Connection
+
+# The same few targets come again and again.
+resolve = lru_cache(256)(targets.resolve)
 
 Command = Create | Append | Read | Head | Delete
 
@@ -84,7 +88,11 @@ class Handlers:
                 return None
         host = request.headers.get("host")
         command = requests.parse(
-            request.method, request.target, request.headers, f"{transport.scheme}://{host}" if host else ""
+            request.method,
+            request.target,
+            request.headers,
+            f"{transport.scheme}://{host}" if host else "",
+            resolve=resolve,
         )
         self.admit(transport, request, command)
         if isinstance(command, Append):

@@ -25,7 +25,7 @@ from . import coding
 from .config import Config
 from .connection import Connection, storage_failed
 from .exchange import Request
-from .handlers import Handlers
+from .handlers import Handlers, resolve
 from .store.base import Later, StorageFailed, Store, Vanished
 from .transport import Disconnected
 
@@ -157,7 +157,7 @@ class HotPath:
         return head.method == "GET" and head.length == 0 and self._read(connection, request)
 
     def _append(self, connection: Connection, request: Request, body: bytes) -> bool:
-        command = requests.parse("POST", request.target, request.headers)
+        command = requests.parse("POST", request.target, request.headers, resolve=resolve)
         assert isinstance(command, Append)
         self._handlers.admit(connection.transport, request, command)
         command.body = body
@@ -195,7 +195,7 @@ class HotPath:
             self._end(connection)
 
     def _read(self, connection: Connection, request: Request) -> bool:
-        command = requests.parse("GET", request.target, request.headers)
+        command = requests.parse("GET", request.target, request.headers, resolve=resolve)
         assert isinstance(command, Read)
         if command.live is not None:
             return False

@@ -177,21 +177,26 @@ class Delete:
 
 
 def parse(
-    method: str, target: str, headers: "dict[str, str]", origin: str = "", body: bytes = b""
+    method: str,
+    target: str,
+    headers: "dict[str, str]",
+    origin: str = "",
+    body: bytes = b"",
+    resolve: "Callable[[str, bool], tuple[str, dict[str, str]]]" = targets.resolve,  # type: ignore[name-defined] # noqa: F821
 ) -> "Create | Append | Read | Head | Delete":
     """The command of a request; a shell that parses before it has the body sets it on Create and Append.
 
-    ``headers`` has lower-case names; ``origin`` is ``http://host`` for absolute Locations. OPTIONS
-    is answered by ``responses.preflight`` before it gets here. Raises ProtocolError.
+    ``headers`` has lower-case names; ``origin`` is ``http://host`` for absolute Locations. A shell
+    with memory to spare passes a ``resolve`` that remembers. OPTIONS is answered by
+    ``responses.preflight`` before it gets here. Raises ProtocolError.
     """
-    raw_path, query = targets.split_target(target)
-    path = targets.stream_path(raw_path)
+    path, query = resolve(target, method == "GET")
     if method == "POST":
         append = Append(path, headers)
         append.body = body
         return append
     if method == "GET":
-        return Read(path, headers, targets.parse_query(query))
+        return Read(path, headers, query)
     if method == "HEAD":
         return Head(path)
     if method == "PUT":

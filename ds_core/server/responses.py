@@ -36,6 +36,7 @@ SECURITY_HEADERS = "x-content-type-options: nosniff\r\ncross-origin-resource-pol
 CORS_HEADERS = (
     "access-control-allow-origin: *\r\naccess-control-expose-headers: %s\r\n" % _RESPONSE_HEADERS
 )
+_SAFE_AND_SHARED = SECURITY_HEADERS + CORS_HEADERS
 
 PUBLIC = "public, max-age=60, stale-while-revalidate=300"
 PRIVATE = "private, max-age=60, stale-while-revalidate=300"
@@ -67,9 +68,7 @@ def encode_head(
         lines.append("%s: %s\r\n" % (name, value))
     if length is not None and status != 204 and status != 304:
         lines.append("content-length: %d\r\n" % length)
-    lines.append(SECURITY_HEADERS)
-    if cors:
-        lines.append(CORS_HEADERS)
+    lines.append(_SAFE_AND_SHARED if cors else SECURITY_HEADERS)
     lines.append(extra)
     lines.append("\r\n")
     return "".join(lines).encode("latin-1" if _LATIN else "utf-8")

@@ -66,6 +66,13 @@ def split_target(target: str) -> "tuple[str, str]":
     return path, query
 
 
+def resolve(target: str, reads: bool) -> "tuple[str, dict[str, str]]":
+    """The stream path of a target, and its parameters, which only ``reads`` have. Nobody changes
+    what this returns, so it may be remembered."""
+    raw_path, query = split_target(target)
+    return stream_path(raw_path), parse_query(query) if reads else {}
+
+
 def parse_query(query: str) -> "dict[str, str]":
     """The parameters of a query, decoded. 400 for a repeated ``offset``, ``live`` or ``cursor``."""
     found: "dict[str, str]" = {}
