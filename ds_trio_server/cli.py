@@ -64,9 +64,9 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--data", metavar="DIR", help="directory of the SQLite file (default: ./data)")
     where.add_argument("--memory", action="store_true", help="keep streams in memory only; all is lost at exit")
-    add("--long-poll-timeout", type=_seconds, metavar="S", default=_DEFAULTS["long_poll_timeout"],
+    add("--long-poll-timeout", type=cli_main.seconds, metavar="S", default=_DEFAULTS["long_poll_timeout"],
         help="how long a long-poll waits for data (default: %(default)s)")  # fmt: skip
-    add("--sse-max", type=_seconds, metavar="S", default=_DEFAULTS["sse_max"],
+    add("--sse-max", type=cli_main.seconds, metavar="S", default=_DEFAULTS["sse_max"],
         help="how long an SSE connection lasts before its client comes back (default: %(default)s)")  # fmt: skip
     add("--max-body", type=_size, metavar="BYTES", default=_DEFAULTS["max_body"],
         help="largest request body; K, M and G are understood (default: 16M)")  # fmt: skip
@@ -88,16 +88,6 @@ def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not a port; a port is a number from 0 to 65535")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a time; give seconds, more than 0 and at most 86400")
-    return value
 
 
 def _size(text: str) -> int:

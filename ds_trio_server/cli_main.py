@@ -31,6 +31,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
 
 
+def seconds(text: str) -> float:
+    """A time that an option gives."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time; give seconds, more than 0 and at most 86400")
+    return value
+
+
 def parsers() -> tuple[Parser, Any]:
     """The parser of ``ds`` and its, still empty, commands."""
     parser = Parser(prog="ds", description="Durable Streams for the edge: a server, and its streams from the shell.")

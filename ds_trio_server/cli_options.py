@@ -7,6 +7,8 @@ from typing import Any
 
 from ds_core.wire.names import DEFAULT_PORT, ROOT
 
+from .cli_main import seconds
+
 CBOR, JSON = "application/cbor-seq", "application/json"
 
 STREAM_HELP = f"""\
@@ -126,7 +128,7 @@ def _add_connection(parser: Any) -> None:
     group.add_argument("--auth", metavar="VALUE",
         help="the Authorization header (default: STREAM_AUTH, which other users here do not see)")  # fmt: skip
     group.add_argument("--header", "-H", action="append", default=[], metavar="HEADER", help="send 'Name: value' too")
-    group.add_argument("--timeout", type=_time, default=10.0, metavar="S",
+    group.add_argument("--timeout", type=seconds, default=10.0, metavar="S",
         help="seconds without an answer or progress after which a request has failed (default: 10)")  # fmt: skip
     group.add_argument("--ca", metavar="FILE", help="https: the CA certificates to trust (default: the system's)")
     group.add_argument("--pin", metavar="SHA256", help="https: trust only the certificate with this fingerprint")
@@ -164,18 +166,8 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _time(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a time; give seconds, more than 0 and at most 86400")
-    return value
-
-
 def _patience(text: str) -> float | None:
-    return None if text == "forever" else _time(text)
+    return None if text == "forever" else seconds(text)
 
 
 def _bytes(text: str) -> int:
