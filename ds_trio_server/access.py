@@ -22,7 +22,8 @@ from typing import Any
 from ds_core.server import requests
 from ds_core.server.requests import Create
 
-from .rights import CREATE, READ, SHARE, WRITE, Glob, Grant, Policy, digest, forbidden, sign
+from .globs import Glob
+from .rights import CREATE, READ, SHARE, WRITE, Grant, Policy, digest, forbidden, sign
 
 _PREFIX = "ds_"
 _SECRET = 24

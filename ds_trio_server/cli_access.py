@@ -25,7 +25,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "new",
         help="make a token and print it, once",
         description="Make a token and print it, once. A GLOB is a stream path in which * stands for one segment "
-        "or a part of one, and ** for any number of segments: 'greenhouse/**', '*/commands'.",
+        "or a part of one, and ** for any number of segments: 'greenhouse/**' is greenhouse and what is below it.",
     )
     add = new.add_argument
     _file(new)

@@ -13,72 +13,14 @@ from collections.abc import Sequence
 from ds_core.server import targets
 from ds_core.server.errors import ProtocolError
 
+from .globs import Glob
+
 READ, WRITE, CREATE = 1, 2, 4
 
 SHARE = "share"
 """The query parameter of a link."""
 
 _KNOWN_PATHS = 16384
-
-
-# Globs
-
-
-class Glob:
-    """A path pattern: ``*`` is one segment or a part of one, ``**`` any number of segments.
-
-    ``a/**`` is everything below ``a`` and not ``a`` itself. Raises ValueError.
-    """
-
-    __slots__ = ("text", "_parts")
-
-    def __init__(self, text: str) -> None:
-        parts: list[str | tuple[str, str] | None] = []
-        segments = text.split("/")
-        for segment in segments:
-            if segment in ("", ".", ".."):
-                raise ValueError(f"'{text}' has an empty or a dot segment; write it as in 'greenhouse/*/temperature'")
-            if segment == "**":
-                parts.append(None)
-            elif segment.count("*") > 1:
-                raise ValueError(f"'{text}' has a segment with several '*'; one is enough, or '**' for any segments")
-            elif "*" in segment:
-                before, _, after = segment.partition("*")
-                parts.append((before, after))
-            else:
-                parts.append(segment)
-        if parts[-1] is None:
-            parts.insert(-1, ("", ""))
-        self.text = text
-        self._parts = parts
-
-    def matches(self, segments: Sequence[str]) -> bool:
-        """Whether the path of these segments fits; in time in proportion to its length."""
-        parts = self._parts
-        at = done = 0
-        # Where the last ** stands, and how many segments it has taken so far.
-        star, taken = -1, 0
-        while done < len(segments):
-            part = parts[at] if at < len(parts) else ""
-            if part is None:
-                star, taken = at, done
-                at += 1
-            elif _fits(part, segments[done]):
-                at += 1
-                done += 1
-            elif star >= 0:
-                taken += 1
-                at, done = star + 1, taken
-            else:
-                return False
-        return all(part is None for part in parts[at:])
-
-
-def _fits(part: str | tuple[str, str], segment: str) -> bool:
-    if isinstance(part, str):
-        return part == segment
-    before, after = part
-    return len(segment) >= len(before) + len(after) and segment.startswith(before) and segment.endswith(after)
 
 
 # Rights
@@ -96,10 +38,9 @@ class Grant:
 
     def rights(self, path: str) -> int:
         """The rights to a canonical path, as bits."""
-        segments = path.split("/")
         found = 0
         for right, globs in self.globs.items():
-            if any(glob.matches(segments) for glob in globs):
+            if any(glob.matches(path) for glob in globs):
                 found |= right
         return found
 
