@@ -172,8 +172,12 @@ def _table(content: dict[str, Any], name: str) -> dict[str, str]:
 def _load(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
-    except OSError as error:
+    except FileNotFoundError as error:
         raise AccessFileError(f"{file}: {error.strerror}; 'ds token new --access {file} ...' makes one") from None
+    except PermissionError as error:
+        raise AccessFileError(f"{file}: {error.strerror}; it must belong to the server's account") from None
+    except OSError as error:
+        raise AccessFileError(f"{file}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise AccessFileError(f"{file}: not JSON: {error}") from None
     if not isinstance(content, dict) or content.get("version") != _VERSION:
@@ -275,4 +279,7 @@ def entries(file: Path) -> list[dict[str, Any]]:
 
 def open_to_others(file: Path) -> bool:
     """Whether accounts that are not the file's may read it."""
-    return bool(file.stat().st_mode & 0o004)
+    try:
+        return bool(file.stat().st_mode & 0o004)
+    except OSError:
+        return False  # it was taken away just now

@@ -173,7 +173,11 @@ def _serve(options: argparse.Namespace) -> int:
     )
     folder = options.data or "data"
     if options.memory and options.retain:
-        print("ds serve: --retain needs a store on disk; leave out --memory", file=sys.stderr)
+        print(
+            "ds serve: --retain trims what is kept on disk, and --memory keeps nothing there: give --data DIR instead "
+            "of --memory, or leave --retain out and give streams a Stream-TTL",
+            file=sys.stderr,
+        )
         return 2
     store: Store = (
         MemoryStore()

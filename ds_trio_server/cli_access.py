@@ -1,10 +1,12 @@
 """The commands ``ds token`` and ``ds share``: who may do what, kept in an access file."""
 
 import argparse
+import os
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ds_core.server import targets
 from ds_core.server.errors import ProtocolError
@@ -50,17 +52,19 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Print a link with which anybody can read one stream, until it expires. A browser will do.",
     )
     what = share.add_mutually_exclusive_group(required=True)
-    what.add_argument("path", metavar="PATH", nargs="?", help="the stream, such as greenhouse/7")
+    what.add_argument("stream", metavar="STREAM", nargs="?", help="its path, such as greenhouse/7, or its URL")
     what.add_argument("--revoke-all", action="store_true", help="end all links that were ever given out")
     _file(share)
     share.add_argument("--expires", type=_duration, default=3600, metavar="TIME", help="such as 90s, 15m, 1h or 7d")
-    share.add_argument("--base", default=f"http://127.0.0.1:{DEFAULT_PORT}", metavar="URL",
-        help="how the server is reached from outside (default: %(default)s)")  # fmt: skip
+    share.add_argument("--base", type=_base, metavar="URL",
+        help=f"how the server is reached from outside (default: http://127.0.0.1:{DEFAULT_PORT})")  # fmt: skip
     share.set_defaults(run=run, act=_share)
 
 
 def _file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--access", required=True, type=Path, metavar="FILE", help="the server's access file")
+    usual = os.environ.get("DS_ACCESS") or None
+    parser.add_argument("--access", required=usual is None, default=usual, type=Path, metavar="FILE",
+        help="the server's access file (default: DS_ACCESS)")  # fmt: skip
 
 
 def _duration(text: str) -> int:
@@ -69,6 +73,17 @@ def _duration(text: str) -> int:
     if not 0 < value <= _LONGEST:
         raise argparse.ArgumentTypeError(f"'{text}' is not a time such as 90s, 15m, 1h or 7d, at most 366d")
     return value
+
+
+def _base(text: str) -> str:
+    if not _is_url(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a URL such as https://gateway.example:4437")
+    return text.rstrip("/").removesuffix(ROOT.rstrip("/"))
+
+
+def _is_url(text: str) -> bool:
+    url = urlsplit(text)
+    return url.scheme in ("http", "https") and bool(url.netloc) and not url.query and not url.fragment
 
 
 def run(options: argparse.Namespace) -> int:
@@ -127,13 +142,20 @@ def _share(options: argparse.Namespace) -> int:
     now = time.time()
     if now < BUILT:
         raise ValueError("this machine's clock is not set, so no time can be given to a link")
+    base = options.base
     try:
-        target = targets.url_path(options.path.removeprefix(ROOT))
-        path = targets.stream_path(target)
+        if "://" in options.stream:
+            if not _is_url(options.stream):
+                raise ValueError(f"'{options.stream}' is not the URL of a stream; give it without a query")
+            url = urlsplit(options.stream)
+            path = targets.stream_path(url.path)
+            base = base or f"{url.scheme}://{url.netloc}"
+        else:
+            path = targets.stream_path(targets.url_path(options.stream.removeprefix(ROOT)))
     except ProtocolError as error:
-        raise ValueError(f"{options.path}: {error}") from None
+        raise ValueError(f"{options.stream}: {error}") from None
     query = access.link(options.access, path, int(now) + options.expires)
-    print(f"{options.base.rstrip('/')}{target}?{query}")
+    print(f"{base or f'http://127.0.0.1:{DEFAULT_PORT}'}{targets.url_path(path)}?{query}")
     return 0
 
 

@@ -49,8 +49,10 @@ class Doors:
         self.tls: TLS | None = None
         self._open = bool(options.insecure_open)
         self._certified = options.tls_client_ca is not None
-        if (options.tls_cert is None) != (options.tls_key is None) or self._certified and options.tls_cert is None:
+        if (options.tls_cert is None) != (options.tls_key is None):
             raise Refused("TLS needs both --tls-cert and --tls-key")
+        if self._certified and options.tls_cert is None:
+            raise Refused("--tls-client-ca is for a server with TLS: give --tls-cert and --tls-key too")
         try:
             if options.access is not None:
                 self.access = access.Access(options.access)
@@ -69,8 +71,7 @@ class Doors:
         local = all(is_loopback(listener.getsockname()[0]) for listener in listeners)
         if self.access is not None:
             log.info("access control by %s", self.access)
-            if access.open_to_others(self.access.file):
-                log.warning("%s can be read by every account of this machine; chmod 600 it", self.access.file)
+            _warn(self.access)
             if self.tls is None and not local:
                 log.warning("tokens travel unencrypted; give --tls-cert and --tls-key, or put a TLS proxy in front")
         elif self._certified:
@@ -96,6 +97,8 @@ class Doors:
                 log.error("not reloaded, the old one stays: %s", error)
             else:
                 log.info("reloaded %s", what)
+                if isinstance(what, access.Access):
+                    _warn(what)
 
     def signals(self) -> tuple[signal.Signals, ...]:
         """The signals that mean something. SIGHUP is left alone when there is nothing to reload."""
@@ -119,3 +122,8 @@ class Doors:
         for listener in listeners:
             print(f"listening on {server.url_of(listener, self.scheme)}", flush=True)
         notify.ready()
+
+
+def _warn(control: access.Access) -> None:
+    if access.open_to_others(control.file):
+        log.warning("%s can be read by every account of this machine; chmod 600 it", control.file)

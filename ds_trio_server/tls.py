@@ -18,6 +18,12 @@ from .transport import Disconnected, Transport
 log = logging.getLogger("ds")
 
 _PARTING = 0.5
+_REASONS = {
+    None: "not a certificate in PEM format",
+    "KEY_VALUES_MISMATCH": "the key is not this certificate's",
+    "EE_KEY_TOO_SMALL": "the certificate's key is too small to be safe",
+    "CA_MD_TOO_WEAK": "the certificate is signed with too weak a hash",
+}
 
 
 class TLSFileError(Exception):
@@ -74,7 +80,7 @@ class TLS:
                 context.verify_mode = ssl.CERT_REQUIRED if self._required else ssl.CERT_OPTIONAL
         except ssl.SSLError as error:
             with_key = f" with key {self._key}" if file == self._certificate else ""
-            raise TLSFileError(f"{file}{with_key}: {error.reason or 'not a certificate in PEM format'}") from None
+            raise TLSFileError(f"{file}{with_key}: {_REASONS.get(error.reason, error.reason)}") from None
         except OSError as error:
             raise TLSFileError(f"{error.filename or file}: {error.strerror}") from None
         except ValueError as error:

@@ -140,6 +140,11 @@ def test_list_shows_rights_and_no_secrets(file: Path) -> None:
         (["token", "revoke", "b"], "no token named 'b'"),
         (["share", "a//b"], "no empty"),
         (["share", "__ds/x"], "reserved"),
+        (["share", "http://g/a"], "streams live under /v1/stream/"),
+        (["share", "http://g/v1/stream/a?offset=-1"], "without a query"),
+        (["share", "ftp://g/v1/stream/a"], "not the URL of a stream"),
+        (["share", "a", "--base", "gateway.example"], "not a URL such as"),
+        (["share", "a", "--base", "https://g/?x"], "not a URL such as"),
         (["share", "a", "--expires", "1y"], "not a time such as"),
         (["share", "a", "--expires", "400d"], "not a time such as"),
         (["share"], "required"),
@@ -152,6 +157,37 @@ def test_mistakes_get_one_line(file: Path, arguments: list[str], complaint: str)
     assert done.returncode in (1, 2) and done.stdout == ""
     assert complaint in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["greenhouse/7"], "http://127.0.0.1:4437/v1/stream/greenhouse/7"),
+        (["/v1/stream/a"], "http://127.0.0.1:4437/v1/stream/a"),
+        (["a b/ä?"], "http://127.0.0.1:4437/v1/stream/a%20b/%C3%A4%3F"),
+        (["a", "--base", "https://g.example:1/"], "https://g.example:1/v1/stream/a"),
+        (["a", "--base", "https://g.example/v1/stream/"], "https://g.example/v1/stream/a"),
+        (["https://g.example:1/v1/stream/a%20b"], "https://g.example:1/v1/stream/a%20b"),
+        (["http://10.0.0.1:1/v1/stream/a", "--base", "https://g.example"], "https://g.example/v1/stream/a"),
+    ],
+)
+def test_a_link_is_for_a_path_or_a_url(file: Path, arguments: list[str], expected: str) -> None:
+    new(file, "a", "--read", "a")
+    done = ds("share", *arguments, "--access", file)
+    url, _, query = done.stdout.strip().partition("?")
+    assert (done.returncode, url) == (0, expected) and query.startswith("share="), done.stderr
+
+
+def test_the_access_file_may_come_from_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the server's own unit names it; so both mean one file."""
+    missing = ds("token", "new", "--name", "a", "--read", "a")
+    assert missing.returncode == 2 and "--access" in missing.stderr
+    monkeypatch.setenv("DS_ACCESS", str(file))
+    done = ds("token", "new", "--name", "greenhouse", "--write", "greenhouse/**", "--read", "commands/greenhouse")
+    assert done.returncode == 0 and done.stdout.startswith("ds_")
+    assert ds("token", "list").stdout == "greenhouse: read commands/greenhouse, write greenhouse/**\n"
+    assert ds("share", "greenhouse/7").returncode == ds("token", "revoke", "greenhouse").returncode == 0
+    assert ds("token", "list", "--access", file.with_name("other")).returncode == 1
 
 
 def test_a_server_without_access_control_is_for_its_own_machine() -> None:
@@ -172,7 +208,8 @@ def test_a_server_without_access_control_is_for_its_own_machine() -> None:
         (["--access", "none.json"], "none.json: No such file"),
         (["--access", "x", "--insecure-open"], "not allowed with"),
         (["--tls-cert", "x"], "both --tls-cert and --tls-key"),
-        (["--tls-client-ca", "x"], "both --tls-cert and --tls-key"),
+        (["--tls-client-ca", "x"], "give --tls-cert and --tls-key too"),
+        (["--access", "/"], "/: Is a directory"),
         (["--tls-cert", "none.pem", "--tls-key", "none.pem"], "none.pem: No such file"),
     ],
 )
@@ -187,6 +224,8 @@ def test_a_file_that_everybody_can_read_is_warned_about(file: Path) -> None:
     file.chmod(0o644)
     with serve.start("--memory", "--access", file) as server:
         wait_for(server, "chmod 600")
+        os.kill(server.pid, signal.SIGHUP)
+        wait_for(server, "chmod 600", 2)
 
 
 def test_https_and_a_new_certificate(tmp_path: Path) -> None:

@@ -359,6 +359,17 @@ def test_wrong_options_are_refused(option, capsys):
     assert end.value.code == 2 and "ds serve" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("how", ["options", "environment"])
+def test_rules_are_for_a_store_on_disk(how, capsys, monkeypatch):
+    if how == "environment":
+        monkeypatch.setenv("DS_MEMORY", "1")
+        monkeypatch.setenv("DS_RETAIN", "7d")
+    status = cli.main(["serve", *(["--memory", "--retain", "7d"] if how == "options" else [])])
+    said = capsys.readouterr()
+    assert status == 2 and said.out == "" and said.err.count("\n") == 1
+    assert "give --data DIR instead of --memory" in said.err and "Stream-TTL" in said.err
+
+
 def test_the_watermark_has_a_default_that_fits_small_cards():
     assert DefaultMinFree().of(64 << 30) == 128 << 20
     assert DefaultMinFree().of(1 << 30) == (1 << 30) // 20
