@@ -1,11 +1,13 @@
 """What operators ask a server, outside of all streams: ``/healthz``, ``/readyz``, ``/metrics``.
 
 ``/healthz`` answers whenever the event loop runs. ``/readyz`` is 200 as long as the store takes
-appends, else 503. Both tell nothing else and need no token. ``/metrics`` is for who may have it:
+appends, else 503: also after one found the disk full, until another is stored or, where no more
+come, for a while. Both tell nothing else and need no token. ``/metrics`` is for who may have it:
 everybody without access control; with it a token that says so, or this machine itself.
 """
 
 import ipaddress
+import time
 from collections.abc import Callable
 
 import trio
@@ -17,7 +19,7 @@ from . import metrics
 from .access import Access
 from .exchange import Request
 from .stats import Stats
-from .store.base import StorageFailed, Store, Usage
+from .store.base import StorageFailed, StorageFull, Store, Usage
 from .transport import Transport
 
 PATHS = ("/healthz", "/readyz", "/metrics")
@@ -25,6 +27,8 @@ PATHS = ("/healthz", "/readyz", "/metrics")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 _FRESH = ("Cache-Control", "no-store")
 _USAGE_TIMEOUT = 2.0
+_RETRY_FULL = 30.0
+"""Who is told that the disk is full may try again then, and not before."""
 
 
 class Endpoints:
@@ -48,15 +52,23 @@ class Endpoints:
         if path == "/healthz":
             return responses.Response(200, [_TEXT, _FRESH], b"ok\n")
         if path == "/readyz":
-            try:
-                self._store.check_writable()
-            except StorageFailed:
-                raise ProtocolError(503, "STORAGE_FAILED", "the server's storage has failed") from None
-            except ProtocolError as error:
-                raise ProtocolError(503, error.code, error.message, (("Retry-After", "30"),)) from None
+            self._check_ready()
             return responses.Response(200, [_TEXT, _FRESH], b"ok\n")
         self._admit(transport, request)
         return await self._metrics(request)
+
+    def _check_ready(self) -> None:
+        try:
+            self._store.check_writable()
+            # Where nobody asks for free space in time, only an append finds out that there is none.
+            full = self._stats.full_at
+            if full > self._store.commits.stored_at and time.monotonic() < full + _RETRY_FULL:
+                raise StorageFull
+        except StorageFailed:
+            raise ProtocolError(503, "STORAGE_FAILED", "the server's storage has failed") from None
+        except ProtocolError as error:
+            retry = (("Retry-After", f"{_RETRY_FULL:.0f}"),)
+            raise ProtocolError(503, error.code, error.message, retry) from None
 
     def _admit(self, transport: Transport, request: Request) -> None:
         if self._access is None or _is_here(transport, request):

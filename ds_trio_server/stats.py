@@ -4,8 +4,11 @@ Nothing here knows who reads it; ``metrics`` shows it to Prometheus when that as
 touched in the trio thread only.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
+
+NEVER = float("-inf")
 
 
 class Histogram:
@@ -34,13 +37,17 @@ class Histogram:
 
 
 class Commits:
-    """What a store made durable: counted once per commit, however many appends it holds."""
+    """What a store made durable: counted once per commit, however many appends it holds.
 
-    __slots__ = ("appends", "bytes", "sizes", "seconds")
+    ``stored_at`` is when it last made an append durable, in the machine's monotonic seconds.
+    """
+
+    __slots__ = ("appends", "bytes", "sizes", "seconds", "stored_at")
 
     def __init__(self) -> None:
         self.appends = 0
         self.bytes = 0
+        self.stored_at = NEVER
         self.sizes = Histogram((1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
         self.seconds = Histogram((0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0))
 
@@ -50,18 +57,23 @@ class Commits:
         self.bytes += size
         if appends:
             self.sizes.observe(appends)
+            self.stored_at = time.monotonic()
         self.seconds.observe(seconds)
 
 
 class Stats:
-    """What a server did for its clients."""
+    """What a server did for its clients.
 
-    __slots__ = ("connections", "requests", "rejected", "handshakes_failed")
+    ``full_at`` is when it last had no room for something, in the machine's monotonic seconds.
+    """
+
+    __slots__ = ("connections", "requests", "rejected", "handshakes_failed", "full_at")
 
     def __init__(self) -> None:
         self.connections = 0
         self.requests = 0
         self.handshakes_failed = 0
+        self.full_at = NEVER
         # By (status, code): both come from this code and never from a client, so there are few.
         self.rejected: dict[tuple[int, str], int] = {}
 
@@ -69,3 +81,5 @@ class Stats:
         """One answer that was a refusal."""
         key = (status, code)
         self.rejected[key] = self.rejected.get(key, 0) + 1
+        if status == 507:
+            self.full_at = time.monotonic()

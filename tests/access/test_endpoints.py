@@ -15,7 +15,7 @@ from ds_trio_server import logs
 from ds_trio_server.access import Access
 from ds_trio_server.endpoints import is_loopback
 from ds_trio_server.stats import Commits, Histogram
-from ds_trio_server.store.base import StorageFailed, StorageFull
+from ds_trio_server.store.base import Later, StorageFailed, StorageFull
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.space import MinFree
 from ds_trio_server.store.sqlite import SQLiteStore
@@ -55,6 +55,60 @@ async def test_not_ready_when_the_disk_is_full_or_has_failed() -> None:
         assert (failed.status, failed.code) == (503, "STORAGE_FAILED")
         assert b"secret" not in failed.body
         assert (await site.ask("GET", "/healthz")).status == 200
+
+
+class Crowded(MemoryStore):
+    """A store that has room or not, and finds out only when something is to be stored."""
+
+    full = False
+
+    async def transact(self, *args: Any, **kwargs: Any) -> Any:
+        if self.full:
+            raise StorageFull
+        return await super().transact(*args, **kwargs)
+
+    def transact_soon(self, *args: Any) -> None:
+        raise Later
+
+
+async def test_not_ready_after_an_append_found_the_disk_full_until_one_is_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    store = Crowded()
+    async with running(store) as site:
+
+        async def ready() -> int:
+            return (await site.ask("GET", "/readyz")).status
+
+        async def append() -> int:
+            return (await site.ask("POST", ROOT + "a", b"x", content_type="text/plain")).status
+
+        await site.create("a")
+        assert await append() == 204
+        assert await ready() == 200
+        store.full = True
+        now[0] += 1
+        assert await append() == 507
+        refused = await site.ask("GET", "/readyz")
+        assert (refused.status, refused.code, refused.header("retry-after")) == (503, "NO_SPACE", "30")
+        assert (await site.ask("GET", ROOT + "a")).status == (await site.ask("GET", "/healthz")).status == 200
+        store.full = False
+        now[0] += 1
+        assert await ready() == 503, "nobody has tried"
+        assert await append() == 204
+        assert await ready() == 200
+        # Where no more appends come, as behind a balancer that asks this, one must be let through again.
+        store.full = True
+        now[0] += 1
+        assert await append() == 507
+        now[0] += 29
+        assert await ready() == 503
+        now[0] += 1
+        assert await ready() == 200
+        assert await append() == 507
+        assert await ready() == 503
 
 
 async def test_alive_and_ready_need_no_token_and_nothing_else_is_outside(keys: Keys) -> None:

@@ -46,7 +46,7 @@ def ask(server, method, path, body=b"", **headers):
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         if body:
             given["Content-Type"] = "text/plain"
-        connection.request(method, f"/v1/stream/{path}", body, given)
+        connection.request(method, path if path[0] == "/" else f"/v1/stream/{path}", body, given)
         response = connection.getresponse()
         return response.status, {n.lower(): v for n, v in response.getheaders()}, response.read()
     finally:
@@ -125,6 +125,7 @@ def test_a_full_disk_refuses_appends_serves_reads_and_recovers_by_itself(faulty,
     assert it.ask("PUT", "t", b"ttl", Stream_TTL="100")[0] == 201
     producer = {"Producer_Id": "p", "Producer_Epoch": "0"}
     assert it.ask("POST", "a", b"-", Producer_Seq="0", **producer)[0] == 200
+    assert it.ask("GET", "/readyz")[0] == 200
     it.disk["full"] = how
     for _ in range(3):
         status, _, body = it.ask("POST", "a", b"y" * 3_000_000, Producer_Seq="1", **producer)
@@ -132,9 +133,11 @@ def test_a_full_disk_refuses_appends_serves_reads_and_recovers_by_itself(faulty,
         assert it.ask("GET", "a")[2] == b"one-"
         assert it.ask("HEAD", "a")[0] == 200
         assert it.ask("GET", "t")[2] == b"ttl", "reads that renew a TTL go on too"
+        assert it.ask("GET", "/readyz")[0] == 503 and it.ask("GET", "/healthz")[0] == 200
     assert it.server.process.poll() is None
     it.disk["full"] = 0
     assert it.ask("POST", "a", b"two", Producer_Seq="1", **producer)[0] == 200, "the refused one was not counted"
+    assert it.ask("GET", "/readyz")[0] == 200
     assert it.ask("GET", "a")[2] == b"one-two"
     it.server.kill()
     with serve.start("--data", it.data) as server:
