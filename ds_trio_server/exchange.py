@@ -193,7 +193,9 @@ class H11Reader:
         self._connection.receive_data(data)
 
     def following(self) -> Reader | None:
-        if self._connection.their_state is not h11.DONE:
+        # Offers to switch protocols are not taken, so what follows them is HTTP as before.
+        offered = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined] # documented, but not in __all__
+        if self._connection.their_state not in (h11.DONE, offered):
             return None
         plain = PlainReader(self._transport, self._config, self._budget)
         plain.push(self.rest())

@@ -136,6 +136,18 @@ async def test_targets_in_absolute_form(site: Site) -> None:
     assert (await client.ask("GET", S)).status == 200
 
 
+async def test_an_offer_to_switch_protocols_is_passed_over(site: Site) -> None:
+    # Some clients make it with their first request, and go on as if it had not been made.
+    await site.create("s", body=b"abc")
+    client = await site.connect()
+    upgrade = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAAP__"}
+    await client.send(request("POST", S, b"d", content_type="text/plain", **upgrade) + request("GET", S, **upgrade))
+    assert (await client.answer()).status == 204
+    assert (await client.answer()).body == b"abcd"
+    assert (await client.ask("CONNECT", "elsewhere:80")).status == 400
+    assert (await client.ask("GET", S)).body == b"abcd"
+
+
 async def test_paths_are_percent_decoded_once(site: Site) -> None:
     client = await site.connect()
     created = await client.ask("PUT", ROOT + "caf%c3%a9/%2541/a%20b", content_type="text/plain")
