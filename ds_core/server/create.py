@@ -40,16 +40,12 @@ def _again(stream: Stream, command: Create) -> "tuple[responses.Response, None]"
     if asked is None and command.source is None:
         asked = media.OCTETS
     same = asked is None or media.essence(asked) == media.essence(stream.content_type)
+    same = same and stream.closed == command.closes
     if stream.recipe is not None or command.recipe is not None:
         # A fork's lifetime may be inherited, so what was asked is compared, not what came of it.
         same = same and stream.recipe == command.recipe
     else:
-        same = (
-            same
-            and stream.ttl == command.ttl
-            and _instants_equal(stream, command)
-            and stream.closed == command.closes
-        )
+        same = same and stream.ttl == command.ttl and _instants_equal(stream, command)
     if not same:
         raise ProtocolError(
             409,

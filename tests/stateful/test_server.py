@@ -190,10 +190,8 @@ class Machine(RuleBasedStateMachine):
         model = self.models.get(path)
         if model is not None:
             # "The tail" and the tail's offset are two recipes, and so is the start of any stream.
-            if model.recipe != recipe:
-                assert answer.status == 409, answer
-            else:
-                assert answer.status == (409 if model.deleted else 200), answer
+            same = (model.recipe, model.closed, model.deleted) == (recipe, False, False)
+            assert answer.status == (200 if same else 409), answer
             return
         if origin is None:
             assert answer.status == (404 if source not in self.models else 409), answer

@@ -160,11 +160,15 @@ def test_the_same_fork_again():
         fork(stream_ttl="60"),
         fork(stream_fork_offset="-1"),
         fork(content_type="text/plain"),
+        fork(stream_closed="true"),
         put(stream_forked_from="/v1/stream/other"),
         put(content_type="application/json"),
         put(content_type="application/json", stream_ttl="60"),
     ):
         refused(409, "STREAM_EXISTS", state, other, source)
+    state = do(None, fork(b"[3]", stream_closed="true"), source)[1].stream
+    assert do(state, fork(b"[3]", stream_closed="true"), source)[0].status == 200
+    refused(409, "STREAM_EXISTS", state, fork(b"[3]"), source)
 
 
 def test_refused_forks():
