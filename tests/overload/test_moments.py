@@ -1,4 +1,4 @@
-"""Clients that vanish, and servers that stop, at every await of a request: it happened or not, and a retry is no second one.
+"""Clients that vanish, and servers that stop, at every await of a request: it happened once, or not at all.
 
 An instrument counts the steps that the server's tasks take. At the n-th something happens; then n grows until the
 whole request had fewer.
