@@ -18,6 +18,10 @@ from .config import Config
 from .transport import Disconnected, Transport
 
 
+# One packet may hold thousands of chunks, each of which takes its time.
+_CHUNKS_A_TURN = 100
+
+
 class Request:
     """A request head. ``headers`` has lower-case names; repeated fields are joined by commas.
 
@@ -238,23 +242,25 @@ class H11Reader:
             assert go_on is not None
             await self._transport.send_all(go_on)
         started = trio.current_time()
-        pieces: list[bytes] = []
-        have = 0
+        body = bytearray()
+        chunks = 0
         taken = 0
         try:
             while True:
-                self._transport.deadline = body_deadline(started, have, self._config)
+                self._transport.deadline = body_deadline(started, len(body), self._config)
                 event = await self._next_event("body")
                 if isinstance(event, h11.EndOfMessage):
-                    return b"".join(pieces)
+                    return bytes(body)
                 if not isinstance(event, h11.Data):
                     raise Disconnected
-                pieces.append(bytes(event.data))
-                have += len(event.data)
-                check_size(have, self._config)
-                if have > self._budget.FREE:
-                    self._budget.take(have - taken)
-                    taken = have
+                body += event.data
+                check_size(len(body), self._config)
+                if len(body) > self._budget.FREE:
+                    self._budget.take(len(body) - taken)
+                    taken = len(body)
+                chunks += 1
+                if chunks % _CHUNKS_A_TURN == 0:
+                    await trio.lowlevel.checkpoint()
         finally:
             self._budget.give_back(taken)
 

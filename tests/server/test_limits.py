@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -307,6 +309,44 @@ async def test_many_empty_containers_cost_no_more_than_their_bytes(site: Site) -
     await site.create("s", content_type="application/cbor-seq")
     body = b"\x80\xa0" * 1_500_000
     assert (await site.ask("POST", S, body, content_type="application/cbor-seq")).status == 204
+
+
+CHUNKED = request("POST", S, content_type="text/plain", transfer_encoding="chunked")
+
+
+async def test_a_body_in_tiny_chunks_holds_little_more_than_its_bytes(site: Site) -> None:
+    await site.create("s")
+    client = await site.connect()
+    await client.send(CHUNKED)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            await client.send(b"2\r\nab\r\n" * 2000)
+        await wait_all_tasks_blocked(0.01)
+        assert tracemalloc.get_traced_memory()[1] < 80_000 * 5 + 400_000
+    finally:
+        tracemalloc.stop()
+    await client.send(b"0\r\n\r\n")
+    assert (await client.answer()).status == 204
+    assert (await client.ask("GET", S)).body == b"ab" * 40_000
+
+
+async def test_a_body_in_tiny_chunks_is_read_in_turn_with_everybody_else(site: Site) -> None:
+    await site.create("s")
+    client, polite = await site.connect(), await site.connect()
+    answered = 0
+
+    async def upload() -> None:
+        await client.send(CHUNKED + b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n")
+        assert (await client.answer()).status == 204
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upload)
+        while True:
+            await polite.ask("GET", S + "?offset=now")
+            answered += 1
+    assert answered > 20
 
 
 async def test_a_live_reader_that_takes_nothing_is_cut_off_and_delays_nobody(mock_clock: MockClock) -> None:
