@@ -17,7 +17,6 @@ from ds_core.server.errors import ProtocolError
 from .config import Config
 from .transport import Disconnected, Transport
 
-
 # One packet may hold thousands of chunks, each of which takes its time.
 _CHUNKS_A_TURN = 100
 
