@@ -66,10 +66,7 @@ class FastCodecs(Codecs):
 
     def split_json(self, body: bytes) -> list[bytes]:
         if msgspec is None or body.count(b",") >= MAX_MESSAGES:
-            messages = super().split_json(body)
-            if len(messages) > MAX_MESSAGES:
-                raise ValueError(f"one append has at most {MAX_MESSAGES} messages; send several")
-            return messages
+            return json_text.split(body, MAX_MESSAGES)
         try:
             # msgspec looks into strings only for their ends; this refuses what is not UTF-8.
             body.decode()
@@ -79,10 +76,10 @@ class FastCodecs(Codecs):
             else:
                 found = [bytes(_VALUE.decode(body))]
                 deep = _deeper(body, json_text.MAX_DEPTH)
-            return super().split_json(body) if deep else found
+            return json_text.split(body, MAX_MESSAGES) if deep else found
         except (ValueError, RecursionError):
             # Its own words don't say where; the core's splitter does, or knows better.
-            return super().split_json(body)
+            return json_text.split(body, MAX_MESSAGES)
 
     def check_cbor(self, body: bytes) -> None:
         # An empty container is one byte on the wire and sixty in memory: what could add up to too

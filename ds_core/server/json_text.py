@@ -16,11 +16,12 @@ _OBJECT = 0x7B
 _QUOTE = 0x22
 
 
-def split(text: bytes) -> "list[bytes]":
+def split(text: bytes, most: int = 0x3FFFFFFF) -> "list[bytes]":
     """The messages of a JSON body: the elements of a top-level array, else the one value.
 
     Each is the exact bytes that were sent, without the whitespace around it. Allocates the list and
-    a copy of every message. Raises ValueError naming the byte where the text stops being JSON.
+    a copy of every message. Raises ValueError naming the byte where the text stops being JSON, or
+    when there are more than ``most`` messages, as soon as that is known.
     """
     try:
         # Validates UTF-8 once, in C, so that the scanner need not look into strings.
@@ -38,6 +39,8 @@ def split(text: bytes) -> "list[bytes]":
         _expect_end(text, at + 1)
         return messages
     while True:
+        if len(messages) == most:
+            raise ValueError("one append has at most %d messages; send several" % most)
         end = value_end(text, at)
         messages.append(text[at:end])
         at = _skip_space(text, end)

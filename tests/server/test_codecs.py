@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from typing import Any
 
 import cbor2
@@ -189,6 +190,12 @@ def test_one_append_has_a_limited_number_of_messages(monkeypatch: pytest.MonkeyP
     assert FAST.split_json(b"[" + b"1," * 9 + b"1]") == [b"1"] * 10
     with pytest.raises(ValueError, match="at most 10 messages"):
         FAST.split_json(b"[" + b"1," * 10 + b"1]")
+    # Before it has made a list of them all.
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="at most 10 messages"):
+        FAST.split_json(b"[" + b"10," * 100_000 + b"1]")
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
     # Commas are not messages.
     assert FAST.split_json(b'[[1,2,3,4,5,6,7,8,9,10,11],",,,,,,,,"]') == [b"[1,2,3,4,5,6,7,8,9,10,11]", b'",,,,,,,,"']
 

@@ -58,6 +58,15 @@ def test_an_empty_array_has_no_messages():
         assert json_text.split(space + b"[" + space + b"]" + space) == []
 
 
+def test_the_number_of_messages_may_be_limited():
+    assert json_text.split(b"[1,[2,3],4]", 3) == [b"1", b"[2,3]", b"4"]
+    assert json_text.split(b"[]", 0) == []
+    # What comes after one too many is not looked at.
+    for text in (b"[1,2,3,4]", b"[1,2,3,oops"):
+        with raises(ValueError, "at most 3 messages"):
+            json_text.split(text, 3)
+
+
 def test_what_is_not_json_is_refused_wherever_it_stands():
     for wrong in NOT_JSON:
         for text in (wrong, b" " + wrong + b"\n", b"[" + wrong + b",1]", b'{"a":' + wrong + b"}"):
