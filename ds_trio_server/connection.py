@@ -117,7 +117,10 @@ class Connection:
             return None
         self.idle = False
         self.transport.deadline = float("inf")
-        return await self._handlers.handle(self, request)
+        try:
+            return await self._handlers.handle(self, request)
+        finally:
+            self._budget.give_back(request)
 
     async def refuse(self, refusal: ProtocolError, linger: float) -> None:
         """Answer whatever comes with a refusal and end."""
@@ -141,13 +144,18 @@ class Connection:
         return len(self._reader.rest()) < _SKIPPED
 
     async def body(self, request: Request) -> bytes:
-        """The whole body of a request."""
+        """The whole body of a request, which counts as held until that is answered."""
         if not request.unread:
             return b""
         body = await self._reader.body(request)
         request.unread = False
         self.transport.deadline = float("inf")
         return body
+
+    async def pass_over(self, request: Request) -> None:
+        """Read a body that means nothing."""
+        await self.body(request)
+        self._budget.give_back(request)
 
     async def _next_request(self) -> Request | None:
         request = await self._reader.next_request()
@@ -167,7 +175,7 @@ class Connection:
         if request.length is None or request.length > _SKIPPED or "expect" in request.headers:
             return False
         try:
-            await self.body(request)
+            await self.pass_over(request)
         except ProtocolError:
             return False
         return True

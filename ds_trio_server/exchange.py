@@ -25,10 +25,10 @@ class Request:
     """A request head. ``headers`` has lower-case names; repeated fields are joined by commas.
 
     ``length`` is the body's in bytes, None when it shows only at its end; ``unread`` is true until
-    the body has been read.
+    the body has been read. ``held`` is what it has of the ``BodyBudget``.
     """
 
-    __slots__ = ("method", "target", "headers", "length", "unread", "http10", "keep_alive")
+    __slots__ = ("method", "target", "headers", "length", "unread", "held", "http10", "keep_alive")
 
     def __init__(
         self,
@@ -44,12 +44,13 @@ class Request:
         self.headers = headers
         self.length = length
         self.unread = length != 0
+        self.held = 0
         self.http10 = http10
         self.keep_alive = keep_alive
 
 
 class BodyBudget:
-    """How many bytes of request bodies all connections together may hold."""
+    """How many bytes of request bodies all connections together may hold, until they are done with."""
 
     # Small bodies are bounded by the number of connections and not worth counting.
     FREE = 65536
@@ -57,17 +58,22 @@ class BodyBudget:
     def __init__(self, limit: int) -> None:
         self._left = limit
 
-    def take(self, size: int) -> None:
-        """Reserve room or refuse with 503."""
-        if size > self._left:
+    def take(self, request: Request, size: int) -> None:
+        """Reserve room for so many bytes of a request's body in all, or refuse with 503."""
+        if size <= self.FREE:
+            return
+        more = size - request.held
+        if more > self._left:
             raise ProtocolError(
                 503, "OVERLOADED", "too many large bodies at once; try again shortly", (("Retry-After", "1"),)
             )
-        self._left -= size
+        self._left -= more
+        request.held = size
 
-    def give_back(self, size: int) -> None:
-        """Return what was taken."""
-        self._left += size
+    def give_back(self, request: Request) -> None:
+        """Return all that was taken for a request."""
+        self._left += request.held
+        request.held = 0
 
 
 class Reader(Protocol):
@@ -77,7 +83,7 @@ class Reader(Protocol):
         """The next head, None when the peer is done. Raises ProtocolError for a bad one."""
 
     async def body(self, request: Request) -> bytes:
-        """The whole body, to be called once if there is one."""
+        """The whole body, to be called once if there is one. Its room in the budget is the caller's to give back."""
 
     def rest(self) -> bytes:
         """Bytes received beyond the current request."""
@@ -157,24 +163,19 @@ class PlainReader:
         if len(buffer) >= length:
             self._buffer = buffer[length:]
             return buffer[:length]
-        if length > self._budget.FREE:
-            self._budget.take(length)
-        try:
-            started = trio.current_time()
-            pieces = [buffer]
-            have = len(buffer)
-            self._buffer = b""
-            while have < length:
-                self._transport.deadline = body_deadline(started, have, self._config)
-                received = await self._transport.receive(min(length - have, 262144))
-                if not received:
-                    raise slow("body") if self._transport.overdue else Disconnected
-                pieces.append(received)
-                have += len(received)
-            return b"".join(pieces)
-        finally:
-            if length > self._budget.FREE:
-                self._budget.give_back(length)
+        self._budget.take(request, length)
+        started = trio.current_time()
+        pieces = [buffer]
+        have = len(buffer)
+        self._buffer = b""
+        while have < length:
+            self._transport.deadline = body_deadline(started, have, self._config)
+            received = await self._transport.receive(min(length - have, 262144))
+            if not received:
+                raise slow("body") if self._transport.overdue else Disconnected
+            pieces.append(received)
+            have += len(received)
+        return b"".join(pieces)
 
 
 class H11Reader:
@@ -243,25 +244,19 @@ class H11Reader:
         started = trio.current_time()
         body = bytearray()
         chunks = 0
-        taken = 0
-        try:
-            while True:
-                self._transport.deadline = body_deadline(started, len(body), self._config)
-                event = await self._next_event("body")
-                if isinstance(event, h11.EndOfMessage):
-                    return bytes(body)
-                if not isinstance(event, h11.Data):
-                    raise Disconnected
-                body += event.data
-                check_size(len(body), self._config)
-                if len(body) > self._budget.FREE:
-                    self._budget.take(len(body) - taken)
-                    taken = len(body)
-                chunks += 1
-                if chunks % _CHUNKS_A_TURN == 0:
-                    await trio.lowlevel.checkpoint()
-        finally:
-            self._budget.give_back(taken)
+        while True:
+            self._transport.deadline = body_deadline(started, len(body), self._config)
+            event = await self._next_event("body")
+            if isinstance(event, h11.EndOfMessage):
+                return bytes(body)
+            if not isinstance(event, h11.Data):
+                raise Disconnected
+            body += event.data
+            check_size(len(body), self._config)
+            self._budget.take(request, len(body))
+            chunks += 1
+            if chunks % _CHUNKS_A_TURN == 0:
+                await trio.lowlevel.checkpoint()
 
     async def _next_event(self, waiting_for: str = "head") -> object:
         try:

@@ -77,13 +77,13 @@ class Handlers:
         self.stats.requests += 1
         transport = connection.transport
         if request.method == "OPTIONS":
-            await connection.body(request)
+            await connection.pass_over(request)
             await connection.respond(request, responses.preflight())
             return None
         if not request.target.startswith(names.ROOT):
             response = await self._endpoints.answer(transport, request)
             if response is not None:
-                await connection.body(request)
+                await connection.pass_over(request)
                 await connection.respond(request, response)
                 return None
         host = request.headers.get("host")
@@ -166,7 +166,7 @@ class Handlers:
             return None
 
     async def _simple(self, connection: "Connection", request: Request, command: Head | Delete) -> None:
-        await connection.body(request)
+        await connection.pass_over(request)
         if isinstance(command, Head):
             head = command
             response = await self._store.look(head.path, lambda view: stream.head(view, head))
@@ -180,7 +180,7 @@ class Handlers:
     # Reading
 
     async def _read(self, connection: "Connection", request: Request, command: Read) -> Waiter | None:
-        await connection.body(request)
+        await connection.pass_over(request)
         now = trio.current_time()
         if command.live == names.SSE:
             return await start_events(connection, self, request, command, now + self._config.sse_max)

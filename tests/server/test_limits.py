@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from ds_trio_server.codecs import Known
 from tests.server.site import ROOT, Client, Site, request, running
 
 S = ROOT + "s"
@@ -259,6 +261,31 @@ async def test_large_bodies_share_a_budget() -> None:
         await first.send(whole[100_000:])
         assert (await first.answer()).status == 204
         assert (await site.ask("POST", S, b"y" * 150_000, content_type="text/plain")).status == 204
+
+
+async def test_a_large_body_counts_until_it_is_done_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(Known, "parse", lambda *_: (began.set(), go_on.wait(10)))
+    async with running(max_body=150_000, body_memory=200_000) as site:
+        await site.create("s", "application/json")
+        whole = request("POST", S, b"[" + b" " * 149_998 + b"]", content_type="application/json")
+        first, second = await site.connect(), await site.connect()
+        await first.send(whole)
+        while not began.is_set():
+            await trio.sleep(0.001)
+        try:
+            # The first has come, but is still looked at.
+            await second.send(whole)
+            answer = await second.answer()
+            assert (answer.status, answer.code) == (503, "OVERLOADED")
+        finally:
+            go_on.set()
+        assert (await first.answer()).status == 400
+        assert site.server._budget._left == 200_000
+        # A body that nobody wants is let go of before its answer is sent.
+        await first.send(request("GET", S + "?offset=now&live=sse", b"x" * 150_000))
+        await first.events()
+        assert site.server._budget._left == 200_000
 
 
 async def test_the_budget_comes_back_when_senders_leave() -> None:
