@@ -48,6 +48,9 @@ def check(folder: Path) -> Report:
         _check_rest(db, report)
     except sqlite3.Error as error:
         report.add(f"{error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})")
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        # What a damaged page holds can look like a row whose values are of any kind.
+        report.add(f"a row can't be understood: {error}")
     finally:
         db.close()
     return report
