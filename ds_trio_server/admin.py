@@ -214,7 +214,10 @@ class _Rows:
 
 
 def _check_rest(db: sqlite3.Connection, report: Report) -> None:
-    for (id,) in db.execute("SELECT id FROM blobs WHERE id NOT IN (SELECT blob FROM appends WHERE blob IS NOT NULL)"):
+    for (id,) in db.execute(
+        "SELECT id FROM blobs WHERE id NOT IN (SELECT blob FROM appends WHERE blob IS NOT NULL)"
+        " AND id NOT IN (SELECT blob FROM staged)"
+    ):
         report.add(f"blob {id}: no append has it")
     for table in ("producers", "times"):
         for (id,) in db.execute(

@@ -13,7 +13,7 @@ from ds_core.server.stream import Stream
 from . import schema
 
 if TYPE_CHECKING:
-    from .committer import Batch
+    from .batches import Batch
 
 _PRODUCERS = 1024
 _LATEST = 3600.0
@@ -74,10 +74,10 @@ class Producers(dict[str, tuple[int, int]]):
                 self[id] = found
         return found
 
-    def trim(self, pending: dict[tuple[int, str], tuple[int, int]]) -> None:
-        """When there are many, forget all that the file has: all but the ``pending`` ones."""
+    def trim(self, pending: Callable[[int], dict[str, tuple[int, int]]]) -> None:
+        """When there are many, forget all that the file has: all but a stream's ``pending`` ones."""
         if len(self) > _PRODUCERS:
-            keep = {id: state for (stream, id), state in pending.items() if stream == self._stream}
+            keep = pending(self._stream)
             self.clear()
             self.update(keep)
             self._complete = False

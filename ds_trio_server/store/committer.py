@@ -3,6 +3,9 @@
 Decisions collect in the open batch. One thread writes batches one after the other; while it waits
 for the disk, the next batch fills. With one client a batch holds one append and costs one fsync;
 with hundreds of clients it holds hundreds of appends and still costs one.
+
+The bytes of a bulk batch come first, in transactions of their own: ``staged`` lists these blobs
+until the commit that publishes them. What a crash or a failure leaves in it was never acknowledged.
 """
 
 import sqlite3
@@ -15,11 +18,9 @@ from typing import Any
 
 import trio
 
-from ds_core.server.stream import Stream
-
 from . import schema
 from .base import StorageFailed, StorageFull
-from .cache import Entry
+from .batches import STEP_BYTES, Batch, pieces
 
 _CLEAN_ROWS = 512
 _CLEAN_BYTES = 1024 * 1024
@@ -28,81 +29,14 @@ _SPARE_PAGES = 1024
 _CHECKPOINT_PAGES = 1000
 
 
-class Batch:
-    """What one transaction will hold.
-
-    ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
-    whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
-    changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
-    (epoch, seq). It ``cleans`` when it also frees some rows, and tells whether there may be ``more``;
-    it ``litters`` when it leaves some to be freed. ``rows`` are filled by ``seal``; ``seconds`` is
-    what the disk took. ``done`` is set, and each of the ``callbacks`` called with its response and
-    ``error``, when the batch is durable or has failed.
-    """
-
-    __slots__ = (
-        "structure", "appends", "entries", "ended", "producers", "rows",
-        "size", "seconds", "cleans", "more", "litters", "callbacks", "done", "error",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.structure: list[tuple[str, tuple[object, ...]]] = []
-        self.appends: list[tuple[int, int, bytes]] = []
-        self.entries: dict[Entry, None] = {}
-        self.ended: list[Stream] = []
-        self.producers: dict[tuple[int, str], tuple[int, int]] = {}
-        self.rows: list[tuple[Any, ...]] = []
-        self.size = 0
-        self.seconds = 0.0
-        self.cleans = False
-        self.more = False
-        self.litters = False
-        self.callbacks: list[tuple[Callable[[Any, Exception | None], object], object]] = []
-        self.done = trio.Event()
-        self.error: Exception | None = None
-
-    def collect(self, stream: int, at: int, data: bytes) -> None:
-        """Take in an append."""
-        if data:
-            self.appends.append((stream, at, data))
-        self.size += len(data) + 256
-
-    def seal(self) -> None:
-        """Fix what the changed streams' rows become; decisions after this go to another batch."""
-        self.rows = [
-            schema.state_row(entry.stream, entry.deadline_to_store())
-            for entry in self.entries
-            if entry.stream is not None
-        ]
-
-    def __bool__(self) -> bool:
-        return bool(self.entries or self.structure or self.cleans)
-
-    def finish(self) -> None:
-        """Tell everyone who waits that it is durable, or has failed."""
-        self.done.set()
-        callbacks, self.callbacks = self.callbacks, []
-        for done, response in callbacks:
-            done(response, self.error)
-
-    async def wait(self) -> None:
-        """Wait until it is durable; raises what made it fail."""
-        await self.done.wait()
-        if isinstance(self.error, StorageFull):
-            raise StorageFull
-        if self.error is not None:
-            raise StorageFailed(*self.error.args)
-
-
 class Committer:
-    """The writer thread. In the trio thread, ``finished(batch)`` is called after every commit and
-    ``failed(error)`` when the file can't be kept up behind one."""
+    """The writer thread. In the trio thread, ``finished(batch)`` is called after every transaction
+    and ``failed(error)`` when the file can't be kept up behind one."""
 
     def __init__(
         self,
         folder: Path,
         db: sqlite3.Connection,
-        last_blob: int,
         finished: Callable[[Batch], None],
         failed: Callable[[StorageFailed], object],
     ) -> None:
@@ -111,7 +45,8 @@ class Committer:
         self._finished = finished
         self._failed = failed
         self._queue: SimpleQueue[Batch | None] = SimpleQueue()
-        self._last_blob = last_blob
+        self._last_blob = schema.last_blob(db)
+        self._staging: Batch | None = None  # whose blobs may be staged
         self._pages = _CHECKPOINT_PAGES  # what a crash left in the log is moved soon
         # Whether there may be more free pages than the file should hold (set by the thread).
         self.shrinking = True
@@ -121,7 +56,7 @@ class Committer:
         threading.Thread(target=self._run, name="committer", daemon=True).start()
 
     def commit(self, batch: Batch) -> None:
-        """Hand over a sealed batch; one at a time."""
+        """Hand over a sealed batch, one at a time; a bulk one until it is durable."""
         self._queue.put(batch)
 
     async def close(self, broken: bool = False) -> None:
@@ -135,10 +70,14 @@ class Committer:
         while (batch := self._queue.get()) is not None:
             started = time.monotonic()
             try:
-                self._write(batch)
+                if batch.parts:
+                    self._stage(batch)
+                else:
+                    self._write(batch)
+                    batch.durable = True
             except Exception as error:
                 batch.error = self._failure(error)
-            batch.seconds = time.monotonic() - started
+            batch.seconds += time.monotonic() - started
             if not self._tell(self._finished, batch) or isinstance(batch.error, StorageFailed):
                 self._let_go(batch.error)
             try:
@@ -152,7 +91,7 @@ class Committer:
         try:
             schema.one(self._db, "PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
-            if not _is_full(error):
+            if not schema.is_full(error):
                 failure = schema.damaged(self._folder, error)
                 self._tell(self._failed, failure)
                 self._let_go(failure)
@@ -186,10 +125,13 @@ class Committer:
         if batch.rows:
             db.executemany(schema.UPDATE_STREAM, batch.rows)
         if batch.appends:
-            rows, blobs = self._append_rows(batch.appends)
+            rows, blobs = self._append_rows(batch)
             db.executemany(schema.INSERT_APPEND, rows)
             if blobs:
                 db.executemany(schema.INSERT_BLOB, blobs)
+        if batch.staged:
+            db.executemany(schema.INSERT_APPEND, batch.staged)
+            db.execute("DELETE FROM staged")
         if batch.producers:
             db.executemany(
                 "INSERT INTO producers VALUES (?, ?, ?, ?)"
@@ -198,24 +140,53 @@ class Committer:
             )
         if batch.cleans:
             batch.more = clean(db)
+            if self._staging is not None and self._staging.error is not None:
+                schema.unstage(db)
+                self._staging = None
         db.execute("COMMIT")
+        # About what it wrote: a leaf and its path for each stream, and the bytes.
+        self._pages += 3 + 2 * len(batch.entries) + (0 if batch.bulk else batch.size // 2048)
 
-    def _append_rows(
-        self, appends: list[tuple[int, int, bytes]]
-    ) -> tuple[list[tuple[object, ...]], list[tuple[int, bytes]]]:
+    def _append_rows(self, batch: Batch) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
         rows: list[tuple[object, ...]] = []
-        blobs: list[tuple[int, bytes]] = []
+        blobs: list[tuple[object, ...]] = []
         checksum = schema.checksum
-        for stream, at, data in appends:
+        for stream, at, data in batch.appends:
             if len(data) <= schema.INLINE_LIMIT:
                 rows.append((stream, at, 0, checksum(stream, at, data), data, None))
-                continue
-            for part in range(0, len(data), schema.ROW_LIMIT):
-                piece = data[part : part + schema.ROW_LIMIT]
-                self._last_blob += 1
-                blobs.append((self._last_blob, piece))
-                rows.append((stream, at + part, part, checksum(stream, at + part, piece), None, self._last_blob))
+            elif not batch.bulk:
+                for piece in pieces(stream, at, data):
+                    self._add_blob(piece, rows, blobs)
         return rows, blobs
+
+    def _add_blob(
+        self,
+        piece: tuple[int, int, int, memoryview],
+        rows: list[tuple[object, ...]],
+        blobs: list[tuple[object, ...]],
+    ) -> None:
+        stream, position, part, data = piece
+        self._last_blob += 1
+        blobs.append((self._last_blob, data))
+        rows.append((stream, position, part, schema.checksum(stream, position, data), None, self._last_blob))
+
+    def _stage(self, batch: Batch) -> None:
+        """Write some of a bulk batch's bytes where no reader sees them."""
+        db = self._db
+        blobs: list[tuple[object, ...]] = []
+        size = 0
+        while batch.parts and size < STEP_BYTES:
+            piece = batch.parts.pop()
+            size += len(piece[3])
+            self._add_blob(piece, batch.staged, blobs)
+        db.execute("BEGIN IMMEDIATE")
+        if self._staging is not batch:
+            schema.unstage(db)  # what is left of one that failed
+            self._staging = batch
+        db.executemany(schema.INSERT_BLOB, blobs)
+        db.executemany("INSERT INTO staged VALUES (?)", [(blob[0],) for blob in blobs])
+        db.execute("COMMIT")
+        self._pages += 8 + size // 4096
 
     def _keep_up(self, batch: Batch) -> None:
         """What the file needs behind a commit that has been answered already.
@@ -223,8 +194,6 @@ class Committer:
         SQLite's own checkpoints would hide their errors, and one of those is a failed fsync.
         """
         db = self._db
-        # About what a commit writes: a leaf and its path for each stream, and the bytes.
-        self._pages += 3 + 2 * len(batch.entries) + batch.size // 2048
         try:
             if batch.cleans and batch.error is None:
                 self._shrink()
@@ -233,7 +202,7 @@ class Committer:
                 schema.one(db, "PRAGMA wal_checkpoint(PASSIVE)")
                 self._pages = 0
         except sqlite3.Error as error:
-            if not _is_full(error):
+            if not schema.is_full(error):
                 raise
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -250,7 +219,7 @@ class Committer:
             self._pages += _VACUUM_PAGES
 
     def _failure(self, error: Exception) -> Exception:
-        if _is_full(error):
+        if schema.is_full(error):
             try:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
@@ -260,11 +229,6 @@ class Committer:
         # Above all a failed fsync: what the disk holds is unknown now, and trying again would only
         # seem to work (the kernel may have dropped the pages). Fail-stop.
         return schema.damaged(self._folder, error)
-
-
-def _is_full(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
 
 
 def clean(db: sqlite3.Connection) -> bool:

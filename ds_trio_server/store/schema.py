@@ -3,8 +3,9 @@
 Appends are clustered by (stream, position), so that a stream's bytes lie together and a range is
 one walk. An append longer than ``ROW_LIMIT`` takes several rows; ``part`` is how far into its
 append a row begins, 0 for the first, and ``sum`` its checksum: SQLite has none, and flash wears out.
-``removed`` lists streams whose rows are still to be freed, all of them or those ``below`` a
-position. A row of ``times`` says that a stream's tail was at ``position`` at a (steady) time.
+``staged`` lists blobs that no row has yet. ``removed`` lists streams whose rows are still to be
+freed, all of them or those ``below`` a position. A row of ``times`` says that a stream's tail was at
+``position`` at a (steady) time.
 """
 
 import os
@@ -18,14 +19,15 @@ from ds_core.server.stream import Stream
 from .base import StorageFailed
 
 FILE = "streams.db"
-VERSION = 3
+VERSION = 4
 ROW_LIMIT = 256 * 1024
 INLINE_LIMIT = 900
 MAX_INTEGER = 2**63 - 1
 
 _APPLICATION_ID = 0x44535452  # "DSTR", shown by file(1)
 
-_TABLES = """
+_STAGED = "CREATE TABLE staged (blob INTEGER PRIMARY KEY);"
+_TABLES = f"""
 CREATE TABLE streams (
     id INTEGER PRIMARY KEY,
     path TEXT NOT NULL UNIQUE,
@@ -59,6 +61,7 @@ CREATE TABLE appends (
     PRIMARY KEY (stream, position)
 ) WITHOUT ROWID;
 CREATE TABLE blobs (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+{_STAGED}
 CREATE TRIGGER appends_leave_no_blobs AFTER DELETE ON appends WHEN old.blob IS NOT NULL
     BEGIN DELETE FROM blobs WHERE id = old.blob; END;
 CREATE VIEW stored AS
@@ -83,6 +86,9 @@ CREATE TABLE removed (stream INTEGER PRIMARY KEY, below INTEGER);
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
+_UPGRADES = {3: _STAGED}
+"""What makes a file of an older version one of this."""
+
 COLUMNS = (
     "id, path, incarnation, content_type, start, tail, closed, closed_by, stream_seq, ttl, deadline, "
     "expires_at, expires, source, fork_at, recipe, forks, deleted"
@@ -93,6 +99,9 @@ UPDATE_STREAM = (
 )
 INSERT_APPEND = "INSERT INTO appends (stream, position, part, sum, data, blob) VALUES (?, ?, ?, ?, ?, ?)"
 INSERT_BLOB = "INSERT INTO blobs (id, data) VALUES (?, ?)"
+NEWEST = (
+    "INSERT INTO meta VALUES ('newest', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
+)
 NEEDED = (
     "WITH RECURSIVE forks (id, start, upto) AS ("
     " SELECT id, start, fork_at FROM streams WHERE source = ?"
@@ -126,7 +135,7 @@ def release(ancestor: tuple[int, int]) -> tuple[str, tuple[object, ...]]:
     )
 
 
-def checksum(stream: int, position: int, data: bytes) -> int:
+def checksum(stream: int, position: int, data: bytes | memoryview) -> int:
     """What ``sum`` is for a row: of its bytes and of where they belong."""
     return zlib.crc32(data, (stream * 0x9E3779B1 + position) & 0xFFFFFFFF)
 
@@ -152,6 +161,23 @@ def connect(folder: Path, *, cache_kib: int) -> sqlite3.Connection:
     db.execute("PRAGMA temp_store = MEMORY")
     one(db, "PRAGMA wal_autocheckpoint = 0")
     return db
+
+
+def is_full(error: Exception) -> bool:
+    """Whether SQLite failed for want of room alone."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
+
+
+def last_blob(db: sqlite3.Connection) -> int:
+    """The highest number that a blob has."""
+    return int(one(db, "SELECT ifnull(max(id), 0) FROM blobs")[0])
+
+
+def unstage(db: sqlite3.Connection) -> None:
+    """Drop the blobs that were staged and never published."""
+    db.execute("DELETE FROM blobs WHERE id IN (SELECT blob FROM staged)")
+    db.execute("DELETE FROM staged")
 
 
 def make_folder(folder: Path) -> None:
@@ -197,6 +223,8 @@ def prepare(folder: Path) -> sqlite3.Connection:
                 f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION};"
                 f" PRAGMA application_id = {_APPLICATION_ID}; COMMIT;"
             )
+        elif version in _UPGRADES and owner == _APPLICATION_ID:
+            db.executescript(f"BEGIN; {_UPGRADES[version]} PRAGMA user_version = {VERSION}; COMMIT;")
         elif not is_ours(db):
             raise StorageFailed(
                 f"{file} is not a stream store of version {VERSION}; give another --data directory"
@@ -204,6 +232,7 @@ def prepare(folder: Path) -> sqlite3.Connection:
         mode = one(db, "PRAGMA journal_mode = WAL")[0]
         if mode != "wal":
             raise StorageFailed(f"the file system of {folder} can't do write-ahead logging; use a local disk")
+        _recover(db)
     except sqlite3.DatabaseError as error:
         db.close()
         raise damaged(folder, error) from error
@@ -211,6 +240,21 @@ def prepare(folder: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _recover(db: sqlite3.Connection) -> None:
+    """Drop what a crash left staged."""
+    if one(db, "SELECT 1 FROM staged LIMIT 1") is None:
+        return
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        unstage(db)
+        db.execute("COMMIT")
+    except sqlite3.Error as error:
+        if not is_full(error):
+            raise
+        if db.in_transaction:  # the next to stage something does it
+            db.execute("ROLLBACK")
 
 
 def damaged(folder: Path, error: Exception) -> StorageFailed:

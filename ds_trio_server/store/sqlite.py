@@ -35,8 +35,9 @@ from .base import (
     Usage,
     Watcher,
 )
+from .batches import Batch, Lanes
 from .cache import Entry, StreamCache
-from .committer import Batch, Committer
+from .committer import Committer
 from .lock import lock
 from .queries import Queries
 from .ranges import Ranges
@@ -50,7 +51,6 @@ T = TypeVar("T")
 
 _CACHED_STREAMS = 4096
 _TAIL_BYTES = 8 * 1024 * 1024
-_WAITING_BYTES = 64 * 1024 * 1024
 
 
 class SQLiteStore(Store):
@@ -70,8 +70,7 @@ class SQLiteStore(Store):
         self.commits = Commits()
         self._watchers = Watchers()
         self._tails = TailCache(_TAIL_BYTES)
-        self._batch = Batch()
-        self._writing: Batch | None = None
+        self._lanes = Lanes()
         self._newest = 0
         self._failure: StorageFailed | None = None
         self._failed = trio.Event()
@@ -80,7 +79,7 @@ class SQLiteStore(Store):
 
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
-        self._committer = Committer(self._folder, self._writer, self._last_blob, self._committed, self._fail)
+        self._committer = Committer(self._folder, self._writer, self._written, self._fail)
         self._upkeep = Upkeep(self, self._queries, self._committer, self._trimmer, self._add)
 
     def _open(self) -> None:
@@ -104,7 +103,6 @@ class SQLiteStore(Store):
         self._cache = StreamCache(self._reader, _CACHED_STREAMS, self._watchers.watched)
         meta = dict(self._writer.execute("SELECT name, value FROM meta"))
         self._newest = meta.get("newest", 0)
-        self._last_blob = schema.one(self._writer, "SELECT ifnull(max(id), 0) FROM blobs")[0]
         if self._clock is None:
             self._clock = Clock(meta.get("steady", 0.0), meta.get("wall", 0.0))
         if self._trimmer is not None:
@@ -116,8 +114,8 @@ class SQLiteStore(Store):
             if known is None:
                 with suppress(StorageFailed):  # told at the end
                     self._upkeep.save_clock()
-            while self._writing is not None:
-                await self._writing.done.wait()
+            while (pending := self._lanes.pending()) is not None:
+                await pending.done.wait()
             await self._committer.close(broken=self._failure is not None)
             self._queries.close()
             self._reader.close()
@@ -172,8 +170,6 @@ class SQLiteStore(Store):
     ) -> tuple[T, Batch | None]:
         """The response to a command, and the batch that must be durable before it may leave."""
         self._check_health()
-        if self._batch.size > _WAITING_BYTES:
-            raise Overloaded
         entry = self._entry(path)
         origin = None if source is None else self._entry(source)
         view = View(
@@ -260,7 +256,9 @@ class SQLiteStore(Store):
             raise self._broken(error) from error
 
     def _apply(self, entry: Entry, change: Change) -> None:
-        cache, batch = self._cache, self._batch
+        cache = self._cache
+        size = len(change.data) if isinstance(change, (Appended, Created)) else 0
+        batch = self._lanes.of(structure.touched(cache, entry, change), size, _grows(change))
         if isinstance(change, Created):
             if entry.stream is not None:
                 structure.remove(cache, batch, entry)
@@ -282,38 +280,35 @@ class SQLiteStore(Store):
                 if change.producer is not None:
                     batch.producers[(stream.id, change.producer[0])] = change.producer[1:]
             cache.touch(entry, batch)
-        if self._writing is None:
-            self._start_commit()
+        self._write_next()
 
     # Commits
 
     def _add(self, statements: Statements = (), *, cleans: bool = False) -> Batch:
         self._check_health()
-        batch = self._batch
+        batch = self._lanes.light
         batch.structure += statements
         batch.cleans |= cleans
-        if self._writing is None:
-            self._start_commit()
+        self._write_next()
         return batch
 
-    def _start_commit(self) -> None:
-        batch = self._writing = self._batch
-        self._batch = Batch()
-        batch.seal()
-        self._committer.commit(batch)
+    def _write_next(self) -> None:
+        batch = self._lanes.next()
+        if batch is not None:
+            self._committer.commit(batch)
 
-    def _committed(self, batch: Batch) -> None:
-        self._writing = None
+    def _written(self, batch: Batch) -> None:
+        self._lanes.written(batch)
         if batch.error is not None:
             self._undo(batch)
-        else:
+        elif batch.durable:
             self._publish(batch)
             self.commits.count(len(batch.appends), sum(len(append[2]) for append in batch.appends), batch.seconds)
-        batch.finish()
+            batch.finish()
         if self._failure is not None:
             self._give_up()
-        elif self._batch:
-            self._start_commit()
+        else:
+            self._write_next()
 
     def _publish(self, batch: Batch) -> None:
         for entry in batch.entries:
@@ -322,7 +317,7 @@ class SQLiteStore(Store):
                 if entry.stream is None:
                     self._cache.drop(entry)
             if entry.stream is not None:
-                entry.stream.producers.trim(self._batch.producers)  # type: ignore[attr-defined]
+                entry.stream.producers.trim(self._lanes.producers)  # type: ignore[attr-defined]
             if entry.structural is batch:
                 entry.structural = None
         fresh: dict[int, list[bytes]] = {}
@@ -352,12 +347,7 @@ class SQLiteStore(Store):
         if isinstance(batch.error, StorageFailed):
             self._failure = self._failure or batch.error
             self._failed.set()
-        failed = [batch]
-        if self._batch:
-            failed.append(self._batch)
-            self._batch = Batch()
-        for lost in failed:
-            lost.error = batch.error
+        for lost in self._lanes.fail(batch.error, batch):
             for entry in lost.entries:
                 self._cache.drop(entry)
                 entry.batch = entry.structural = None
@@ -373,7 +363,7 @@ class SQLiteStore(Store):
         if self._failure is None:
             self._failure = failure
             self._failed.set()
-        if self._writing is None:
+        if self._lanes.idle:
             self._give_up()
         return StorageFailed(*self._failure.args)
 
@@ -381,10 +371,10 @@ class SQLiteStore(Store):
         return self._fail(schema.damaged(self._folder, error))
 
     def _give_up(self) -> None:
-        # What is decided but not handed over will never be: its clients are told at once.
-        batch, self._batch = self._batch, Batch()
-        batch.error = self._failure
-        batch.finish()
+        # What is decided but not written will never be: its clients are told at once.
+        assert self._failure is not None
+        for batch in self._lanes.fail(self._failure):
+            batch.finish()
 
     # Reading, watching and upkeep
 

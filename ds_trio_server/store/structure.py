@@ -4,11 +4,23 @@ These are statements whose order matters, unlike appends. Forks tie streams toge
 source that is deleted lives on, hidden, as long as a fork needs its bytes.
 """
 
-from ds_core.server.stream import Created, Trimmed
+from ds_core.server.stream import Created, Removed, Trimmed
 
 from . import schema
+from .base import Change
+from .batches import Batch
 from .cache import Entry, StreamCache
-from .committer import Batch
+
+
+def touched(cache: StreamCache, entry: Entry, change: Change) -> list[Entry]:
+    """The entries that a change may touch: that of its path, and those that forks tie to it."""
+    found = [entry]
+    if isinstance(change, (Created, Removed)):
+        if entry.stream is not None:
+            found += [cache.entry_by_id(id) for id, _ in entry.stream.lineage]
+        if isinstance(change, Created) and change.source is not None:
+            found.append(cache.entry_by_id(change.source))
+    return found
 
 
 def create(cache: StreamCache, batch: Batch, entry: Entry, change: Created) -> None:
@@ -18,7 +30,7 @@ def create(cache: StreamCache, batch: Batch, entry: Entry, change: Created) -> N
     stream.producers = cache.producers(stream, complete=True)
     cache.keep(entry)
     batch.structure.append((schema.INSERT_STREAM, schema.new_row(stream, entry.deadline_to_store())))
-    batch.structure.append(("INSERT OR REPLACE INTO meta VALUES ('newest', ?)", (stream.id,)))
+    batch.structure.append((schema.NEWEST, (stream.id,)))
     batch.collect(stream.id, stream.tail - len(change.data), change.data)
     if change.source is not None:
         _count_fork(cache, batch, cache.entry_by_id(change.source), 1)

@@ -8,6 +8,8 @@ every stream's cached part stays one gapless range that ends at its tail.
 from bisect import bisect_right
 from collections import deque
 
+_LARGEST = 4
+
 
 class _Run:
     """The cached appends of one stream: a gapless range up to its tail."""
@@ -35,7 +37,13 @@ class TailCache:
         self._order: deque[tuple[int, int]] = deque()
 
     def add(self, stream: int, at: int, data: bytes) -> None:
-        """Remember an append that is durable now; it begins where the stream's last one ended."""
+        """Remember an append that is durable now; it begins where the stream's last one ended.
+
+        One so large that it would push out all others is left to the file.
+        """
+        if len(data) > self._limit // _LARGEST:
+            self.forget(stream)
+            return
         cost = len(data) + self._OVERHEAD
         run = self._runs.get(stream)
         if run is None:
@@ -94,7 +102,8 @@ class TailCache:
         return (first, end) if position < end else None
 
     def forget(self, stream: int) -> None:
-        """Drop a removed stream's bytes; its places in the order are skipped when they come up."""
+        """Drop a stream's bytes; its places in the order are skipped when they come up, or take
+        away what came after them a little early."""
         run = self._runs.pop(stream, None)
         if run is not None:
             run.data.clear()

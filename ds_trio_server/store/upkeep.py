@@ -15,7 +15,8 @@ from ds_core.server.stream import Now, expire, trim
 
 from . import schema
 from .base import Decide, StorageFailed, Store, Vanished
-from .committer import Batch, Committer
+from .batches import Batch
+from .committer import Committer
 from .queries import Queries
 from .retention import Cut, Trimmer
 

@@ -14,7 +14,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ds_trio_server import reading, server
-from ds_trio_server.store import sqlite
+from ds_trio_server.store import batches
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import SQLiteStore
 from tests.server.site import ROOT, Client, Site, request, running
@@ -81,7 +81,7 @@ async def test_many_slow_readers_hold_a_little_each(
 
 @contextlib.asynccontextmanager
 async def _stuck(folder: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> AsyncIterator[tuple[Site, Gate]]:
-    monkeypatch.setattr(sqlite, "_WAITING_BYTES", room)
+    monkeypatch.setattr(batches, "_WAITING_BYTES", room)
     async with running(SQLiteStore(folder / "data")) as site:
         await site.create("s")
         gate = Gate(site)
@@ -106,7 +106,7 @@ async def test_when_the_disk_cannot_keep_up_appends_are_503_and_reads_go_on(
             await client.send(append(number))
         await wait_all_tasks_blocked(0.05)
         # The batch that is being written, and one that waits, which takes what is begun.
-        waiting = sum(batch.size for batch in (*gate.held, gate.store._batch))
+        waiting = sum(batch.size for batch in (*gate.held, gate.store._lanes.light))
         assert waiting < 50_000 + 3 * 11_000
         assert (await site.ask("GET", S)).status == 200
         create = await site.ask("PUT", ROOT + "other", body, content_type="text/plain")

@@ -84,7 +84,7 @@ class Gate:
         (batch,) = self.held
         self.held.clear()
         batch.error = error
-        self.store._committed(batch)
+        self.store._written(batch)
 
 
 @asynccontextmanager

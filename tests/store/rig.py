@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 
 from ds_core.server import create, reads, requests, stream, targets
@@ -12,6 +13,7 @@ from ds_core.server.offsets import token
 from ds_core.server.responses import Response
 from ds_core.server.stream import Stream
 from ds_trio_server.clock import BUILT, Clock
+from ds_trio_server.store import batches, committer, schema
 from ds_trio_server.store.base import WINDOW, Later, Store
 
 CODECS = Codecs()
@@ -27,6 +29,14 @@ class Time:
     def clock(self, steady: float = 0.0, wall: float = 0.0) -> Clock:
         """A clock that goes on from saved readings, as the store makes it when it opens."""
         return Clock(steady, wall, lambda: self.tick, lambda: WALL + self.tick)
+
+
+def narrow(patch: pytest.MonkeyPatch, row: int, step: int, light: int = 1 << 20) -> None:
+    """Make rows, and the lane for small changes, so narrow that a test's bytes don't fit."""
+    patch.setattr(schema, "INLINE_LIMIT", row // 2)
+    patch.setattr(schema, "ROW_LIMIT", row)
+    patch.setattr(batches, "_LIGHT_BYTES", light)
+    patch.setattr(committer, "STEP_BYTES", step)
 
 
 class Soon(Store):

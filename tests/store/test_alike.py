@@ -15,7 +15,7 @@ from ds_core.server.errors import ProtocolError
 from ds_trio_server.store import sqlite
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import SQLiteStore
-from tests.store.rig import Rig, Soon, Time
+from tests.store.rig import Rig, Soon, Time, narrow
 from tests.store.test_sqlite import disk_held
 
 PATHS = ["a", "b", "c", "d/e", "f"]
@@ -69,9 +69,11 @@ async def _state(rig: Rig) -> dict[str, Any]:
     return seen
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(18))
 async def test_stores_are_alike(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_CACHED_STREAMS", 2)
+    if seed % 3 == 2:
+        narrow(monkeypatch, row=9_000, step=20_000, light=1_000)
     rng = random.Random(seed)
     time = Time()
     plain = Rig(MemoryStore(time.clock()), time)

@@ -44,14 +44,17 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 def disk_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing reaches the disk inside the block."""
     gate = threading.Event()
-    write = Committer._write
 
-    def held(self: Committer, batch: Any) -> None:
-        assert gate.wait(60)
-        write(self, batch)
+    def hold(write: Any) -> Any:
+        def held(self: Committer, batch: Any) -> None:
+            assert gate.wait(60)
+            write(self, batch)
+
+        return held
 
     with monkeypatch.context() as patch:
-        patch.setattr(Committer, "_write", held)
+        patch.setattr(Committer, "_write", hold(Committer._write))
+        patch.setattr(Committer, "_stage", hold(Committer._stage))
         try:
             yield
         finally:
