@@ -15,8 +15,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from ds_core.server.errors import ProtocolError
 from ds_trio_server import admin
-from ds_trio_server.store import schema
+from ds_trio_server.store import cache, schema
 from ds_trio_server.store.base import StorageFull
+from ds_trio_server.store.batches import Batch, Lanes
+from ds_trio_server.store.cache import Entry
 from ds_trio_server.store.committer import Committer
 from tests.store.rig import Rig, Time, narrow
 from tests.store.test_sqlite import disk_held, opened
@@ -193,6 +195,24 @@ async def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
     assert not admin.check(tmp_path).problems
 
 
+def test_a_bulk_batch_comes_after_the_light_one_with_earlier_changes() -> None:
+    lanes = Lanes()
+    both, large = Entry("both", None), Entry("large", None)
+    lanes.light.cleans = True
+    first = lanes.next()
+    lanes.light.entries[both] = None
+    both.batch = earlier = lanes.light
+    large.batch = Batch(bulk=True)
+    later = lanes.of([both, large], 0, False)
+    assert later.bulk and later is not large.batch
+    later.entries[both] = None
+    assert first is not None
+    lanes.written(first)
+    assert lanes.next() is earlier
+    lanes.written(earlier)
+    assert lanes.next() is later
+
+
 class Author:
     """Appends records exactly once to one stream after the other, some large, whatever fails."""
 
@@ -209,17 +229,22 @@ class Author:
             mine = self.sent.setdefault(path, [])
             size = self.rng.choice([0, 0, 0, 0, 60, 400, 900])
             record = b"%s.%d%s;" % (self.name.encode(), len(mine), b"-" * size)
-            assert await self._append(path, record, len(mine)) == 200, "one that was refused is no duplicate"
+            first: list[int] = []
+            async with trio.open_nursery() as nursery:
+                for _ in range(self.rng.choice([1, 1, 1, 2, 3])):
+                    nursery.start_soon(self._append, path, record, len(mine), first)
+                    for _ in range(self.rng.choice([0, 5, 50])):
+                        await trio.sleep(0)
+            assert first.count(200) == 1, "one that was refused is no duplicate"
             mine.append(record)
-            if self.rng.random() < 0.1:
-                assert await self._append(path, record, len(mine) - 1) == 204
             if self.rng.random() < 0.3:
                 await trio.sleep(0)
 
-    async def _append(self, path: str, record: bytes, seq: int) -> int:
+    async def _append(self, path: str, record: bytes, seq: int, answers: list[int]) -> None:
         while True:
             try:
-                return (await self.rig.append(path, record, producer=(self.name, 0, seq))).status
+                answers.append((await self.rig.append(path, record, producer=(self.name, 0, seq))).status)
+                return
             except ProtocolError as error:
                 # A duplicate may rest on what is not durable yet, and then fails with it.
                 assert error.status == 507, (error.status, error.code)
@@ -233,6 +258,7 @@ async def test_every_record_once_under_concurrency_and_full_disks(
     rng = random.Random(seed)
     flaws = random.Random(seed + 1)  # the writer's thread has its own
     narrow(monkeypatch, row=100, step=250, light=2_000)
+    monkeypatch.setattr(cache, "_PRODUCERS", 2)
 
     def failing(write: Any) -> Any:
         def step(self: Committer, batch: Any) -> None:
