@@ -37,6 +37,7 @@ class Committer:
         self,
         folder: Path,
         db: sqlite3.Connection,
+        last_blob: int,
         finished: Callable[[Batch], None],
         failed: Callable[[StorageFailed], object],
     ) -> None:
@@ -45,7 +46,7 @@ class Committer:
         self._finished = finished
         self._failed = failed
         self._queue: SimpleQueue[Batch | None] = SimpleQueue()
-        self._last_blob = schema.last_blob(db)
+        self._last_blob = last_blob
         self._staging: Batch | None = None  # whose blobs may be staged
         self._pages = _CHECKPOINT_PAGES  # what a crash left in the log is moved soon
         # Whether there may be more free pages than the file should hold (set by the thread).

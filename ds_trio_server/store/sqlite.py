@@ -79,7 +79,7 @@ class SQLiteStore(Store):
 
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
-        self._committer = Committer(self._folder, self._writer, self._written, self._fail)
+        self._committer = Committer(self._folder, self._writer, self._last_blob, self._written, self._fail)
         self._upkeep = Upkeep(self, self._queries, self._committer, self._trimmer, self._add)
 
     def _open(self) -> None:
@@ -103,6 +103,7 @@ class SQLiteStore(Store):
         self._cache = StreamCache(self._reader, _CACHED_STREAMS, self._watchers.watched)
         meta = dict(self._writer.execute("SELECT name, value FROM meta"))
         self._newest = meta.get("newest", 0)
+        self._last_blob = schema.last_blob(self._writer)
         if self._clock is None:
             self._clock = Clock(meta.get("steady", 0.0), meta.get("wall", 0.0))
         if self._trimmer is not None:
