@@ -62,7 +62,7 @@ class FlashStore:
 
     def __init__(self, path, epoch, content_type, json, limit, size, count, full, sync_every):
         if limit < 4 * size:
-            raise ValueError("limit: at least 4 segments")
+            raise ValueError("limit < 4 * segment")
         self.type = content_type
         self._json = json
         self._path = path
@@ -156,19 +156,25 @@ class FlashStore:
             epoch = self._epoch
         else:
             seq = len(files) - gone
-        data = struct.pack(">4sQQIII", b"dsO1", epoch, seq, drop, empty, self.dropped)
+        dropped = self.dropped
+        if drop:
+            dropped += self._scan(drop)[1]
+        data = struct.pack(">4sQQIII", b"dsO1", epoch, seq, drop, empty, dropped)
         number = last + 1
         try:
             with self._open(number, "wb") as f:
                 f.write(data + crc32(data).to_bytes(4, "big"))
                 sync(f, self._path)
-        except OSError:
-            # No room: nothing has changed.
-            files.append(number)
-            self._remove(number)
+        except Exception:
+            # No room: nothing has changed. (What is left of the file never counts: its number is used again.)
+            try:
+                os.remove("%s/%08d.out" % (self._path, number))
+            except OSError:
+                pass
             if files:
                 self._begin()
             raise
+        self.dropped = dropped
         self._epoch = epoch
         self._seq = seq
         files.append(number)
@@ -181,10 +187,10 @@ class FlashStore:
 
     def append(self, record):
         """False when it was dropped, or is refused, for want of room. Safe on flash when `sync_every` is 1."""
-        n = len(record)
+        n = len(memoryview(record))  # bytes, and not a text's characters
         most = min(self._size - 42, 65535)
         if not 0 < n <= most:
-            raise ValueError("a record has 1 to %d bytes" % most)
+            raise ValueError("a record has 1 to %d bytes (see segment)" % most)
         files = self._files
         known = self._scan(files[-1])
         if self._torn or known[0] + 6 + n > self._size or 0 < self._count <= known[1]:
@@ -195,7 +201,6 @@ class FlashStore:
                         self.dropped += 1
                     return False
                 drop = files[1]
-                self.dropped += self._scan(drop)[1]
             self.claim(None, drop)
             known = self._scan(files[-1])
         self._torn = True  # should this fail half way
@@ -271,7 +276,6 @@ class FlashStore:
 
     def discard(self):
         """Drop the oldest segment, which the server refused."""
-        self.dropped += self._scan(self._files[0])[1]
         self.claim(None, self._files[0])
 
     def close(self):
