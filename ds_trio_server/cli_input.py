@@ -224,15 +224,12 @@ class Batch:
         self.crc = crc
         self.length = len(body)
         self.epoch = self.seq = -1
-        self._at = 0
-
-    def rewind(self) -> None:
-        self._at = 0
+        self.at = 0  # what was sent of it
 
     def readinto(self, view: Any) -> int:
-        part = self.body[self._at : self._at + len(view)]
+        part = self.body[self.at : self.at + len(view)]
         view[: len(part)] = part
-        self._at += len(part)
+        self.at += len(part)
         return len(part)
 
 
@@ -294,6 +291,7 @@ class Batches:
         if i >= len(self._batches) and (time.monotonic() > self.until or not self._make(False)):
             return None
         batch = self._batches[i]
+        batch.at = 0
         batch.epoch = self._epoch
         batch.seq = self._seq + i
         return batch

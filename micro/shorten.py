@@ -9,6 +9,8 @@ local variables cost nothing there. Shortened are:
   called like something that the file has anyway;
 * modules of the same package, in `from package.module import`.
 
+Numbers that such a name stands for (`_MAX = 5`, `DONE, AGAIN = range(2)`) are written where they are used.
+
 Tracebacks show the short names of methods. The sources, which can be frozen or copied instead, are as they are.
 """
 
@@ -26,7 +28,7 @@ INTERNAL = {
         "BadMessage Truncated ResponseParser request_head HEAD END MORE received space begin keep_alive busy view",
         "ChunkedDecoder Backoff first most failures delay reset length Writer request answer broken claim claims",
         "DONE DUPLICATE AGAIN REFUSED FENCED Reader CATCH_UP LIVE OVER query state kind_of says choose check",
-        "kind error_for failure Flows Items random ask ordered creation FlashStore MemoryStore ready batch need",
+        "kind error_for failure Flows Items random ask ordered creation FlashStore MemoryStore ready batch done need",
         "Net Socket Wrapper lookup stale recv sync ticks_add ticks_diff ticks_ms sleep_ms",
     )
     for name in line.split()
@@ -42,6 +44,7 @@ EXTENDING = {"ds_micro/__init__.py", "ds_micro/aio.py"}
 def shorten(texts: dict[str, str]) -> dict[str, str]:
     """The sources, file -> text, of everything that is built together."""
     trees = {file: ast.parse(text) for file, text in texts.items()}
+    _write_numbers(trees)
     used = {file: _names(tree) for file, tree in trees.items()}
     kept = {name for names in used.values() for name in names if not _shortened(name)}
 
@@ -68,6 +71,54 @@ def shorten(texts: dict[str, str]) -> dict[str, str]:
 def _shortened(name: str) -> bool:
     private = len(name) > 1 and name[0] == "_" != name[1]
     return (private or name in INTERNAL) and name not in FOREIGN
+
+
+def _write_numbers(trees: dict[str, ast.Module]) -> None:
+    """Replace names of numbers by the numbers, and leave out where they were named and imported."""
+    found: dict[str, dict[str, int]] = {}  # module -> name -> number
+    for file, tree in trees.items():
+        module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        found[module] = {}
+        for node in list(tree.body):
+            if isinstance(node, ast.Assign) and (numbers := _numbers(node)):
+                found[module].update(numbers)
+                tree.body.remove(node)
+    for file, tree in trees.items():
+        module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        numbers = dict(found[module])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module in found:
+                there = found[node.module]
+                imported = [name for name in node.names if name.name in there]
+                numbers.update({name.asname or name.name: there[name.name] for name in imported})
+                node.names = [name for name in node.names if name.name not in there]
+                assert node.names, f"{file} imports nothing but numbers from {node.module}"
+        _Numbers(numbers).visit(tree)
+
+
+def _numbers(node: ast.Assign) -> dict[str, int]:
+    """Name -> number, of an assignment at the top of a module to names that are shortened; empty of any other."""
+    target, value = node.targets[0], node.value
+    targets = target.elts if isinstance(target, ast.Tuple) else [target]
+    names = [name.id for name in targets if isinstance(name, ast.Name)]
+    if isinstance(value, ast.Constant) and type(value.value) is int:
+        numbers = [value.value]
+    elif isinstance(value, ast.Call) and getattr(value.func, "id", "") == "range":
+        numbers = list(range(*(ast.literal_eval(argument) for argument in value.args)))
+    else:
+        return {}
+    return dict(zip(names, numbers, strict=True)) if all(map(_shortened, names)) else {}
+
+
+class _Numbers(ast.NodeTransformer):
+    def __init__(self, numbers: dict[str, int]) -> None:
+        self.numbers = numbers
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id not in self.numbers:
+            return node
+        assert isinstance(node.ctx, ast.Load), f"{node.id} is a number, and something else as well"
+        return ast.copy_location(ast.Constant(self.numbers[node.id]), node)
 
 
 def _letters(taken: set[str]) -> Iterator[str]:

@@ -69,6 +69,8 @@ class MemoryStore:
     def append(self, record: bytes) -> bool:
         """False when it was dropped, or is refused, for want of room."""
         need = len(record) + self._json
+        if not record or need > self._limit:
+            raise ValueError("a record has 1 to %d bytes (see limit)" % (self._limit - self._json))
         while self.bytes + need > self._limit:
             at = max(self._keep, 0)
             if self._full != "drop-oldest" or at >= len(self._batches):

@@ -64,7 +64,6 @@ class Reader:
 
     def head(self, status: int, headers: dict[str, str]) -> None:
         """The answer to the last request began with this success."""
-        content_type = headers.get("content-type", "")
         self._next = headers.get("stream-next-offset")
         self._cursor = headers.get("stream-cursor") or self._cursor
         self._end = CATCH_UP
@@ -80,13 +79,13 @@ class Reader:
             events = Events(self, headers, NEED_DATA)
             self._next = None
         elif not self._next:
-            raise BadResponse("no Stream-Next-Offset")
+            raise BadResponse("no Stream-Next-Offset: not a stream?")
         elif status == 200:
-            self._type = content_type
+            self._type = headers.get("content-type", "")
             if self._live == "auto":
                 from ds_core.client.events import choose
 
-                self._live = choose(content_type)
+                self._live = choose(self._type)
         kind = "bytes" if self._raw else kind_of(self._type)
         self._single = kind != "bytes"
         if kind == "cbor":

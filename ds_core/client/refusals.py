@@ -4,11 +4,11 @@ from ds_core.client.errors import BadResponse, Disconnected, StreamError, kind
 from ds_core.wire.http1 import BadMessage, Truncated
 
 # A deadline passed without progress.
-Timeout = kind("Timeout", Disconnected)
+Timeout = kind("Timeout", Disconnected, hint="; no progress in time")
 # 400
 BadRequest = kind("BadRequest")
 # 401
-Unauthorized = kind("Unauthorized")
+Unauthorized = kind("Unauthorized", hint="; see token=")
 # 403
 Forbidden = kind("Forbidden")
 # 403 with a newer epoch, again and again: somebody else appends under this producer id.
@@ -22,7 +22,7 @@ Closed = kind("Closed", Conflict)
 # 410
 Gone = kind("Gone", hint="; deleted, created anew or trimmed: read from '-1' or 'now'")
 # 413
-TooLarge = kind("TooLarge")
+TooLarge = kind("TooLarge", hint="; append less at once, or give Outbox a smaller segment")
 # 408, 429 or 503
 Busy = kind("Busy", retry=True)
 # 500 and other 5xx
@@ -50,6 +50,10 @@ _CLASSES = {
 def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fenced: bool = False) -> StreamError:
     """The error for an answer that is not a success, whose body begins with `body`."""
     found = _CLASSES.get(status, ServerError if status > 499 else StreamError)
+    if status < 300:
+        # It would have named the next offset and echoed the producer.
+        text = "a success that is not a Durable Stream's: a login page, or another server?"
+        return BadResponse(text, status, "", url)
     if status == 409 and headers.get("stream-closed", "").lower() == "true":
         found = Closed
     if fenced:
@@ -59,6 +63,10 @@ def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fence
         text = body.decode()
     except UnicodeError:
         pass
+    if text[:1] == "<":
+        text = "a page of HTML: not from a stream's server?"
+    if 300 < status < 400:
+        text = "moved to %s: give Stream that URL" % headers.get("location", "nowhere")
     if text[:1] == "{":
         try:
             import json
@@ -74,6 +82,7 @@ def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fence
 def failure(exc: Exception, url: str) -> Exception:
     """The error for what went wrong on a connection."""
     found = Disconnected
+    text = str(exc)
     if isinstance(exc, BadMessage):
         if not isinstance(exc, Truncated):
             found = BadResponse
@@ -81,4 +90,7 @@ def failure(exc: Exception, url: str) -> Exception:
         return exc
     elif exc.errno in (110, 116, 60):
         found = Timeout
-    return found(str(exc), url=url)
+    elif not isinstance(exc.errno, int) or exc.errno < 0:
+        # What getaddrinfo raises has numbers or texts of its own on each port.
+        text = "the host's name was not found: " + text
+    return found(text, url=url)

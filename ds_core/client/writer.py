@@ -4,8 +4,7 @@ A batch is one POST. Its (epoch, seq) is fixed before it is first sent and kept 
 the same request and the server drops it if it had it. The batches live in a store (in RAM or on flash), oldest first:
 
     store.batch(i)      the i-th oldest batch, sealed from now on; None when there is none. It has epoch, seq, count,
-                        length and type (attributes), and readinto(view) from its beginning (or, if it has one, after
-                        rewind())
+                        length and type (attributes), and readinto(view), which begins anew with each call of batch()
     store.done()        the oldest was accepted: forget it
     store.claim(epoch)  number all batches anew: (epoch, 0), (epoch, 1), ...; durable before it returns
 
@@ -33,7 +32,7 @@ class Writer:
     """`depth`: how many batches may be under way at once, on one connection, in order (1 on a device).
 
     `delay` is how many ms to wait before the next `request()`, 0 for none. Counts: `sent` batches acknowledged,
-    `duplicates` of these, `claims` of an epoch in a row, `gaps`.
+    `duplicates` of these, `claims` of an epoch within some 16 batches, `gaps`.
     """
 
     def __init__(self, store, producer: str, backoff, depth: int = 1) -> None:  # type: ignore[no-untyped-def]
@@ -45,10 +44,7 @@ class Writer:
 
     def request(self, under_way: int = 0):  # type: ignore[no-untyped-def]
         """The batch to send after those `under_way`, or None while there is none or `depth` are under way."""
-        batch = self._store.batch(under_way) if under_way < self._depth else None
-        if batch and hasattr(batch, "rewind"):
-            batch.rewind()
-        return batch
+        return self._store.batch(under_way) if under_way < self._depth else None
 
     def headers(self, batch) -> tuple[tuple[str, object], ...]:  # type: ignore[no-untyped-def]
         """The headers of its request."""
@@ -68,8 +64,9 @@ class Writer:
         """The answer to the oldest batch under way. After anything but DONE and DUPLICATE, close the connection if
         others are under way: their answers mean nothing any more.
         """
-        if 200 <= status < 300:
-            last = _number(headers, "producer-seq")
+        last = _number(headers, "producer-seq")
+        # (Without the echo a success is not the stream's: a Wi-Fi's login page answers 200 to anything.)
+        if status < 300 and last >= 0:
             if status != 204 or last < batch.seq + self._depth:
                 return self._done(DUPLICATE if status == 204 else DONE)
             # A duplicate of what we cannot have sent: the server's state is not ours (a foreign or restored device).
@@ -92,7 +89,9 @@ class Writer:
         self._store.done()
         self._backoff.reset()
         self.sent += 1
-        self.delay = self.claims = 0
+        self.delay = 0
+        if self.sent % 16 == 0:
+            self.claims = 0  # not at once: two who take the id from each other have some success in between, too
         if how == DUPLICATE:
             self.duplicates += 1
         return how

@@ -24,7 +24,7 @@ def run(coroutine):
         coroutine.send(None)
     except StopIteration as exc:
         return exc.value
-    raise RuntimeError("awaitables need ds_micro.aio")
+    raise RuntimeError("needs ds_micro.aio")
 
 
 class Stream(Flows):

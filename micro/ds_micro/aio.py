@@ -29,9 +29,10 @@ async def _lookup(host, port, ms):
         return lookup(host, port, ms)
     import socket
 
+    from ds_micro.host import prefer
+
     loop = asyncio.get_running_loop()
-    found = await _within(loop.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_STREAM), ms)
-    return found[0][4]
+    return prefer(await _within(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), ms))
 
 
 class Net:
@@ -45,10 +46,8 @@ class Net:
         address = self._address or await _lookup(host, port, ms())
         self._address = None
         if _CPYTHON:
-            if tls:
-                opened = asyncio.open_connection(address[0], address[1], ssl=tls.context, server_hostname=host)
-            else:
-                opened = asyncio.open_connection(address[0], address[1])
+            options = {"ssl": tls.context, "server_hostname": host} if tls else {}
+            opened = asyncio.open_connection(address[-1][0], port, **options)
             self._reader, self._writer = await _within(opened, ms())
             if tls:
                 tls.check(self._writer.get_extra_info("ssl_object"))
@@ -100,7 +99,7 @@ def _connect(address, tls, host, ms):
     import select
     import socket
 
-    s = socket.socket()
+    s = socket.socket(address[0])
     try:
         s.setblocking(False)
         try:
@@ -108,7 +107,7 @@ def _connect(address, tls, host, ms):
         except OSError:
             pass
         try:
-            s.connect(address)
+            s.connect(address[-1])
         except OSError as exc:
             if exc.errno != errno.EINPROGRESS:
                 raise

@@ -33,14 +33,14 @@ class Socket(socket.socket):
 
 
 def lookup(host, port, ms):
-    """The first IPv4 address of a host name; OSError, TimeoutError."""
+    """A row of getaddrinfo, one of IPv4 if there is any; OSError, TimeoutError."""
     if host.replace(".", "").isdigit():
-        return host, port
+        return socket.AF_INET, (host, port)
     found = []
 
     def look():
         try:
-            found.append(socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][-1])
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except OSError as exc:
             found.append(exc)
 
@@ -51,7 +51,15 @@ def lookup(host, port, ms):
         raise TimeoutError(110, "looking up " + host)
     if isinstance(found[0], OSError):
         raise found[0]
-    return found[0]
+    return prefer(found[0])
+
+
+def prefer(rows):
+    """An IPv4 address, or else the first: a server that listens on one of them listens on that one."""
+    for row in rows:
+        if row[0] == socket.AF_INET:
+            return row
+    return rows[0]
 
 
 def sync(f, folder=None):

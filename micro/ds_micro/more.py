@@ -3,6 +3,15 @@
 Each flow is called as a method of a Stream: `s.create()`.
 """
 
+import sys
+
+
+def bad_url(url, tls):
+    """Raise what is wrong with a URL, or with these options of https."""
+    if tls and url[:7] == "http://":
+        raise ValueError("for https only: " + ", ".join(tls))
+    raise ValueError("not http://HOST[:PORT]/PATH or https://..., percent-encoded: " + url)
+
 
 async def append(stream, *values, raw=False, seq=None, close=False):
     """POST these values at once. `raw`: they are bytes, already encoded. `seq`: Stream-Seq. `close`: the stream is
@@ -105,8 +114,25 @@ def encode(kind, value):
     if kind == "json":
         import json
 
-        return json.dumps(value).encode()
-    return value
+        text = json.dumps(value)
+        # What is no JSON (NaN, objects) is refused here, where it is known which value it was: in an outbox it would
+        # hold up everything behind it.
+        _check(json, text)
+        return text.encode()
+    if isinstance(value, str):
+        return value.encode()
+    return bytes(memoryview(value))
+
+
+def _check(json, text):
+    if sys.implementation.name == "micropython":
+        json.loads(text)
+    else:
+        json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(name):
+    raise ValueError(name + " is not JSON")
 
 
 def join(stream, values):

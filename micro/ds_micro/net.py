@@ -3,7 +3,7 @@
 The socket never blocks by itself; `poll` waits, so that connecting, the TLS handshake, each read and each write end in
 time on every port. The methods are coroutines that never suspend, for the flows above are shared with asyncio
 (`ds_micro.aio` has the other transport). Times are milliseconds. All raise OSError; a passed deadline is errno
-ETIMEDOUT.
+110.
 """
 
 import errno
@@ -16,7 +16,11 @@ try:
     Socket = socket.socket
 
     def lookup(host, port, ms):
-        return socket.getaddrinfo(host, port, socket.AF_INET)[0][-1]
+        """A row of getaddrinfo; one of IPv4, if there is any."""
+        for found in socket.getaddrinfo(host, port):
+            if found[0] == socket.AF_INET:
+                break
+        return found
 
 except ImportError:
     from ds_micro.host import Socket, lookup, sleep_ms, ticks_add, ticks_diff, ticks_ms  # noqa: F401
@@ -39,7 +43,7 @@ class Net:
         self.close()
         address = self._address or lookup(host, port, ms())
         self._address = None
-        self._socket = s = Socket()
+        self._socket = s = Socket(address[0])
         s.setblocking(False)
         try:
             # TCP_NODELAY: the second packet of a request must not wait for the acknowledgement of the first.
@@ -48,7 +52,7 @@ class Net:
             pass
         self._poll = select.poll()
         self._poll.register(s)
-        self._try(s.connect, address, select.POLLOUT, ms())
+        self._try(s.connect, address[-1], select.POLLOUT, ms())
         if tls:
             self._socket = s = tls(s, host, ms(), self._wait)
             self._poll = select.poll()
@@ -58,7 +62,7 @@ class Net:
     def _wait(self, flag, ms):
         self._poll.modify(self._socket, flag)
         if not self._poll.poll(ms):
-            raise OSError(errno.ETIMEDOUT, "no progress in time")
+            raise OSError(110)
 
     def _try(self, call, argument, flag, ms):
         """What the socket says to a call; None, after waiting, when it says "not now"."""

@@ -36,7 +36,7 @@ class Outbox:
         in_flight=1,
     ):
         if when_full not in ("drop-oldest", "drop-newest", "refuse") or not producer or path and in_flight > 1:
-            raise ValueError("bad when_full, producer or in_flight")
+            raise ValueError("when_full, producer or in_flight")
         if epoch is None:
             epoch = random(0xFFFFFF)
         segment = segment or max(256, min(4096, limit // 16))

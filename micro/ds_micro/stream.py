@@ -18,7 +18,7 @@ from ds_core.wire.http1 import END, NEED_DATA as MORE, ResponseParser, request_h
 from ds_micro.net import ticks_diff, ticks_ms
 
 # The response headers that are looked at, as their lines begin.
-_KEEP = (b"stream-", b"producer-", b"content-type:", b"retry-after:")
+_KEEP = (b"stream-", b"producer-", b"content-type:", b"retry-after:", b"location:")
 
 
 def random(n):
@@ -53,8 +53,11 @@ class Cursor:
             with open(self.path) as f:
                 self.offset, items = f.read().split()
             self.items = int(items)
-        except OSError:
-            pass
+        except OSError as exc:
+            if exc.errno != 2:  # ENOENT
+                raise
+        except ValueError:
+            raise ValueError("damaged: " + self.path)
         return self
 
     def save(self):
@@ -85,7 +88,10 @@ class Flows:
     ):
         scheme, _, rest = url.partition("://")
         host, slash, path = rest.partition("/")
-        name, _, port = host.partition(":")
+        at = host.find("]") + 1  # an IPv6 address stands in brackets
+        name, _, port = host[at:].partition(":")
+        if at:
+            name = host[1 : at - 1]
         self.url = url
         self.content_type = content_type
         self._type = kind_of(content_type)
@@ -93,18 +99,22 @@ class Flows:
         self._params = params
         self._host = host
         self._name = name
-        self._port = int(port or (443 if scheme == "https" else 80))
         self._headers = headers = dict(headers or {})
         if token:
             headers["Authorization"] = token if callable(token) or " " in token else "Bearer " + token
+        secure = scheme == "https"
+        port = port or ("443" if secure else "80")
+        bad = not secure and (tls or scheme != "http") or not (slash and name and port.isdigit())
+        if bad or min(url) < "!" or max(url) > "~" or "#" in url:
+            from ds_micro.more import bad_url
+
+            bad_url(url, tls)
+        self._port = int(port)
         self._tls = None
-        if scheme == "https":
+        if secure:
             from ds_micro.tls import Wrapper
 
             self._tls = Wrapper(**tls)
-        elif scheme != "http" or tls or not name:
-            raise ValueError("bad URL, or options for https only")
-        request_head("", self.path, host)
         self._step = int(timeout * 1000)
         self._live_step = int(live_timeout * 1000)
         self._max_bytes = max_bytes
@@ -124,7 +134,7 @@ class Flows:
         if self._until is not None:
             step = min(step, ticks_diff(self._until, ticks_ms()))
             if step <= 0:
-                raise OSError(110, "deadline passed")
+                raise OSError(110)
         return step
 
     def drop(self):
@@ -156,7 +166,7 @@ class Flows:
             from ds_micro.more import ordered
 
             query = await ordered(query, self._params)
-        mark = "?"
+        mark = "&" if "?" in target else "?"
         for pair in query:
             target += mark + "%s=%s" % pair
             mark = "&"
@@ -207,7 +217,7 @@ class Flows:
     async def _answer(self, head=False, step=0):
         """The head of the next answer; its status."""
         if self._due < 1:
-            self._fail(OSError("closed after an earlier answer"))
+            self._fail(OSError(104))  # ECONNRESET: closed after an earlier answer
         self._due -= 1
         self._parser.begin(head)
         await self._poll(step)
@@ -237,10 +247,11 @@ class Flows:
             except Disconnected:
                 if not self._dead or body:
                     raise
-        if status > 299:
+        headers = self._parser.headers
+        if status > 299 or method not in "GET DELETE" and "stream-next-offset" not in headers:
             from ds_core.client.refusals import error_for
 
-            raise error_for(status, self._parser.headers, await self._text(), self.url)
+            raise error_for(status, headers, await self._text(), self.url)
         return status
 
     def encode(self, value):
@@ -344,6 +355,7 @@ class Items:
                 else:
                     reader.feed(piece)
             except StreamError as exc:
+                exc.url = stream.url
                 stream.drop()
                 ms = self._backoff.delay(exc.retry_after)
                 waited = ticks_diff(ticks_ms(), since) + ms

@@ -86,7 +86,7 @@ class Wrapper:
                 if sock.getpeercert(True):
                     break
                 if ticks_diff(ticks_ms(), start) > ms:
-                    raise OSError(errno.ETIMEDOUT)
+                    raise OSError(errno.ETIMEDOUT, "no TLS handshake: is that port's server for https?")
                 poll.modify(sock, select.POLLIN)
                 poll.poll(100)
         self.check(sock)

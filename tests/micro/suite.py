@@ -122,8 +122,12 @@ def test_options():
 
 def test_wrong_options_are_refused_before_anything_is_sent():
     nowhere = "http://127.0.0.1:1/v1/stream/x"
-    for url in ("ftp://h/s", "http://h", "nothing", "http:///s", "http://h/a b", "http://h/a\r\nX: y"):
-        raises(ValueError, Stream, url)
+    urls = ["", "nothing", "ftp://h/s", "HTTP://h/s", "http://h", "http:///s", "http://:80/s", "http://h:x/s"]
+    urls += ["http://u:p@h/s", "http://::1/s", "http://[]/s", "http://h/a b", "http://h/ü", "http://h/s#part"]
+    urls.append("http://h/a\r\nX: y")
+    for url in urls:
+        assert url in str(raises(ValueError, Stream, url))
+    assert "https" in str(raises(ValueError, Stream, nowhere, verify=False))
     raises(ValueError, Stream, nowhere, pin="00")
     s = Stream(nowhere)
     raises(ValueError, s.create, ttl=-1)
@@ -135,6 +139,68 @@ def test_wrong_options_are_refused_before_anything_is_sent():
     raises(ValueError, Outbox, None, s, "")
     raises(ValueError, Outbox, FOLDER, s, "p", in_flight=2)
     raises(ds_micro.Disconnected, s.create)
+
+
+def test_a_url_may_have_a_query():
+    s = stream()
+    s = Stream(s.url + "?key=a%20b", timeout=5, params={"more": 1})
+    s.create()
+    s.append(1)
+    assert list(s.read()) == [1]
+
+
+def test_values_that_do_not_suit_the_stream_are_refused_before_they_are_kept():
+    for content_type, kind, values in (
+        ("application/json", (TypeError, ValueError), (float("nan"), [float("inf")], object())),
+        ("application/cbor-seq", (TypeError,), (object(), {1, 2})),
+        ("text/plain", (TypeError,), ({"a": 1}, 5, None)),
+    ):
+        s = stream(content_type)
+        for path in (None, FOLDER + "/unsuited-" + content_type[-4:]):
+            box = Outbox(path, s, "p")
+            for bad in values:
+                try:
+                    box.append(bad)
+                except kind:
+                    continue
+                raise AssertionError(bad)
+            assert box.records == 0
+    for path in (None, FOLDER + "/empty"):
+        raises(ValueError, Outbox(path, stream("text/plain"), "p").append, b"")
+        box = Outbox(path, stream(), "p", limit=4096, segment=1024)
+        box.append("small")
+        assert "1 to" in str(raises(ValueError, box.append, "x" * 5000))
+        assert (box.records, box.dropped) == (1, 0)
+
+
+def test_text_is_sent_as_utf_8():
+    s = stream("text/plain")
+    s.create()
+    s.append("ä", b"b", bytearray(b"c"))
+    path = FOLDER + "/text"
+    for box in (Outbox(None, s, "p"), Outbox(path, s, "q")):
+        box.append("grün ")
+        box.append("€")
+    box.close()
+    Outbox(None, s, "p").flush()  # another outbox in RAM: nothing of the first
+    assert Outbox(path, s, "q").flush(5) == 0
+    assert b"".join(s.read()).decode() == "äbcgrün €"
+
+
+def test_a_cursor_that_cannot_be_read_is_not_taken_for_a_new_one():
+    path = FOLDER + "/damaged"
+    for text in ("", "1", "a b", "1 2 3"):
+        with open(path, "w") as f:
+            f.write(text)
+        assert path in str(raises(ValueError, Cursor(path).load))
+    try:
+        Cursor(FOLDER).load()
+    except OSError:
+        pass
+    else:
+        raise AssertionError("a folder is no cursor")
+    cursor = Cursor(FOLDER + "/none", "now").load()
+    assert cursor.offset == "now"
 
 
 def test_forks():

@@ -180,9 +180,12 @@ def test_two_devices_with_one_id_are_told():
 
 def test_what_each_answer_means():
     for status, headers, outcome, delay in (
-        (200, {}, DONE, 0),
-        (201, {}, DONE, 0),
-        (204, {}, DUPLICATE, 0),
+        (200, {"producer-seq": "0"}, DONE, 0),
+        (200, {}, REFUSED, 0),
+        (204, {}, REFUSED, 0),
+        (301, {}, REFUSED, 0),
+        (201, {"producer-seq": "0"}, DONE, 0),
+        (204, {"producer-seq": "0"}, DUPLICATE, 0),
         (400, {}, REFUSED, 0),
         (401, {}, REFUSED, 0),
         (403, {}, REFUSED, 0),
@@ -251,9 +254,29 @@ def test_dropping_the_newest_and_refusing():
 
 
 def test_a_record_longer_than_everything_is_not_kept():
-    store, _ = make(limit=10)
-    assert not store.append(b"x" * 11)
-    assert store.dropped == 1
+    store, _ = make(limit=10, size=4)
+    for record in (b"aaa", b"bbb", b"ccc"):
+        store.append(record)
+    for record in (b"x" * 11, b""):
+        with raises(ValueError):
+            store.append(record)
+    assert (store.records, store.dropped) == (3, 0)  # and nothing had to go for it
+
+
+def test_two_devices_that_take_the_id_in_turns_are_told_as_well():
+    server = Server()
+    (store, writer), (other_store, other) = make(), make(epoch=8)
+    told = 0
+    for n in range(20):
+        for records, sender in ((store, writer), (other_store, other)):
+            records.append(b"%d" % n)
+            while True:
+                outcome = send(sender, server)
+                if outcome is None:
+                    break
+                told += outcome == FENCED
+    assert told > 2
+    assert sorted(server.bodies) == sorted([b"%d" % n for n in range(20)] * 2)  # nothing is lost all the same
 
 
 def test_an_unanswered_request_is_our_own_bug():

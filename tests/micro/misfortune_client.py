@@ -1,0 +1,82 @@
+"""The client against a server that answers anything: misfortune_client.py ROOT URL FOLDER."""
+# ruff: noqa: UP031 (MicroPython)
+
+import sys
+
+ROOT, URL, FOLDER = sys.argv[1:4]
+sys.path[:0] = [ROOT, ROOT + "/micro"]
+
+import time  # noqa: E402
+
+import ds_micro  # noqa: E402
+from ds_micro import Outbox, Stream  # noqa: E402
+
+# status and body -> the class of the error, and what it says
+CASES = (
+    ("200/empty", "BadResponse", "login page"),
+    ("200/html", "BadResponse", "login page"),
+    ("204/empty", "BadResponse", "login page"),
+    ("301/empty", "StreamError", "moved to https://elsewhere.example/s"),
+    ("307/html", "StreamError", "moved to https://elsewhere.example/s"),
+    ("400/json", "BadRequest", "some message"),
+    ("401/json", "Unauthorized", "token="),
+    ("403/json", "Forbidden", "some message"),
+    ("404/json", "NotFound", "not created"),
+    ("404/html", "NotFound", "HTML"),
+    ("409/json", "Conflict", "some message"),
+    ("410/json", "Gone", "'now'"),
+    ("413/json", "TooLarge", "segment"),
+    ("418/html", "StreamError", "HTML"),
+    ("429/json", "Busy", "some message"),
+    ("503/html", "Busy", "HTML"),
+    ("500/empty", "ServerError", "500"),
+    ("507/json", "NoSpace", "some message"),
+)
+
+
+def check(exc, case, kind, text, body=True):
+    assert exc.__class__ is getattr(ds_micro, kind), (case, exc)
+    assert exc.url.startswith(URL), (case, exc.url)
+    if body:
+        assert text in str(exc) and len(str(exc)) < 200, (case, exc)
+
+
+def error_of(call, *args):
+    begun = time.time()
+    try:
+        call(*args)
+    except ds_micro.StreamError as exc:
+        assert time.time() - begun < 5
+        return exc
+    raise AssertionError("no error")
+
+
+boxes = 0
+for case, kind, text in CASES:
+    s = Stream(URL + "/" + case, timeout=2)
+    again = kind in ("Busy", "ServerError", "NoSpace")
+    for call in (s.create, lambda: s.append(1), s.close):  # noqa: B023
+        exc = error_of(call)
+        check(exc, case, kind, text)
+        assert exc.retry == again
+    check(error_of(s.head), case, kind, text, body=False)
+    check(error_of(lambda: list(s.read(patience=0.2))), case, kind, "not a stream" if case[0] == "2" else text)  # noqa: B023
+    for path in (None, FOLDER + "/box%d" % boxes):
+        boxes += 1
+        box = Outbox(path, s, "p")
+        box.append({"n": 1})
+        begun = time.time()
+        if again:
+            assert box.flush(0.3) == 1
+            exc = box.error
+        else:
+            exc = error_of(box.flush, 2)
+        assert time.time() - begun < 4
+        check(exc, case, kind, text)
+        assert (box.records, box.dropped) == (1, 0), case  # nothing is lost
+
+for url, text in (("http://no-such-host.invalid/s", "name"), ("http://127.0.0.1:1/s", "")):
+    s = Stream(url, timeout=5)
+    for call in (s.create, lambda: list(s.read(patience=0.2))):  # noqa: B023
+        exc = error_of(call)
+        assert exc.__class__ is ds_micro.Disconnected and exc.retry and text in str(exc), exc
