@@ -8,12 +8,13 @@ import random
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
-from ds_core.server import cursors, reads, responses
+from ds_core.server import cursors, messages, reads, responses
 from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Read
 from ds_core.server.stream import Stream
 from ds_core.wire import media
 
+from . import marks
 from .config import Config
 from .store.base import WINDOW, Store, Vanished
 
@@ -28,6 +29,7 @@ class Reading:
         self._store = store
         self._chunk = config.chunk
         self._held = 0
+        self._marks = marks.Marks(store)
         self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
 
     async def plan(self, command: Read, renew: bool = True) -> reads.Plan:
@@ -44,11 +46,16 @@ class Reading:
         return plan
 
     async def _check_start(self, plan: reads.Plan) -> None:
+        stream, start = plan.stream, plan.start
         try:
-            first, _ = await self._store.span(plan.stream, plan.start)
-            if first != plan.start:
-                piece = await self._store.append_at(plan.stream, plan.start)
-                reads.check_start(plan.stream.kind, piece, plan.start)
+            append = await self._store.span(stream, start)
+            if append[0] == start:
+                return
+            low, high = await self._marks.around(stream, append, start)
+            if low != start:
+                if high - low > marks.STEP:
+                    raise reads.misplaced()  # inside of one message
+                reads.check_start(stream.kind, (low, await self.data(stream, low, high)), start)
         except Vanished:
             raise vanished() from None
 
@@ -60,14 +67,20 @@ class Reading:
         """Where an answer of at most ``limit`` bytes ends. Raises Vanished."""
         if plan.tail - plan.start <= limit:
             return plan.tail
-        kind = plan.stream.kind
         last = await self._store.span(plan.stream, plan.start + limit)
-        end = reads.chunk_end(kind, plan.start, limit, last, None)
-        if end is None:
-            _, data = await self._store.append_at(plan.stream, plan.start)
-            end = reads.chunk_end(kind, plan.start, limit, last, data)
-            assert end is not None
-        return end
+        end = reads.chunk_end(plan.stream.kind, plan.start, limit, last, None)
+        return await self._cut(plan.stream, plan.start, plan.start + limit, last) if end is None else end
+
+    async def _cut(self, stream: Stream, start: int, most: int, append: tuple[int, int]) -> int:
+        """Where an answer ends within the append that it begins in: at the last message that ends up to
+        ``most``, or else at the first."""
+        low, high = await self._marks.around(stream, append, most)
+        low = max(low, start)
+        if high - low > marks.STEP:
+            return low if low > start else high
+        data = await self.data(stream, low, high)
+        end = low + messages.cut(stream.kind, data, 0, most - low)
+        return low if end > most and low > start else end
 
     async def data(self, stream: Stream, at: int, end: int) -> bytes:
         """The stored bytes of a range that is small enough to hold. Raises Vanished."""

@@ -7,7 +7,7 @@
 from ds_core.wire import media, names
 
 from . import messages, offsets, responses
-from .errors import bad_request
+from .errors import ProtocolError, bad_request
 from .requests import Read
 from .responses import Position, Response
 from .stream import Renewed, Stream, View, renewal, require
@@ -60,13 +60,18 @@ def plan(view: View, command: Read) -> "tuple[Plan, Renewed | None]":
 
 
 def check_start(kind: int, piece: "tuple[int, bytes]", start: int) -> None:
-    """400 unless a read may begin here. ``piece`` is the append that holds the position."""
+    """400 unless a read may begin here. ``piece`` is the append that holds the position, or as many whole
+    messages of it as do."""
     first, data = piece
     if not messages.is_boundary(kind, data, start - first):
-        raise bad_request(
-            "offset is not at a message boundary; use a Stream-Next-Offset value as it was given",
-            "INVALID_OFFSET",
-        )
+        raise misplaced()
+
+
+def misplaced() -> ProtocolError:
+    """400 for an offset inside of a message."""
+    return bad_request(
+        "offset is not at a message boundary; use a Stream-Next-Offset value as it was given", "INVALID_OFFSET"
+    )
 
 
 def chunk_end(kind: int, start: int, limit: int, last: "tuple[int, int]", data: "bytes | None") -> "int | None":

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import cbor2
 import pytest
 
+from ds_core.server import messages
 from ds_core.server.stream import trim
+from ds_core.wire import media
+from ds_trio_server import marks
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import SQLiteStore
@@ -116,6 +121,56 @@ async def test_an_offset_inside_a_message_is_400(store: Store, content_type: str
             assert (answer.status, answer.code) == (400, "INVALID_OFFSET")
         tail = (await site.ask("HEAD", S)).offset
         assert (await site.ask("GET", f"{S}?offset={tail}")).status == 200
+
+
+LARGE = {
+    "application/json": [b'"%s"' % (b"," * 40), b'{"a":[%s7]}' % (b"7," * 29), b"[1,2]", *[b"1"] * 9],
+    "application/cbor-seq": [b"\x58\x28" + bytes(40), b"\x98\x1e" + bytes(30), b"\x82\x01\x02", *[b"\x0a"] * 9],
+}
+
+
+@pytest.mark.parametrize("content_type", LARGE)
+@pytest.mark.parametrize("order", range(3))
+async def test_in_large_appends_messages_meet_where_they_do_in_small_ones(
+    store: Store, content_type: str, order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks, "STEP", 10)
+    kind = media.kind_of(content_type)
+    parts = random.Random(order).sample(LARGE[content_type], len(LARGE[content_type]))
+    body = b"[" + b",".join(parts) + b"]" if kind == media.JSON else b"".join(parts)
+    stored = messages.stored(kind, body, messages.Codecs())
+    async with running(store) as site:
+        await site.create("s", content_type, b"[0]" if kind == media.JSON else b"\x00")
+        before = int((await site.append("s", body, content_type)).offset[17:]) - len(stored)
+        client = await site.connect()
+        for at in range(len(stored)):
+            for limit in (1, 2, 5, 11, 30, 60, len(stored) - 1):
+                answer = await client.ask("GET", f"{S}?offset={token(before + at)}&max-bytes={limit}")
+                if not messages.is_boundary(kind, stored, at):
+                    assert (answer.status, answer.code) == (400, "INVALID_OFFSET")
+                    break
+                end = len(stored) if len(stored) - at <= limit else messages.cut(kind, stored, at, limit)
+                assert answer.offset == token(before + end), (at, limit)
+                assert answer.body == messages.shown(kind, stored[at:end])
+
+
+async def test_a_large_append_is_parsed_once_however_it_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = 0
+    ends = messages.ends
+
+    def counting(kind: int, data: bytes) -> Iterator[int]:
+        nonlocal parsed
+        parsed += len(data)
+        return ends(kind, data)
+
+    body = json.dumps([{"n": n, "text": "x" * (n % 50)} for n in range(20_000)]).encode()
+    await site.create("s", "application/json")
+    size = int((await site.append("s", body, "application/json")).offset[17:])
+    monkeypatch.setattr(messages, "ends", counting)
+    for limit in (30_000, 200_000, None):
+        answers = await read_all(site, "s", limit)
+        assert [message for answer in answers for message in json.loads(answer.body)] == json.loads(body)
+    assert size <= parsed < 3 * size
 
 
 async def test_an_offset_inside_text_is_fine(site: Site) -> None:
