@@ -93,4 +93,6 @@ def failure(exc: Exception, url: str) -> Exception:
     elif not isinstance(exc.errno, int) or exc.errno < 0:
         # What getaddrinfo raises has numbers or texts of its own on each port.
         text = "the host's name was not found: " + text
+    elif text.isdigit():
+        text = "OSError " + text  # MicroPython has no texts for the rarer ones
     return found(text, url=url)

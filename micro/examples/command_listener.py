@@ -71,6 +71,18 @@ def follow(stream, cursor):
         cursor.save()
 
 
+def mend(exc, stream, cursor):
+    """Do something about an error, or raise it again."""
+    if isinstance(exc, NotFound):
+        stream.create()
+    elif cursor.offset == "now" or not isinstance(exc, Gone) and exc.code != "INVALID_OFFSET":
+        raise exc
+    # Deleted and created anew, what we have not read is trimmed, or the server lost its disk and knows no such offset:
+    # old orders are void.
+    cursor.offset = "now"
+    cursor.items = 0
+
+
 def main(url=URL, path=CURSOR):
     connect()
     stream = Stream(url, token=TOKEN, content_type=CONTENT_TYPE)
@@ -85,16 +97,13 @@ def main(url=URL, path=CURSOR):
             follow(stream, cursor)
             print("the stream is closed: no more commands")
             return
-        except NotFound:
-            stream.create()
-        except Gone:
-            # Deleted and created anew, or what we have not read is trimmed: old orders are void.
-            cursor.offset = "now"
-            cursor.items = 0
         except StreamError as exc:
-            # No server yet, or one that refuses us: somebody has to look at it, and a device must go on trying.
-            print("no commands:", exc)
-            time.sleep(PAUSE)
+            try:
+                mend(exc, stream, cursor)
+            except StreamError as exc:
+                # No server yet, or one that refuses us: somebody has to look at it, and a device must go on trying.
+                print("no commands:", exc)
+                time.sleep(PAUSE)
 
 
 if __name__ == "__main__":

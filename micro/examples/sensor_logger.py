@@ -113,9 +113,15 @@ def main(url=URL, folder=FOLDER):
     stream = Stream(url, token=TOKEN)  # connects to nothing yet
     box = Outbox(folder, stream, producer=PRODUCER, limit=LIMIT)
     try:
-        box.append(measure())
+        try:
+            box.append(measure())
+            full = False
+        except OSError as exc:
+            # The flash is full before the outbox is, or worn out: this record is lost; sending makes room for the next.
+            print("not kept, OSError %s (28: no room in flash)" % exc.errno)
+            full = True
         # Also while there is no server: a try every BATCH records, not at each wake.
-        if box.records % BATCH == 0:
+        if full or box.records % BATCH == 0:
             send(box, stream)
     finally:
         box.store.close()

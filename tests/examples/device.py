@@ -15,7 +15,8 @@ import pytest
 from tests.tools import ci, micropython, serve
 
 RUNNER = Path(__file__).with_name("run.py")
-PATH = os.pathsep.join(map(str, (serve.ROOT, serve.ROOT / "micro", serve.ROOT / "micro" / "examples", ".frozen")))
+FOLDERS = (serve.ROOT, serve.ROOT / "micro", serve.ROOT / "micro" / "examples", RUNNER.parent, ".frozen")
+PATH = os.pathsep.join(map(str, FOLDERS))
 
 
 def command(build: int, heap: str, example: str, *arguments: object, **configuration: object) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
 import time
 import urllib.request
 from pathlib import Path
@@ -140,3 +141,47 @@ def test_a_new_listener_does_not_do_old_commands(build: int, tmp_path: Path) -> 
             changed(tmp_path / "cursor")
             request(url, "POST", b'{"n": 2}', Content_Type="application/json")
             assert listener.until("{'n': 2}") == "command {'n': 2}\n"
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_listener_goes_on_when_the_server_has_lost_everything_or_refuses(build: int, tmp_path: Path) -> None:
+    cursor = tmp_path / "cursor"
+    server = serve.start("--memory", "--long-poll-timeout", "2")
+    url = server.url + "/greenhouse/7/commands"
+    listen = device.command(build, HEAP[build], "command_listener", url, cursor, PAUSE=0.2)
+    with device.started(listen, tmp_path) as listener:
+        saved = changed(cursor)
+        for n in range(3):
+            request(url, "POST", json.dumps({"n": n}).encode(), Content_Type="application/json")
+            saved = changed(cursor, saved)
+        listener.kill()
+        server.kill()
+        cursor.write_text("0000000000000099_0000000000000007 0\n")  # far beyond what the new server has issued
+        with serve.start("--memory", "--long-poll-timeout", "2", port=server.port):
+            request(url, "PUT", b'["old"]', Content_Type="application/json")
+            with device.started(listen, tmp_path) as again:
+                changed(cursor, cursor.read_text())
+                request(url, "POST", b'"new"', Content_Type="application/json")
+                assert again.until("new") == "command new\n"
+    # A token that may read and not create: it says so, and goes on.
+    access = tmp_path / "access.json"
+    argv = [*serve.command(), "token", "new", "--access", str(access), "--name", "d", "--read", "**"]
+    token = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout.split()[-1]
+    with serve.start("--memory", "--access", str(access), port=server.port):
+        listen = device.command(build, HEAP[build], "command_listener", url, cursor, PAUSE=0.2, TOKEN=token)
+        with device.started(listen, tmp_path) as listener:
+            listener.until("no commands: 403", 10)
+            assert listener.process.poll() is None
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_sensor_sends_what_it_has_when_nothing_more_fits(build: int, tmp_path: Path) -> None:
+    with serve.start("--memory") as server:
+        url = server.url + "/greenhouse/7"
+        folder = tmp_path / "outbox"
+        wake = device.command(build, HEAP[build], "sensor_logger", url, folder)
+        device.run(wake, tmp_path)
+        device.run(wake, tmp_path)
+        output = device.run(device.command(build, HEAP[build], "full_sensor", url, folder), tmp_path)
+        assert "not kept, OSError 28" in output and "0 left" in output
+        assert len(records(url)) == 2
