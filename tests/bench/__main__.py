@@ -12,7 +12,7 @@ import traceback
 from http.client import HTTPException
 from pathlib import Path
 
-from . import load, machine, report
+from . import load, machine, profile, report
 from .contenders import Contender, node_missing
 from .fanout import allow_files
 from .rows import FULL, QUICK, ROWS, SMOKE, Row, Sizes
@@ -31,7 +31,9 @@ def main() -> int:
         peers = dict(peer.partition("=")[::2] for peer in options.peer)
         if not all(peers.values()):
             raise ValueError("a peer is given as name=command")
-    except (load.Unavailable, ValueError) as reason:
+        if options.profile:
+            profile.tool()
+    except (load.Unavailable, profile.Unavailable, ValueError) as reason:
         print(reason, file=sys.stderr)
         return 2
     missing = "" if options.no_node else node_missing()
@@ -53,14 +55,14 @@ def main() -> int:
     for row in rows:
         print(f"\n{row.name}: {row.title}", flush=True)
         try:
-            samples = measure(row, sizes, rounds, peers, options.dir)
+            samples, profiled = measure(row, sizes, rounds, peers, options.dir, options.profile)
         except FAULTS as reason:
             failed = True
             print(f"  failed: {reason}", flush=True)
             if options.verbose:
                 traceback.print_exc()
             continue
-        result = report.summarize(row, samples)
+        result = report.summarize(row, samples, profiled)
         report.show(result)
         report.save(target, result, machine.describe(options.dir), sizes._asdict())
     if target.exists():
@@ -78,9 +80,12 @@ def choose(only: str) -> list[Row]:
 
 
 def measure(
-    row: Row, sizes: Sizes, rounds: int, peers: dict[str, str], folder: Path
-) -> dict[str, list[dict[str, float]]]:
-    """What each contender ("ours", "node memory") yielded in each round; a peer that fails drops out."""
+    row: Row, sizes: Sizes, rounds: int, peers: dict[str, str], folder: Path, profiles: bool = False
+) -> tuple[dict[str, list[dict[str, float]]], str]:
+    """What each contender ("ours", "node memory") yielded in each round; a peer that fails drops out.
+
+    And the profile of one more round of ours, if its server stays up between rounds.
+    """
     contenders = {"ours": Contender("ours", row.store, folder / "ours")}
     for name, command in peers.items():
         for store in row.peers[:1] if command else row.peers:
@@ -101,7 +106,11 @@ def measure(
                         raise
                     print(f"  {label} failed: {reason}", flush=True)
                     del running[label]
-    return samples
+        profiled = ""
+        server = contenders["ours"].running
+        if profiles and server is not None:
+            profiled = profile.record(server.process.pid, lambda: next(running["ours"]))
+    return samples, profiled
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--smoke", action="store_true", help="the smallest sizes: does it run at all?")
     add("--peer", action="append", default=[], metavar="NAME=COMMAND",
         help="another server; {port} and {data} in the command are replaced, streams are below /v1/stream")  # fmt: skip
+    add("--profile", action="store_true",
+        help="one more round of ours under py-spy; DATE.profile.txt beside the results")  # fmt: skip
     add("--no-node", action="store_true", help="without the Node reference server")
     add("--dir", type=Path, default=SCRATCH, help="where the servers keep their data (default: build/bench)")
     add("--out", type=Path, help="the JSON file, to which rows are added (default: results/DATE.json)")

@@ -58,12 +58,16 @@ class Server(NamedTuple):
 
 
 class Contender:
-    """One server program with one kind of store; `start` may be called again, also on what was stored before."""
+    """One server program with one kind of store; `start` may be called again, also on what was stored before.
+
+    `running` is the server that was started last, as long as it runs.
+    """
 
     def __init__(self, name: str, store: str, folder: Path, command: str = "") -> None:
         self.name = name
         self.store = store
         self.folder = folder
+        self.running: Server | None = None
         self._command = command
 
     @contextmanager
@@ -72,10 +76,11 @@ class Contender:
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        server = self._launch()
+        server = self.running = self._launch()
         try:
             yield server
         finally:
+            self.running = None
             server.process.stop()
 
     def _launch(self) -> Server:

@@ -16,8 +16,9 @@ from .rows import ROWS, Row
 Result = dict[str, Any]
 
 
-def summarize(row: Row, samples: dict[str, list[dict[str, float]]]) -> Result:
-    """A row's result: per figure the values of every contender, and our ratio to each peer, round by round."""
+def summarize(row: Row, samples: dict[str, list[dict[str, float]]], profile: str = "") -> Result:
+    """A row's result: per figure the values of every contender, and our ratio to each peer, round by round;
+    and the profile of our server, if one was taken."""
     figures = []
     for figure in row.figures:
         values = {
@@ -42,7 +43,8 @@ def summarize(row: Row, samples: dict[str, list[dict[str, float]]]) -> Result:
             }
         figures.append(entry)
     moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"name": row.name, "title": row.title, "measured": moment, "figures": figures}
+    result = {"name": row.name, "title": row.title, "measured": moment, "figures": figures}
+    return {**result, "profile": profile.splitlines()} if profile else result
 
 
 def spread(numbers: Sequence[float]) -> dict[str, float]:
@@ -63,6 +65,8 @@ def show(result: Result) -> None:
                 if "target_ratio" in figure:
                     line += f", target {sign} {number(figure['target_ratio'])}: {_verdict(figure['met_ratio'][label])}"
             print(line.rstrip(), flush=True)
+    if "profile" in result:
+        print("\n  " + "\n  ".join(result["profile"]), flush=True)
 
 
 def _verdict(met: bool) -> str:
@@ -86,7 +90,8 @@ def load(path: Path) -> Result:
 
 
 def save(path: Path, result: Result, machine: dict[str, object], sizes: dict[str, object]) -> None:
-    """Add the row to the JSON file, in place of an earlier one of its name, and draw the picture again."""
+    """Add the row to the JSON file, in place of an earlier one of its name, draw the picture again, and
+    lay the profiles beside them as text."""
     rows = {row["name"]: row for row in load(path)["rows"]} if path.exists() else {}
     then = {name: value for name, value in machine.items() if name in ("commit", "load_average")}
     rows[result["name"]] = {**result, **then, "sizes": sizes}
@@ -96,6 +101,13 @@ def save(path: Path, result: Result, machine: dict[str, object], sizes: dict[str
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(tree, indent=1) + "\n")
     path.with_suffix(".svg").write_text(picture(tree))
+    profiles = [
+        "\n".join((f"{name}: {rows[name]['title']}\n", *rows[name]["profile"], "\n"))
+        for name in order
+        if "profile" in rows[name]
+    ]
+    if profiles:
+        path.with_suffix(".profile.txt").write_text("\n".join(profiles))
 
 
 # --------------------------------------------------------------------------------

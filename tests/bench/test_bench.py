@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import __main__ as bench, load, machine, report
+from tests.bench import __main__ as bench, load, machine, profile, report
 from tests.bench.contenders import node_missing
 from tests.bench.rows import ROWS, SMOKE, Row
 from tests.tools import ci
@@ -24,7 +24,7 @@ def wrk() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_row(row: Row, tmp_path: Path) -> None:
-    samples = bench.measure(row, SMOKE, 1, {}, tmp_path)
+    samples, _ = bench.measure(row, SMOKE, 1, {}, tmp_path)
     result = report.summarize(row, samples)
     assert {figure["name"] for figure in result["figures"]} == {figure.name for figure in row.figures}
     for figure in result["figures"]:
@@ -37,7 +37,7 @@ def test_beside_a_peer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     if missing:
         ci.missing(missing)
     row = next(row for row in ROWS if row.name == "append-memory")
-    result = report.summarize(row, bench.measure(row, SMOKE, 1, {"node": ""}, tmp_path))
+    result = report.summarize(row, *bench.measure(row, SMOKE, 1, {"node": ""}, tmp_path))
     figure = result["figures"][0]
     assert set(figure["values"]) == {"ours", "node memory"}
     assert figure["ratios"]["node memory"]["median"] > 0
@@ -47,6 +47,21 @@ def test_beside_a_peer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         report.save(tmp_path / "results.json", result, machine.describe(tmp_path), SMOKE._asdict())
     assert len(report.load(tmp_path / "results.json")["rows"]) == 1
     ElementTree.parse(tmp_path / "results.svg")
+
+
+def test_a_profile_is_a_table_of_what_took_the_time() -> None:
+    stacks = [
+        "run (trio/_core/_run.py:10);plan (/x/ds_core/server/reads.py:7);pread64 (libc.so.6) 30",
+        "run (trio/_core/_run.py:10);plan (/x/ds_core/server/reads.py:9);plan (/x/ds_core/server/reads.py:3) 9",
+        "run (trio/_core/_run.py:10);plan (/x/ds_core/server/reads.py:9);0x7f6 (libc.so.6) 1",
+        "run (trio/_core/_run.py:10);epoll_wait (libc.so.6) 1000",
+    ]
+    text = profile.table(stacks)
+    assert text.startswith("40 samples"), "those that only waited don't count"
+    assert " 75.0 %  pread64 (libc)" in text
+    assert text.count("100.0 %  ds_core/server/reads: plan") == 1, "recursion counts once"
+    assert " 22.5 %  ds_core/server/reads: plan" in text
+    assert "  2.5 %  libc in ds_core/server/reads: plan" in text
 
 
 def test_a_wrong_row_is_named() -> None:
