@@ -325,6 +325,7 @@ def test_check_says_what_is_no_data_directory(tmp_path):
         ("DELETE FROM appends WHERE stream = 1 AND position = 6", "tail"),
         ("DELETE FROM appends WHERE stream = 2", "missing"),
         ("UPDATE streams SET tail = tail + 1 WHERE id = 1", "tail"),
+        ("UPDATE streams SET tail = 'x' WHERE id = 1", "understood"),
         ("UPDATE streams SET forks = 0", "forks"),
         ("DELETE FROM streams WHERE id = 1", "source"),
         ("UPDATE meta SET value = 1 WHERE name = 'newest'", "newest"),

@@ -1,0 +1,21 @@
+"""Worn-out flash, in short; ``python -m tests.faults.rot`` damages every page."""
+
+from __future__ import annotations
+
+import random
+
+from . import rot
+
+
+def test_no_byte_of_a_damaged_file_is_served_wrongly(tmp_path):
+    counts = rot.run(tmp_path, seed=20261122, every=24)
+    assert counts["damages"] > 40
+    assert counts["noticed by the check"] > 0.9 * counts["damages"]
+    assert counts["refused by the server"] > 0.9 * counts["damages"]
+
+
+def test_every_kind_of_damage_changes_a_page():
+    page = bytes(range(256)) * 16
+    for kind in rot.KINDS:
+        found = rot.harmed(page, kind, random.Random(1))
+        assert len(found) == len(page) and found != page
