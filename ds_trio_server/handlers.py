@@ -145,8 +145,10 @@ class Handlers:
         return known
 
     async def _fork_piece(self, command: Create) -> Piece | None:
-        """The append that a fork's offset falls into, for the core to look inside."""
+        """What the core must see of the source to know where a fork may leave it."""
         assert command.source is not None
+        if command.fork_offset == names.NOW:
+            return None  # whatever the tail is by then
 
         def locate(view: stream.View) -> tuple[tuple[stream.Stream, int] | None, None]:
             source = view.stream
@@ -156,14 +158,9 @@ class Handlers:
 
         try:
             found = await self._store.look(command.source, locate)
-        except ProtocolError:
+            return None if found is None else await self.reading.messages_at(*found, command.fork_skip > 0)
+        except (ProtocolError, Vanished):
             return None  # the creation itself will say so, in its own order of checks
-        if found is None or found[1] >= found[0].visible_tail:
-            return None
-        try:
-            return await self._store.append_at(*found)
-        except Vanished:
-            return None
 
     async def _simple(self, connection: "Connection", request: Request, command: Head | Delete) -> None:
         await connection.pass_over(request)

@@ -16,7 +16,7 @@ from ds_core.wire import media
 
 from . import marks
 from .config import Config
-from .store.base import WINDOW, Store, Vanished
+from .store.base import WINDOW, Piece, Store, Vanished
 
 _AMPLE = 64 * 1024 * 1024
 _NARROW = 16 * 1024
@@ -46,18 +46,27 @@ class Reading:
         return plan
 
     async def _check_start(self, plan: reads.Plan) -> None:
-        stream, start = plan.stream, plan.start
         try:
-            append = await self._store.span(stream, start)
-            if append[0] == start:
-                return
-            low, high = await self._marks.around(stream, append, start)
-            if low != start:
-                if high - low > marks.STEP:
-                    raise reads.misplaced()  # inside of one message
-                reads.check_start(stream.kind, (low, await self.data(stream, low, high)), start)
+            piece = await self.messages_at(plan.stream, plan.start, False)
         except Vanished:
             raise vanished() from None
+        if piece is None:
+            raise reads.misplaced()
+        reads.check_start(plan.stream.kind, piece, plan.start)
+
+    async def messages_at(self, stream: Stream, position: int, rest: bool) -> Piece | None:
+        """Whole messages around a position, none where one is known to begin, or with ``rest`` all from there
+        to the end of the append. None when no message can begin there. Raises Vanished."""
+        if position >= stream.visible_tail:
+            return (position, b"") if position == stream.visible_tail else None
+        append = await self._store.span(stream, position)
+        if stream.kind == media.BYTES or append[0] == position:
+            low = high = position
+        else:
+            low, high = await self._marks.around(stream, append, position)
+            if low < position and high - low > marks.STEP:
+                return None
+        return low, await self.data(stream, low, append[1] if rest else high)
 
     def limit(self, command: Read) -> int:
         """Most bytes of the stream in one answer."""

@@ -130,8 +130,12 @@ def fork_position(source: Stream, command: Create, fresh: int) -> int:
 def divergence(
     source: Stream, command: Create, piece: "tuple[int, bytes] | None", fresh: int
 ) -> int:
-    """Where the fork's own bytes begin. ``piece`` is the append at ``fork_position``, None at the tail."""
+    """Where the fork's own bytes begin. ``piece`` is the append at ``fork_position``, or as many whole
+    messages of it as matter; without bytes where there was none yet; None where nobody knows whether
+    messages meet there, which only the source's own start and tail need not be told."""
     at = fork_position(source, command, fresh)
+    if piece is None and at not in (source.start, source.tail):
+        raise bad_request("Stream-Fork-Offset is not at a message boundary", "INVALID_OFFSET")
     if piece is not None:
         first, data = piece
         if not messages.is_boundary(source.kind, data, at - first):

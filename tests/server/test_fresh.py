@@ -26,8 +26,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path)
 
 
-async def _write(site: Site, number: int) -> None:
-    """Append, and after every answer look from elsewhere for what was acknowledged."""
+async def _write(site: Site, number: int, forks: dict[str, int]) -> None:
+    """Append, and after every answer look from elsewhere for what was acknowledged; now and then fork there."""
     rng = random.Random(number)
     writer, reader = await site.connect(), await site.connect()
     for count in range(APPENDS):
@@ -44,6 +44,12 @@ async def _write(site: Site, number: int) -> None:
             live = rng.choice(["", "&live=long-poll"])
             found = await reader.ask("GET", f"{S}?offset={at}&max-bytes={len(body)}{live}")
             assert (found.status, found.body, found.offset) == (200, body, answer.offset)
+        if rng.random() < 0.1:
+            path = f"{number}-{count}"
+            forked = {"stream_forked_from": S, "stream_fork_offset": answer.offset}
+            fork = await reader.ask("PUT", ROOT + path, b"", **forked)
+            assert (fork.status, fork.offset) == (201, answer.offset)
+            forks[path] = int(answer.offset[17:])
         if rng.random() < 0.3:
             await trio.sleep(rng.random() / 100)
 
@@ -103,9 +109,10 @@ async def _listen(site: Site, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_everyone_sees_every_byte_once_and_at_once(store: Store, seed: int) -> None:
-    async with running(store, long_poll_timeout=0.02) as site:
+    async with running(store, long_poll_timeout=0.02, chunk=1 << 22) as site:
         await site.create("s")
         read: list[bytes] = []
+        forks: dict[str, int] = {}
         with trio.fail_after(60):
             async with trio.open_nursery() as readers:
 
@@ -118,9 +125,11 @@ async def test_everyone_sees_every_byte_once_and_at_once(store: Store, seed: int
                     readers.start_soon(follow, (_catch_up, _poll, _listen)[number % 3], number)
                 async with trio.open_nursery() as writers:
                     for number in range(WRITERS):
-                        writers.start_soon(_write, site, 10 * seed + number)
+                        writers.start_soon(_write, site, 10 * seed + number, forks)
                 await site.append("s", b"the end\n", stream_closed="true")
         assert len(read) == 12 and len(set(read)) == 1
+        for path, end in forks.items():
+            assert (await site.ask("GET", ROOT + path)).body == read[0][:end]
         lines = [line.split(b";")[0].split(b".") for line in read[0].splitlines()]
         assert lines.pop() == [b"the end"]
         order = [(int(number), int(count)) for number, count in lines]

@@ -175,6 +175,7 @@ def test_refused_forks():
     data = b'1,[2,3],"a",'
     piece = (0, data)
     json = {"data": data}
+    at_2 = offsets.token(3, 2)
     for source, piece_, asked, status, code in (
         (None, None, fork(), 404, "SOURCE_NOT_FOUND"),
         (make(ttl=1, deadline=0.0), None, fork(), 404, "SOURCE_NOT_FOUND"),
@@ -185,6 +186,8 @@ def test_refused_forks():
         (make(**json), None, fork(stream_fork_offset=offsets.token(9, 0)), 400, "INVALID_OFFSET"),
         (make(**json), None, fork(stream_fork_offset=offsets.token(2, 0)), 410, "OFFSET_GONE"),
         (make(**json), piece, fork(stream_fork_offset=offsets.token(3, 1)), 400, "INVALID_OFFSET"),
+        (make(**json), None, fork(stream_fork_offset=at_2), 400, "INVALID_OFFSET"),
+        (make(**json), (2, b""), fork(stream_fork_offset=at_2, stream_fork_sub_offset="1"), 400, "INVALID_OFFSET"),
         (make(**json), piece, fork(stream_fork_offset="-1", stream_fork_sub_offset="4"), 400, "INVALID_OFFSET"),
         (make(**json), None, fork(stream_fork_offset="now", stream_fork_sub_offset="1"), 400, "INVALID_OFFSET"),
         (make(), None, fork(b"[1"), 400, "INVALID_JSON"),
@@ -210,6 +213,11 @@ def test_where_a_fork_leaves_its_source():
         first = create.fork_position(source, asked, 8)
         state = do(None, asked, source, (0, data) if first < 12 else None)[1].stream
         assert (state.tail, state.lineage) == (at, ((3, at),)), headers
+
+
+def test_a_fork_may_leave_where_the_tail_was():
+    asked = fork(stream_fork_offset=offsets.token(3, 2))
+    assert do(None, asked, make(data=b"1,2,3,"), (2, b""))[1].stream.tail == 2
 
 
 def test_a_fork_of_bytes_may_leave_anywhere():
