@@ -13,6 +13,7 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Read
 from ds_core.wire import media
 
+from . import coding
 from .exchange import Request
 from .live import Hub, Waiter
 from .reading import Reading
@@ -59,6 +60,8 @@ class LongPoll(Waiter):
         position = plan.position(plan.tail)
         cache_control = self._handlers.reading.cache_control
         response = reads.answer(self._command, position, data, self._cursor, cache_control)
+        if coding.is_worthwhile(position.content_type, len(response.body)):
+            response.headers.append(coding.VARY)
         head = self._connection.head(self._request, response, "", len(response.body))
         return head + response.body
 
@@ -92,9 +95,10 @@ class EventStream(Waiter):
         self._hub = hub
         self._framed = framed
         self._path = command.path
-        self._cursor = command.cursor
+        # One who is ahead of the others gets a cursor of its own, chosen once: they may not go back.
+        self._cursor = None if reading.shared_cursor(command.cursor) else reading.cursor(command.cursor)
         self._limit = min(reading.limit(command), _BATCH)
-        if command.max_bytes is None and reading.shared_cursor(command.cursor):
+        if command.max_bytes is None and self._cursor is None:
             self.key = ("sse", framed)
 
     def encode(self, plan: reads.Plan, data: bytes) -> bytes | None:
@@ -157,7 +161,7 @@ class EventStream(Waiter):
                 return
 
     def _frame(self, plan: reads.Plan, end: int, data: bytes) -> bytes:
-        events = reads.events(plan.position(end), data, self._reading.cursor(self._cursor))
+        events = reads.events(plan.position(end), data, self._cursor or self._reading.cursor(None))
         return b"%x\r\n%b\r\n" % (len(events), events) if self._framed else events
 
 

@@ -214,6 +214,29 @@ async def test_cursors(site: Site) -> None:
             assert int(given) < int(str(answer.header("stream-cursor"))) <= int(given) + 180
 
 
+async def test_cursors_of_one_event_stream_never_go_back(site: Site) -> None:
+    await site.create("s", body=b"abc")
+    for given in ("5", CURSOR, str(int(CURSOR) + 1000)):
+        events = await listen(site, f"offset=now&cursor={given}")
+        cursors = [(await events.control())["streamCursor"]]
+        for _ in range(8):
+            await site.append("s", b"!")
+            await events.data()
+            cursors.append((await events.control())["streamCursor"])
+        assert cursors == sorted(cursors, key=int) and int(cursors[0]) > int(given)
+        assert int(cursors[-1]) <= max(int(given) + 180, int(CURSOR))
+
+
+async def test_a_long_poll_says_what_it_varies_with_whenever_it_is_answered(site: Site) -> None:
+    body = b"x" * 2000
+    await site.create("s")
+    waiter = await poll(site)
+    await site.append("s", body)
+    woken, there = await waiter.answer(), await site.ask("GET", f"{S}?offset=-1&live=long-poll")
+    assert woken.body == there.body == body
+    assert woken.header("vary") == there.header("vary") == "Accept-Encoding"
+
+
 async def test_readers_with_different_cursors_get_the_same_data(site: Site) -> None:
     await site.create("s")
     clients = [await poll(site, f"offset=now&cursor={CURSOR}") for _ in range(3)]
