@@ -1,7 +1,7 @@
-"""Named attacks and their answers: paths, split responses, bombs.
+"""Named attacks and their answers: paths, smuggled requests, split responses, forged events, bombs.
 
-Ambiguous heads and bodies (request smuggling) and nested bombs have their tests in tests/server,
-forged events in tests/server/test_live.py; here is what those leave.
+More ambiguous heads and bodies are in tests/server/test_http.py, nested bombs in tests/server/test_limits.py, payloads
+that look like events in tests/server/test_live.py; here is what those leave.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 from ds_trio_server.codecs import FastCodecs
 from ds_trio_server.store.sqlite import SQLiteStore
-from tests.server.site import ROOT, Site, request, running
+from tests.server.site import ROOT, Events, Site, request, running
 
 
 @pytest.fixture
@@ -121,6 +121,93 @@ async def test_nothing_a_path_says_reaches_the_file_system(tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "gateway").iterdir()] == ["data"]
 
 
+# Request smuggling: what two parsers could read differently has one reading here or none
+
+POST = "POST {s} HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\n"
+SMUGGLED = {
+    "chunked before a content length": POST + "Transfer-Encoding: chunked\r\nContent-Length: 4",
+    "chunked before no content": POST + "Transfer-Encoding: chunked\r\nContent-Length: 0",
+    "an empty content length": POST + "Content-Length:",
+    "a negative content length": POST + "Content-Length: -5",
+    "a content length with a fraction": POST + "Content-Length: 5.0",
+    "a content length with an underscore": POST + "Content-Length: 1_0",
+    "a content length of other digits": POST + "Content-Length: \xb2",
+    "a content length beyond all": POST + "Content-Length: " + "9" * 40,
+    "different lengths in one list": POST + "Content-Length: 5, 6",
+    "different lengths around another field": POST + "Content-Length: 5\r\nX: y\r\nContent-Length: 0",
+    "a tab before the colon of a length": POST + "Content-Length\t: 5",
+    "a CR before the colon of a length": POST + "Content-Length\r: 5",
+    "chunked in two lines": POST + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    "chunked and then identity": POST + "Transfer-Encoding: chunked, identity",
+    "identity": POST + "Transfer-Encoding: identity",
+    "almost chunked": POST + "Transfer-Encoding: xchunked",
+    "chunked behind a vertical tab": POST + "Transfer-Encoding: \x0bchunked",
+    "chunked in quotes": POST + 'Transfer-Encoding: "chunked"',
+    "chunked with a parameter": POST + "Transfer-Encoding: chunked;a=b",
+    "chunked on a folded line": POST + "Transfer-Encoding:\r\n chunked",
+    "NUL in the name of a coding": POST + "Transfer-Encoding\x00: chunked\r\nContent-Length: 5",
+    "bare LF everywhere": "POST {s} HTTP/1.1\nHost: t\nContent-Length: 5\n",
+    "an empty line before all": "\r\n" + POST + "Content-Length: 5",
+    "the version in small letters": "POST {s} http/1.1\r\nHost: t\r\nContent-Length: 5",
+    "a version of two digits": "POST {s} HTTP/1.10\r\nHost: t\r\nContent-Length: 5",
+}
+
+
+@pytest.mark.parametrize("case", SMUGGLED)
+async def test_a_request_that_hides_another_is_refused_and_ends_the_connection(site: Site, case: str) -> None:
+    await site.create("s")
+    client = await site.connect()
+    head = SMUGGLED[case].replace("{s}", ROOT + "s")
+    await client.send(head + "\r\n\r\n0\r\n\r\n" + request("DELETE", ROOT + "s").decode())
+    answer = await client.answer()
+    assert answer.status in (400, 501) and answer.code == "BAD_HTTP", answer
+    assert answer.header("connection") == "close"
+    await client.ended()
+    found = await site.ask("GET", ROOT + "s")
+    assert (found.status, found.body) == (200, b""), "something of it was obeyed"
+
+
+ONE_READING = {
+    "the same length twice": (POST + "Content-Length: 5\r\nContent-Length: 5", 204),
+    "a list of one length": (POST + "Content-Length: 5, 5", 204),
+    "a length with leading zeros": (POST + "Content-Length: 0005", 204),
+    "chunked in capitals": (POST + "Transfer-Encoding: CHUNKED", 400),  # a body of nothing
+    "chunked before a tab": (POST + "Transfer-Encoding: chunked\t", 400),
+    "an underscore is no hyphen": (POST + "Transfer_Encoding: chunked\r\nContent-Length: 5", 204),
+    "a method in small letters": ("post {s} HTTP/1.1\r\nHost: t\r\nContent-Length: 5", 405),
+    "a body where none belongs": ("GET {s} HTTP/1.1\r\nHost: t\r\nContent-Length: 5", 200),
+}
+
+
+@pytest.mark.parametrize("case", ONE_READING)
+async def test_what_has_one_reading_ends_where_it_says(site: Site, case: str) -> None:
+    await site.create("s")
+    client = await site.connect()
+    head, status = ONE_READING[case]
+    await client.send(head.replace("{s}", ROOT + "s") + "\r\n\r\n0\r\n\r\n")
+    assert (await client.answer()).status == status
+    assert (await client.ask("DELETE", ROOT + "s")).status == 204, "the next request begins right behind it"
+
+
+async def test_a_chunked_body_in_http_1_0_ends_the_connection(site: Site) -> None:
+    await site.create("s")
+    client = await site.connect()
+    head = (POST + "Transfer-Encoding: chunked").replace("{s}", ROOT + "s").replace("HTTP/1.1", "HTTP/1.0")
+    await client.send(head + "\r\n\r\n0\r\n\r\n" + request("DELETE", ROOT + "s").decode())
+    assert (await client.answer()).status == 400
+    await client.ended()
+    assert (await site.ask("HEAD", ROOT + "s")).status == 200
+
+
+async def test_nobody_changes_the_protocol(site: Site) -> None:
+    await site.create("s", body=b"x")
+    client = await site.connect()
+    upgrade = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABk"}
+    answer = await client.ask("GET", ROOT + "s", **upgrade)
+    assert (answer.status, answer.body) == (200, b"x")
+    assert (await client.ask("GET", ROOT + "s")).body == b"x", "it goes on as HTTP/1.1"
+
+
 # Response splitting: nothing a client sends ends a line of a head
 
 
@@ -137,6 +224,27 @@ async def test_no_parameter_ends_a_line(site: Site, name: str, split: str) -> No
     assert answer.status in (200, 400)
     assert "x-evil" not in answer.headers
     assert (await client.ask("HEAD", ROOT + "a")).status == 200  # and the framing is sound
+
+
+EVENTS = ["%0a%0aevent:%20data%0adata:%20evil%0a%0a", "%0ddata:%20evil", "%22,%22streamClosed%22:true,%22x%22:%22"]
+
+
+@pytest.mark.parametrize("cursor", EVENTS)
+async def test_no_cursor_forges_an_event(site: Site, cursor: str) -> None:
+    """A client's cursor may have a part in the next one, which its proxy keeps for others."""
+    await site.create("a", body=b"x")
+    client = await site.connect()
+    await client.send(request("GET", f"{ROOT}a?offset=-1&live=sse&cursor={cursor}"))
+    status = (await client.head())[0]
+    if status == 200:
+        events = Events(client, {})
+        assert await events.data() == b"x"
+        control = await events.control()
+        assert set(control) == {"streamNextOffset", "streamCursor", "upToDate"} and control["upToDate"]
+        assert str(control["streamCursor"]).isalnum()
+        assert b"evil" not in events.raw
+    else:
+        assert status == 400
 
 
 @pytest.mark.parametrize("value", ["text/plain; x=\xe9", "text/\xff", 'text/plain; x="a\tb"', "text/plain;\x0bx"])
