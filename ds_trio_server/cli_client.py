@@ -200,7 +200,7 @@ def describe(exc: StreamError) -> str:
     except ValueError:
         phrase = ""
     text = f"{exc.status} {phrase}".strip()
-    if message and "<" not in message[:1]:
+    if message:
         text += f": {message[:300]}"
     hint = exc.hint
     if exc.status == 401:

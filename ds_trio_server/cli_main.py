@@ -22,7 +22,9 @@ class Parser(argparse.ArgumentParser):
         """As ever, but RECORDs may also stand behind options: ``ds append STREAM --cbor RECORD``."""
         options, rest = self.parse_known_args(args, namespace)
         if rest and (any(word.startswith("-") for word in rest) or "records" not in options):
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
+            hint = "; a RECORD that begins with '-' comes after '--'" if "records" in options else ""
+            program = f"{self.prog} {options.command}"
+            self.exit(2, f"{program}: unrecognized arguments: {' '.join(rest)}{hint}; see '{program} --help'\n")
         if rest:
             options.records += rest
         return options

@@ -25,7 +25,10 @@ def url_of(stream: str, base: str) -> str:
     if "://" not in stream:
         stream = quote(stream, safe=_PATH)
         where = base if "://" in base else "http://" + base
-        parts = urlsplit(where)
+        try:
+            parts = urlsplit(where)
+        except ValueError:
+            raise Usage(f"'{base}' is not a URL; an IPv6 address is written as http://[::1]:{DEFAULT_PORT}") from None
         root = f"{parts.scheme}://{parts.netloc}"
         if stream.startswith("/"):
             stream = root + stream
@@ -38,13 +41,11 @@ def url_of(stream: str, base: str) -> str:
         raise Usage(f"'{stream}' is not a stream; a stream is a URL with http or https, or a path below STREAM_URL")
     if "@" in host:
         raise Usage("a URL with a password is not understood; use STREAM_AUTH or --auth")
-    if "[" in host:
-        raise Usage("an IPv6 address is not understood; give a name or an IPv4 address")
     try:
         if urlsplit(stream).port == 0:
             raise ValueError
     except ValueError:
-        raise Usage(f"'{host}' is not a host and a port") from None
+        raise Usage(f"'{host}' is not a host and a port; an IPv6 address is in brackets, such as [::1]") from None
     return f"{scheme.lower()}://{host}/{quote(path, safe=_PATH)}{found}{query}"
 
 

@@ -66,7 +66,7 @@ def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fence
     if text[:1] == "<":
         text = "a page of HTML: not from a stream's server?"
     if 300 < status < 400:
-        text = "moved to %s: give Stream that URL" % headers.get("location", "nowhere")
+        text = "moved to %s; use that URL" % headers.get("location", "nowhere")
     if text[:1] == "{":
         try:
             import json
@@ -90,7 +90,7 @@ def failure(exc: Exception, url: str) -> Exception:
         return exc
     elif exc.errno in (110, 116, 60):
         found = Timeout
-    elif not isinstance(exc.errno, int) or exc.errno < 0:
+    elif isinstance(exc.errno, str) or exc.errno and exc.errno < 0:
         # What getaddrinfo raises has numbers or texts of its own on each port.
         text = "the host's name was not found: " + text
     elif text.isdigit():

@@ -16,6 +16,7 @@ try:
 except ImportError:
     import tls as ssl
 
+_SILENT = "no TLS handshake: does that port speak https?"
 _CPYTHON = sys.implementation.name != "micropython"
 
 if _CPYTHON:
@@ -68,7 +69,10 @@ class Wrapper:
         """The wrapped socket, its handshake done within `ms`; `wait(flag, ms)` waits for the plain socket."""
         if _CPYTHON:
             sock.settimeout(ms / 1000)
-            sock = self.context.wrap_socket(sock, server_hostname=host)
+            try:
+                sock = self.context.wrap_socket(sock, server_hostname=host)
+            except TimeoutError:
+                raise OSError(110, _SILENT) from None
             sock.setblocking(False)
         else:
             # A non-blocking handshake runs with the first write or read; it is over once there is a certificate.
@@ -86,7 +90,7 @@ class Wrapper:
                 if sock.getpeercert(True):
                     break
                 if ticks_diff(ticks_ms(), start) > ms:
-                    raise OSError(errno.ETIMEDOUT, "no TLS handshake: is that port's server for https?")
+                    raise OSError(110, _SILENT)
                 poll.modify(sock, select.POLLIN)
                 poll.poll(100)
         self.check(sock)

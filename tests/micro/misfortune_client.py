@@ -16,7 +16,7 @@ CASES = (
     ("200/empty", "BadResponse", "login page"),
     ("200/html", "BadResponse", "login page"),
     ("204/empty", "BadResponse", "login page"),
-    ("301/empty", "StreamError", "moved to https://elsewhere.example/s"),
+    ("301/empty", "StreamError", "moved to https://elsewhere.example/s; use that"),
     ("307/html", "StreamError", "moved to https://elsewhere.example/s"),
     ("400/json", "BadRequest", "some message"),
     ("401/json", "Unauthorized", "token="),
