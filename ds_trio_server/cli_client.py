@@ -133,7 +133,10 @@ def _print(options: argparse.Namespace, signals: Signals, live: str | None) -> i
     if place is None:
         start = options.offset or ("now" if live and not file else "-1")
         place = head.offset if start == "now" else start, 0
-    kind = "bytes" if options.raw else kind_of(head.headers.get("content-type", ""))
+    content_type = head.headers.get("content-type", "")
+    kind = "bytes" if options.raw else kind_of(content_type)
+    if kind == "bytes" and sys.stdout.isatty() and _binary(content_type):
+        raise Usage(f"{printable(content_type)} is not for a terminal; send it to a file, or to a program such as od")
     progress = Progress(not options.quiet and not live and not sys.stdout.isatty())
     output = Output(kind, place, file, progress, signals)
     if file:
@@ -153,6 +156,12 @@ def _print(options: argparse.Namespace, signals: Signals, live: str | None) -> i
     return 0
 
 
+def _binary(content_type: str) -> bool:
+    if "octet-stream" in content_type or kind_of(content_type) == "cbor":
+        return True
+    return content_type.partition("/")[0].strip().lower() in ("image", "audio", "video", "font")
+
+
 def run(options: argparse.Namespace) -> int:
     """Run a client command; the exit status."""
     signals = Signals()
@@ -161,7 +170,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.flush()
         return int(status)
     except BrokenPipeError:
-        return _broken_pipe()
+        return broken_pipe()
     except (Usage, CursorError, StateError, Stopped, StreamError, InputError, OSError) as exc:
         status, text = _verdict(exc)
         if text:
@@ -171,7 +180,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        _discard_output()
+        discard_output()
     if text:
         print(f"ds {options.command}: {printable(text)}", file=sys.stderr)
     return status
@@ -210,16 +219,16 @@ def describe(exc: StreamError) -> str:
     return f"{text}{hint} ({exc.url})"
 
 
-def _discard_output() -> None:
+def discard_output() -> None:
     """What is still buffered has nobody to go to."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
 
 
-def _broken_pipe() -> int:
+def broken_pipe() -> int:
     """End as if by SIGPIPE, as filters do; only the sockets must not."""
-    _discard_output()
+    discard_output()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGPIPE)
     return 128 + signal.SIGPIPE

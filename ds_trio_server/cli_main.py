@@ -3,6 +3,7 @@ on a small gateway the server's libraries take longer to import than a request t
 """
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -62,6 +63,14 @@ def parsers() -> tuple[Parser, Any]:
 def main() -> int:
     """Run the command line; returns the exit status."""
     arguments = sys.argv[1:]
+    command = " ".join(["ds", *arguments[:1]])
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for as long as we live)
+    if sys.stdout is None:
+        if arguments[:1] != ["serve"]:
+            print(f"{command}: can't write: standard output is closed", file=sys.stderr)
+            return 1
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if arguments and arguments[0] in CLIENT:
         from . import cli_client
 
@@ -70,7 +79,21 @@ def main() -> int:
         return cli_client.run(parser.parse_args(arguments))
     from . import cli
 
-    return cli.main(arguments)
+    try:
+        status = cli.main(arguments)
+        sys.stdout.flush()
+    except OSError as exc:
+        if exc.filename:
+            raise
+        # Nobody has seen the result; what was done is done.
+        from .cli_client import broken_pipe, discard_output
+
+        if isinstance(exc, BrokenPipeError):
+            return broken_pipe()
+        discard_output()
+        print(f"{command}: can't write: {exc.strerror}", file=sys.stderr)
+        return 1
+    return status
 
 
 if __name__ == "__main__":

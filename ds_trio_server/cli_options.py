@@ -109,7 +109,8 @@ ds append log --file log.txt --producer here --producer-state log.state
 """
 READ_TEXT = """\
 JSON and CBOR streams are printed as one JSON value per line; of CBOR, bytes as {"$hex":"0aff"} and tags as
-{"$tag":1,"$value":0}, which `ds append --cbor` understands. Other streams are printed as they are.
+{"$tag":1,"$value":0}, which `ds append --cbor` understands. Other streams are printed as they are, but a terminal is
+shown "?" for what it would act on, and nothing binary.
 
 With --cursor FILE reading goes on where the last run ended; the file is saved after each batch that was printed.
 """

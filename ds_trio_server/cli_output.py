@@ -12,6 +12,7 @@ and `ds append --cbor` reads it back as the same item:
 A map that has a text key beginning with "$" is written as the last, so nothing is ambiguous.
 """
 
+import codecs
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from ds_micro.flash import replace
 
 # A terminal may act on these, and JSON does not escape them.
 _CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")
+_ACTIVE = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")  # of a text; a tab and an end of line do no harm
 FLUSH_SECONDS = 0.5
 PROGRESS_AFTER = 1.0
 _FLOATS = ("nan", "inf", "-inf")
@@ -213,6 +215,7 @@ class Output:
         self._out = sys.stdout.buffer
         self._kind = kind
         self._prompt = sys.stdout.isatty()
+        self._text = codecs.getincrementaldecoder("utf-8")("replace") if self._prompt and kind == "bytes" else None
         self._file = file
         self._progress = progress
         self._signals = signals
@@ -225,6 +228,8 @@ class Output:
             data = line(plain(item)).encode() + b"\n"
         elif self._kind == "json":
             data = line(item).encode() + b"\n"
+        elif self._text:
+            data = _ACTIVE.sub("?", self._text.decode(item)).encode()
         else:
             data = item
         with self._signals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import pty
 import random
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -359,7 +361,51 @@ def test_without_a_producer_a_broken_request_is_not_repeated(ds: Shell, name: st
     assert b"the next 2 may or may not have been" in done.stderr and done.stderr.count(b"\n") == 1
 
 
+def test_results_that_nobody_can_get(ds: Shell, name: str, tmp_path: Path) -> None:
+    access = tmp_path / "access.json"
+    ds("token", "new", "--access", access, "--name", "a", "--read", "**")
+    ds("create", name)
+    for words in (("read", name), ("head", name), ("token", "list", "--access", str(access))):
+        with open("/dev/full", "wb") as full:
+            process = ds.start(*words, stdout=full)
+            errors = process.communicate(timeout=60)[1]
+            # (Nothing was written of an empty stream.)
+            expected = (1, 1) if words[0] != "read" else (0, 0)
+            assert (process.returncode, errors.count(b"\n")) == expected, errors
+        argv = " ".join(map(shlex.quote, [*serve.command(), *words]))
+        done = subprocess.run(["sh", "-c", argv + " >&-"], capture_output=True, env=ds.environment(), timeout=60)
+        assert done.returncode == 1 and b"standard output is closed" in done.stderr and done.stderr.count(b"\n") == 1
+
+
 # A terminal
+
+
+def on_a_terminal(ds: Shell, *words: object) -> tuple[int, bytes, bytes]:
+    """Status, what a terminal was shown, and standard error."""
+    ours, theirs = pty.openpty()
+    process = ds.start(*words, stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the other end is closed
+        while part := os.read(ours, 65536):
+            shown += part
+    errors = process.communicate(timeout=60)[1]
+    os.close(ours)
+    return process.returncode, shown.replace(b"\r\n", b"\n"), errors
+
+
+def test_a_terminal_is_not_made_to_act(ds: Shell, name: str) -> None:
+    ds("create", name, "--text")
+    hostile = "tab\tgrün €\n\x1b]0;title\x07\x9b31m\x00\r\b.\n".encode() + b"\xff\n"
+    ds("append", name, "--raw", input=hostile)
+    status, shown, _ = on_a_terminal(ds, "read", name)
+    assert (status, shown.decode().replace("     ", "\t")) == (0, "tab\tgrün €\n?]0;title??31m???.\n\ufffd\n")
+    assert ds("read", name).stdout == hostile  # a pipe gets every byte
+    for content_type in ("application/octet-stream", "image/png", "application/cbor-seq"):
+        other = f"{name}-{content_type.replace('/', '-')}"
+        ds("create", other, "--content-type", content_type)
+        status, shown, errors = on_a_terminal(ds, "read", other, "--raw")
+        assert (status, shown) == (2, b"") and errors.count(b"\n") == 1 and content_type.encode() in errors
 
 
 def test_progress_is_shown_on_a_terminal_and_wiped(ds: Shell, name: str) -> None:
