@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .handlers import Handlers
 
 _BATCH = 256 * 1024
+_CHARACTER = 4  # bytes of the longest in UTF-8: a batch of text can't be smaller
 
 
 class LongPoll(Waiter):
@@ -97,7 +98,7 @@ class EventStream(Waiter):
         self._path = command.path
         # One who is ahead of the others gets a cursor of its own, chosen once: they may not go back.
         self._cursor = None if reading.shared_cursor(command.cursor) else reading.cursor(command.cursor)
-        self._limit = min(reading.limit(command), _BATCH)
+        self._limit = max(_CHARACTER, min(reading.limit(command), _BATCH))
         if command.max_bytes is None and self._cursor is None:
             self.key = ("sse", framed)
 
