@@ -90,8 +90,8 @@ def failure(exc: Exception, url: str) -> Exception:
         return exc
     elif exc.errno in (110, 116, 60):
         found = Timeout
-    elif isinstance(exc.errno, str) or exc.errno and exc.errno < 0:
-        # What getaddrinfo raises has numbers or texts of its own on each port.
+    elif "addrinfo" in text or isinstance(exc.errno, int) and -1000 < exc.errno < 0:
+        # What getaddrinfo raises has a number or text of its own on each port. (TLS has those further below zero.)
         text = "the host's name was not found: " + text
     elif text.isdigit():
         text = "OSError " + text  # MicroPython has no texts for the rarer ones

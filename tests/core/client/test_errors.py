@@ -1,4 +1,4 @@
-from ds_core.client import errors
+from ds_core.client import errors, refusals
 from ds_core.client.refusals import error_for
 
 
@@ -41,3 +41,29 @@ def test_the_servers_code_and_message_are_taken_from_json():
 
 def test_retry_after_is_kept():
     assert error_for(503, {"retry-after": "3"}, b"", "").retry_after == "3"
+
+
+def test_what_the_network_says_is_told_in_words():
+    for exc, found, text in (
+        (OSError(-2), "Disconnected", "name was not found"),
+        (OSError(-202), "Disconnected", "name was not found"),
+        (OSError(-9984, "CERT_VERIFY_FAILED"), "Disconnected", "CERT_VERIFY_FAILED"),
+        (OSError(101), "Disconnected", "101"),
+        (OSError(104), "Disconnected", "104"),
+        (OSError(110), "Timeout", "no progress in time"),
+        (OSError("silent"), "Disconnected", "silent"),
+    ):
+        error = refusals.failure(exc, "http://h/s")
+        assert error.__class__ is getattr(refusals, found) and error.retry and error.url == "http://h/s"
+        assert text in str(error) and str(error) == str(error).strip(), error
+        assert text == "name was not found" or "name" not in str(error), error
+    other = ValueError("ours")
+    assert refusals.failure(other, "") is other
+
+
+def test_a_success_that_is_not_the_streams_is_a_bad_response():
+    for status in (200, 201, 204):
+        error = refusals.error_for(status, {}, b"<html>welcome", "http://h/s")
+        assert error.__class__ is errors.BadResponse and error.status == status and not error.retry
+    error = refusals.error_for(301, {"location": "https://h/s"}, b"", "http://h/s")
+    assert error.__class__ is errors.StreamError and "https://h/s" in str(error)
