@@ -193,7 +193,8 @@ def edit(file: Path, create: bool = False) -> Iterator[dict[str, Any]]:
 
     Raises AccessFileError, also when the result could not be used by a server.
     """
-    folder = file.absolute().parent
+    file = Path(os.path.realpath(file))  # a link to it stays one
+    folder = file.parent
     try:
         lock = os.open(folder, os.O_RDONLY)
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,22 @@ def test_an_edit_keeps_the_mode_of_the_file(keys: Keys) -> None:
     assert not access.open_to_others(keys.file)
     os.chmod(keys.file, 0o644)
     assert access.open_to_others(keys.file)
+
+
+def test_an_edit_goes_through_a_link_to_the_file(keys: Keys, tmp_path: Path) -> None:
+    linked = tmp_path / "etc" / "access.json"
+    linked.parent.mkdir()
+    linked.symlink_to(keys.file)
+    token = Keys(linked).token("t", read=["**"])
+    assert linked.is_symlink() and [path.name for path in linked.parent.iterdir()] == ["access.json"]
+    assert check(keys, "GET", "a", token) == 0
+
+
+def test_edits_at_once_lose_nothing(keys: Keys) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        tokens = list(pool.map(lambda number: keys.token(f"t{number}", read=[f"a/{number}"]), range(24)))
+    assert len(access.entries(keys.file)) == len(set(tokens)) == 24
+    assert [check(keys, "GET", f"a/{number}", token) for number, token in enumerate(tokens)] == [0] * 24
 
 
 def test_equal_tokens_of_two_files_have_different_hashes(tmp_path: Path) -> None:
