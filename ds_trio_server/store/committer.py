@@ -126,12 +126,9 @@ class Committer:
         if batch.rows:
             db.executemany(schema.UPDATE_STREAM, batch.rows)
         if batch.appends:
-            rows, blobs = self._append_rows(batch)
-            db.executemany(schema.INSERT_APPEND, rows)
-            if blobs:
-                db.executemany(schema.INSERT_BLOB, blobs)
+            self._insert(batch)
         if batch.staged:
-            db.executemany(schema.INSERT_APPEND, batch.staged)
+            db.executemany(schema.INSERT_ROW, batch.staged)
             db.execute("DELETE FROM staged")
         if batch.producers:
             db.executemany(
@@ -148,17 +145,21 @@ class Committer:
         # About what it wrote: a leaf and its path for each stream, and the bytes.
         self._pages += 3 + 2 * len(batch.entries) + (0 if batch.bulk else batch.size // 2048)
 
-    def _append_rows(self, batch: Batch) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    def _insert(self, batch: Batch) -> None:
+        inline: list[tuple[object, ...]] = []
         rows: list[tuple[object, ...]] = []
         blobs: list[tuple[object, ...]] = []
         checksum = schema.checksum
         for stream, at, data in batch.appends:
             if len(data) <= schema.INLINE_LIMIT:
-                rows.append((stream, at, 0, checksum(stream, at, data), data, None))
+                inline.append((stream, at, checksum(stream, at, data), data))
             elif not batch.bulk:
                 for piece in pieces(stream, at, data):
                     self._add_blob(piece, rows, blobs)
-        return rows, blobs
+        self._db.executemany(schema.INSERT_INLINE, inline)
+        if rows:
+            self._db.executemany(schema.INSERT_ROW, rows)
+            self._db.executemany(schema.INSERT_BLOB, blobs)
 
     def _add_blob(
         self,
@@ -169,7 +170,7 @@ class Committer:
         stream, position, part, data = piece
         self._last_blob += 1
         blobs.append((self._last_blob, data))
-        rows.append((stream, position, part, schema.checksum(stream, position, data), None, self._last_blob))
+        rows.append((stream, position, part, schema.checksum(stream, position, data), self._last_blob))
 
     def _stage(self, batch: Batch) -> None:
         """Write some of a bulk batch's bytes where no reader sees them."""

@@ -97,7 +97,8 @@ INSERT_STREAM = f"INSERT INTO streams ({COLUMNS}) VALUES (" + ",".join("?" * 18)
 UPDATE_STREAM = (
     "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ? WHERE id = ?"
 )
-INSERT_APPEND = "INSERT INTO appends (stream, position, part, sum, data, blob) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_INLINE = "INSERT INTO appends (stream, position, part, sum, data) VALUES (?, ?, 0, ?, ?)"
+INSERT_ROW = "INSERT INTO appends (stream, position, part, sum, blob) VALUES (?, ?, ?, ?, ?)"
 INSERT_BLOB = "INSERT INTO blobs (id, data) VALUES (?, ?)"
 NEWEST = (
     "INSERT INTO meta VALUES ('newest', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
@@ -271,7 +272,7 @@ def state_row(stream: Stream, deadline: float | None) -> tuple[Any, ...]:
     by = stream.closed_by
     return (
         stream.tail,
-        stream.closed,
+        int(stream.closed),  # what is no plain int, sqlite3 looks for an adapter of
         None if by is None else f"{by[1]} {by[2]} {by[0]}",
         stream.stream_seq,
         deadline,
