@@ -68,7 +68,7 @@ class Life:
         """Note an append that is about to be sent; the same one again when it is a retry."""
         # Some are so large that a store keeps them elsewhere, and a few in several parts, which it
         # may write in several steps.
-        large = seq % 61 == 60 or (seq == 1 and self.number % 5 == 4)
+        large = seq % 61 == 60 or (seq == 1 and self.number % 50 == 4)
         size = 300_000 if large else 1500 if seq % 9 == 8 else 0
         line = b"%s %d of %s %d%s\n" % (producer.encode(), seq, self.path.encode(), self.number, b"." * size)
         found = self.records.get(line)
