@@ -83,14 +83,15 @@ def failure(exc: Exception, url: str) -> Exception:
     """The error for what went wrong on a connection."""
     found = Disconnected
     text = str(exc)
+    code = exc.args[0] if exc.args else 0  # CPython has no errno when that is all
     if isinstance(exc, BadMessage):
         if not isinstance(exc, Truncated):
             found = BadResponse
     elif not isinstance(exc, OSError):
         return exc
-    elif exc.errno in (110, 116, 60):
+    elif code in (110, 116, 60):
         found = Timeout
-    elif "addrinfo" in text or isinstance(exc.errno, int) and -1000 < exc.errno < 0:
+    elif "addrinfo" in text or isinstance(code, int) and -1000 < code < 0:
         # What getaddrinfo raises has a number or text of its own on each port. (TLS has those further below zero.)
         text = "the host's name was not found: " + text
     elif text.isdigit():
