@@ -113,31 +113,30 @@ class PlainReader:
     def following(self) -> Reader:
         return self
 
+    def _deadline(self, head: bytes) -> float:
+        return trio.current_time() + (self._config.head_timeout if head else self._config.idle_timeout)
+
     async def next_request(self) -> Request | None:
         """The next request; None when the peer is done, or when the head in ``rest`` is h11's."""
         transport = self._transport
-        buffer = self._buffer
-        transport.deadline = trio.current_time() + self._config.idle_timeout
+        buffer = begin(self._buffer)
+        transport.deadline = self._deadline(buffer)
         end = buffer.find(heads.END)
         while end < 0:
+            check_lines(buffer)
             if len(buffer) > heads.MAX_HEAD:
                 raise head_too_large()
-            if buffer:
-                if not transport.overdue and len(buffer) == len(self._buffer):
-                    transport.deadline = trio.current_time() + self._config.head_timeout
             received = await transport.receive()
             if not received:
                 if transport.overdue and buffer:
                     raise slow("head")
-                if buffer:
-                    self._buffer = buffer  # a truncated head: h11 says what is wrong with it
+                self._buffer = buffer  # a truncated head: h11 says what is wrong with it
                 return None
-            if not buffer:
-                transport.deadline = trio.current_time() + self._config.head_timeout
-            buffer += received
+            idle = not buffer
+            buffer = begin(buffer + received)
+            if idle:
+                transport.deadline = self._deadline(buffer)
             end = buffer.find(heads.END)
-            if end < 0:
-                check_lines(buffer)
         self._buffer = buffer
         end += len(heads.END)
         if end > heads.MAX_HEAD:
@@ -272,6 +271,12 @@ class H11Reader:
             if error.error_status_hint == 431:
                 raise head_too_large() from error
             raise ProtocolError(error.error_status_hint, "BAD_HTTP", str(error)) from error
+
+
+def begin(data: bytes) -> bytes:
+    """Without the empty lines that may come before a request (RFC 9112 section 2.2)."""
+    count = len(data) - len(data.lstrip(b"\r\n"))
+    return data[count:] if data[:count] == b"\r\n" * (count // 2) else data
 
 
 def check_lines(head: bytes) -> None:

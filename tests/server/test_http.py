@@ -136,6 +136,31 @@ async def test_targets_in_absolute_form(site: Site) -> None:
     assert (await client.ask("GET", S)).status == 200
 
 
+async def test_empty_lines_before_a_request_are_passed_over(site: Site) -> None:
+    # Some clients send one more line end behind a body (RFC 9112 section 2.2).
+    await site.create("s")
+    client = await site.connect()
+    post, get = request("POST", S, b"a", content_type="text/plain"), request("GET", S)
+    await client.send(post + b"\r\n" + get + b"\r\n\r\n" + post)
+    assert [(await client.answer()).status for _ in range(3)] == [204, 200, 204]
+    await client.send(b"\r\n")
+    await trio.sleep(0.01)
+    for byte in b"\r\n" + get:
+        await client.send(bytes([byte]))
+    assert (await client.answer()).body == b"aa"
+    await client.send(b"\r\n")
+    await client.stream.send_eof()
+    await client.ended()
+
+
+@pytest.mark.parametrize("head", ["GET {} HTTP/1.1\nHost: x\n\n", "GET {} HTTP/1.1\r\nHost: x\n\r", "GET {} \rX"])
+async def test_a_head_that_can_never_be_right_is_refused_at_once(site: Site, head: str) -> None:
+    client = await site.connect()
+    await client.send(head.format(S))
+    with trio.fail_after(2):
+        assert (await client.answer()).code == "BAD_HTTP"
+
+
 async def test_an_offer_to_switch_protocols_is_passed_over(site: Site) -> None:
     # Some clients make it with their first request, and go on as if it had not been made.
     await site.create("s", body=b"abc")
