@@ -27,6 +27,7 @@ _CLEAN_BYTES = 1024 * 1024
 _VACUUM_PAGES = 256
 _SPARE_PAGES = 1024
 _CHECKPOINT_PAGES = 1000
+_STEP_SECONDS = 0.02
 
 
 class Committer:
@@ -48,6 +49,7 @@ class Committer:
         self._queue: SimpleQueue[Batch | None] = SimpleQueue()
         self._last_blob = last_blob
         self._staging: Batch | None = None  # whose blobs may be staged
+        self._step = STEP_BYTES
         self._pages = _CHECKPOINT_PAGES  # what a crash left in the log is moved soon
         # Whether there may be more free pages than the file should hold (set by the thread).
         self.shrinking = True
@@ -177,7 +179,8 @@ class Committer:
         db = self._db
         blobs: list[tuple[object, ...]] = []
         size = 0
-        while batch.parts and size < STEP_BYTES:
+        started = time.monotonic()
+        while batch.parts and size < self._step:
             piece = batch.parts.pop()
             size += len(piece[3])
             self._add_blob(piece, batch.staged, blobs)
@@ -189,6 +192,11 @@ class Committer:
         db.executemany("INSERT INTO staged VALUES (?)", [(blob[0],) for blob in blobs])
         db.execute("COMMIT")
         self._pages += 8 + size // 4096
+        # A slow disk takes smaller steps, so that small appends don't wait longer for one than they must.
+        if time.monotonic() - started > _STEP_SECONDS:
+            self._step = max(self._step // 2, schema.ROW_LIMIT)
+        else:
+            self._step = min(self._step * 2, STEP_BYTES)
 
     def _keep_up(self, batch: Batch) -> None:
         """What the file needs behind a commit that has been answered already.

@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from ds_core.server.errors import ProtocolError
 from ds_trio_server import admin
-from ds_trio_server.store import cache, schema
+from ds_trio_server.store import cache, committer, schema
 from ds_trio_server.store.base import StorageFull
 from ds_trio_server.store.batches import Batch, Lanes
 from ds_trio_server.store.cache import Entry
@@ -111,6 +111,22 @@ async def test_small_appends_wait_for_a_step_of_a_large_one_and_not_for_all_of_i
         assert await rig.read("a") == LARGE + b"!"
         assert await rig.spans("a") == [(0, 1000), (1000, 1001)]
     assert staged(tmp_path)[0] == 0
+
+
+async def test_a_slow_disk_takes_smaller_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow(monkeypatch, row=100, step=400)
+    async with opened(tmp_path) as rig:
+        await rig.create("s")
+        monkeypatch.setattr(committer, "_STEP_SECONDS", 0.0)
+        steps = Steps(monkeypatch)
+        steps.free()
+        await rig.append("s", LARGE)
+        assert steps.seen == ["stage"] * 6 + ["bulk"], "of 4, 2 and then 1 row"
+        monkeypatch.setattr(committer, "_STEP_SECONDS", 60.0)
+        del steps.seen[:]
+        await rig.append("s", LARGE)
+        assert steps.seen == ["stage"] * 4 + ["bulk"], "of 1, 2, 4 and 3 rows"
+        assert await rig.read("s") == LARGE * 2
 
 
 async def test_a_stream_keeps_its_order_whatever_lane_its_appends_take(
