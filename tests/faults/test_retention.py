@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -12,13 +14,14 @@ import trio
 from ds_core.server import stream
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
-from ds_trio_server import admin, cli
+from ds_trio_server import admin, cli, server
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store import retention
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.retention import Retention, parse
 from ds_trio_server.store.space import DefaultMinFree, MinFree, Space
 from ds_trio_server.store.sqlite import SQLiteStore
+from tests.server.site import Client, request, running
 from tests.tools import serve
 
 from .streams import append, delete, find, put, read
@@ -327,6 +330,51 @@ async def test_both_stores_trim_alike(tmp_path):
         await delete(store, "f")
         assert await read(store, "a") == b"6789"
         await store.close()
+
+
+@pytest.mark.parametrize("query", ["?offset=-1", "?offset=-1&live=sse"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_slow_reader_that_trimming_overtakes_gets_no_byte_from_elsewhere(tmp_path, monkeypatch, kind, query):
+    """It is cut off where the trimmed part begins for it, and told when it comes back."""
+    listen = server.listen
+
+    def small(host, port):
+        listeners = listen(host, port)
+        for listener in listeners:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return listeners
+
+    monkeypatch.setattr(server, "listen", small)
+    store = MemoryStore() if kind == "memory" else SQLiteStore(tmp_path)
+    whole = b"".join(b"%015d\n" % number for number in range(250_000))
+    async with running(store, chunk=8 << 20) as site:
+        await site.create("a")
+        for at in range(0, len(whole), 500_000):
+            await site.append("a", whole[at : at + 500_000])
+        sock = trio.socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await sock.connect(("127.0.0.1", site.port))
+        client = Client(trio.SocketStream(sock))
+        await client.send(request("GET", "/v1/stream/a" + query))
+        first = await client.exactly(1000)
+        found = await find(store, "a")
+        await store.transact("a", lambda view: stream.trim(view, found.id, 3_500_000))
+        if kind == "sqlite":
+            store._tails.forget(found.id)
+            while store._upkeep.cleaning:
+                await store.sweep()
+        with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(20) as waiting:
+            while await client.more():
+                pass
+        assert not waiting.cancelled_caught, "it waits for what will never come"
+        client.close()
+        lines = [line.removeprefix(b"data:") for line in (first + client.buffer).split(b"\n")]
+        records = [int(line) for line in lines if re.fullmatch(rb"\d{15}", line)]
+        assert records == list(range(len(records))), "something came from elsewhere"
+        assert 60 < len(records) < 218_750
+        offset = token(found.incarnation, 16 * len(records))
+        answer = await site.ask("GET", f"/v1/stream/a?offset={offset}")
+        assert answer.status == 410 and answer.header("stream-earliest-offset").endswith("_0000000003500000")
 
 
 def test_a_server_with_rules(tmp_path):
