@@ -166,6 +166,16 @@ async def test_metrics_of_a_store_on_disk(tmp_path: Path) -> None:
     assert found["ds_streams"] == 1 and found["ds_store_bytes"] > 4096
 
 
+async def test_a_large_append_counts_once_however_it_is_stored(tmp_path: Path) -> None:
+    async with running(SQLiteStore(tmp_path)) as site:
+        await site.create("a", body=b"x" * 3_000_000)
+        await site.append("a", b"y" * 8_000_000)
+        await site.append("a", b"z")
+        found = values(await site.ask("GET", "/metrics"))
+    assert (found["ds_appends_total"], found["ds_append_bytes_total"]) == (3, 11_000_001)
+    assert found["ds_commit_appends_sum"] == 3 and found["ds_store_bytes"] > 11_000_000
+
+
 async def test_a_disk_below_the_watermark_is_not_ready(tmp_path: Path) -> None:
     async with running(SQLiteStore(tmp_path, min_free=MinFree(bytes=1 << 60))) as site:
         answer = await site.ask("GET", "/readyz")
