@@ -145,17 +145,21 @@ class EventStream(Waiter):
     async def _catch_up(self, plan: reads.Plan) -> None:
         """Everything up to the plan's tail, a control event behind every batch."""
         text = media.is_text(plan.stream.content_type)
+        reading = self._reading
         while True:
-            try:
-                end = await self._reading.end(plan, min(self._limit, self._reading.window()))
-                data = await self._reading.data(plan.stream, plan.start, end)
-            except Vanished:
-                return  # the next look finds out
-            if text and end < plan.tail:
-                data = whole_characters(data)
-                end = plan.start + len(data)
-            with self._reading.holding(len(data)):
-                await self.transport.send_all(self._frame(plan, end, data))
+            most = min(self._limit, reading.window(), plan.tail - plan.start)
+            # Counted from here on: many may wait for what they read.
+            with reading.holding(most):
+                try:
+                    end = await reading.end(plan, most)
+                    data = await reading.data(plan.stream, plan.start, end)
+                except Vanished:
+                    return  # the next look finds out
+                if text and end < plan.tail:
+                    data = whole_characters(data)
+                    end = plan.start + len(data)
+                with reading.holding(max(0, len(data) - most)):
+                    await self.transport.send_all(self._frame(plan, end, data))
             self.position = plan.start = end
             if end == plan.tail:
                 self.ended = plan.closed
