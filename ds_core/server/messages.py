@@ -57,8 +57,7 @@ def stored(kind: int, body: bytes, codecs: Codecs) -> bytes:
         raise bad_request(str(error), "INVALID_CBOR" if kind == media.CBOR else "INVALID_JSON") from None
     if not messages:
         return b""
-    messages.append(b"")
-    return b",".join(messages)
+    return b",".join(messages + [b""])
 
 
 def shown(kind: int, data: bytes) -> bytes:

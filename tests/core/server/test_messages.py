@@ -72,6 +72,18 @@ def test_a_shell_can_lend_its_own_parsers():
     assert messages.stored(BYTES, b"raw", Lent()) == b"raw"
 
 
+def test_what_was_split_may_be_stored_again():
+    # A backend may run a decision twice; the shell may have split its body before.
+    found = [b"1", b"2"]
+
+    class Once(messages.Codecs):
+        def split_json(self, body):
+            return found
+
+    for _ in range(2):
+        assert messages.stored(JSON, b"[1,2]", Once()) == b"1,2,"
+
+
 def test_the_size_shown_is_known_without_the_bytes():
     for kind, stored in ((JSON, STORED), (JSON, b"1,"), (JSON, b""), (BYTES, b"abc"), (BYTES, b""), (CBOR, ITEMS)):
         assert messages.shown_size(kind, len(stored)) == len(messages.shown(kind, stored))
