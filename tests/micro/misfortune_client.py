@@ -1,9 +1,12 @@
-"""The client against a server that answers anything: misfortune_client.py ROOT URL FOLDER."""
+"""The client against a server that answers anything, and one (SILENT) that never does.
+
+    misfortune_client.py ROOT URL FOLDER SILENT
+"""
 # ruff: noqa: UP031 (MicroPython)
 
 import sys
 
-ROOT, URL, FOLDER = sys.argv[1:4]
+ROOT, URL, FOLDER, SILENT = sys.argv[1:]
 sys.path[:0] = [ROOT, ROOT + "/micro"]
 
 import time  # noqa: E402
@@ -80,3 +83,11 @@ for url, text in (("http://no-such-host.invalid/s", "name"), ("http://127.0.0.1:
     for call in (s.create, lambda: list(s.read(patience=0.2))):  # noqa: B023
         exc = error_of(call)
         assert exc.__class__ is ds_micro.Disconnected and exc.retry and text in str(exc), exc
+
+s = Stream(SILENT + "/s", timeout=0.3, live_timeout=0.3)
+for call in (s.create, s.head, lambda: s.append(1), lambda: list(s.read(patience=0.2))):
+    exc = error_of(call)
+    assert exc.__class__ is ds_micro.Timeout and exc.retry and "no progress" in str(exc), exc
+box = Outbox(None, s, "p")
+box.append(1)
+assert box.flush(0.5) == 1 and box.error.__class__ is ds_micro.Timeout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -61,7 +62,9 @@ def scripted() -> Iterator[str]:
 
 @pytest.mark.parametrize("build", ["cpython", 64, 32])
 def test_wrong_answers(build: int | str, scripted: str, tmp_path: Path) -> None:
-    run([*interpreter(build), HERE / "misfortune_client.py", ROOT, scripted, tmp_path])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        run([*interpreter(build), HERE / "misfortune_client.py", ROOT, scripted, tmp_path, url])
 
 
 @pytest.mark.parametrize("build", [64, 32])
