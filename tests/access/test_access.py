@@ -287,6 +287,16 @@ def test_a_missing_file_is_refused_and_how_to_make_one_is_said(tmp_path: Path) -
         pass
 
 
+def test_a_file_that_may_not_be_read_is_not_one_to_be_made(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # whoever runs this may read everything, perhaps
+    with pytest.raises(AccessFileError, match="must belong to the server's account") as refused:
+        Access(keys.file)
+    assert "ds token new" not in str(refused.value)
+
+
 def test_a_reload_is_all_or_nothing(keys: Keys) -> None:
     old = keys.token("old", read=["**"])
     control = Access(keys.file)
