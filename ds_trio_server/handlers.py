@@ -158,7 +158,12 @@ class Handlers:
 
         try:
             found = await self._store.look(command.source, locate)
-            return None if found is None else await self.reading.messages_at(*found, command.fork_skip > 0)
+            if found is None:
+                return None
+            source, position = found
+            # The path may have another stream by the time it is decided; "the start" would be that one's.
+            command.fork_offset = (source.incarnation, position)
+            return await self.reading.messages_at(source, position, command.fork_skip > 0)
         except (ProtocolError, Vanished):
             return None  # the creation itself will say so, in its own order of checks
 

@@ -12,9 +12,10 @@ import cbor2
 import pytest
 
 from ds_core.server import messages
-from ds_core.server.stream import trim
+from ds_core.server.stream import Stream, trim
 from ds_core.wire import media
 from ds_trio_server import marks
+from ds_trio_server.reading import Reading
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import SQLiteStore
@@ -329,3 +330,21 @@ async def test_a_fork_reads_as_its_source_up_to_where_it_left(store: Store) -> N
         await site.append("part", b"[0]", "application/json")
         assert b"".join(answer.body[1:-1] for answer in await read_all(site, "part", 1)) == b"123450"
         assert (await site.ask("GET", S)).body == b"[1,2,3,4,5,6,7]"
+
+
+async def test_a_fork_is_never_cut_by_what_another_stream_was(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    await site.create("s", "application/json", b"[1,2]")
+    look = Reading.messages_at
+
+    async def replaced(self: Reading, stream: Stream, position: int, rest: bool) -> object:
+        piece = await look(self, stream, position, rest)
+        await site.ask("DELETE", S)
+        await site.create("s", "application/json", b"[10,20]")
+        return piece
+
+    forked = {"stream_forked_from": S, "stream_fork_offset": "-1", "stream_fork_sub_offset": "1"}
+    monkeypatch.setattr(Reading, "messages_at", replaced)
+    assert (await site.ask("PUT", ROOT + "fork", b"", **forked)).status == 410
+    monkeypatch.undo()
+    assert (await site.ask("PUT", ROOT + "fork", b"", **forked)).status == 201
+    assert (await site.ask("GET", ROOT + "fork")).body == b"[10]"
