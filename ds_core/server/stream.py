@@ -101,9 +101,9 @@ class Stream:
 
 
 class View:
-    """What a decision may look at: the stream at the path, if any; for a fork its source and the
-    append its fork offset falls into, as (position, stored bytes); the time; and ``fresh``, the
-    incarnation a stream created now gets (one more than the newest issued)."""
+    """What a decision may look at: the stream at the path, if any; for a fork its source and what
+    matters of the append its fork offset falls into (``create.divergence``), as (position, stored bytes);
+    the time; and ``fresh``, the incarnation a stream created now gets (one more than the newest issued)."""
 
     __slots__ = ("stream", "source", "piece", "now", "fresh")
 
