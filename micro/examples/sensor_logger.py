@@ -35,9 +35,12 @@ def measure():
     try:
         import esp32
 
-        record["t"] = (esp32.raw_temperature() - 32) / 1.8
+        if hasattr(esp32, "raw_temperature"):
+            record["t"] = (esp32.raw_temperature() - 32) / 1.8
+        else:
+            record["t"] = esp32.mcu_temperature()  # C3, S3
     except (ImportError, AttributeError):
-        record["t"] = 21.5
+        record["t"] = 21.5  # no sensor here: put yours in its place
     now = time.time()
     if time.gmtime(now)[0] >= 2024:
         # Until NTP has answered, the clock is wrong by decades, and no time is better: the stream keeps the order.

@@ -74,8 +74,10 @@ def test_every_way_brings_the_same_files() -> None:
         assert url == (name if name.startswith("ds_core") else "micro/" + name)
     frozen: list[str] = []
 
-    def add(package: str, files: tuple[str, ...], **options: object) -> None:
-        frozen.extend(f"{package}/{name}" for name in files)
+    def add(package: str, files: tuple[str, ...], base_path: str, opt: int) -> None:
+        for name in files:
+            assert (ROOT / "micro" / base_path / package / name).is_file()
+            frozen.append(f"{package}/{name}")
 
     exec((ROOT / "micro" / "manifest.py").read_text(), {"package": add})
     assert sorted(frozen) == sorted(installed)
