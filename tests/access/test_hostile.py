@@ -147,7 +147,7 @@ SMUGGLED = {
     "chunked on a folded line": POST + "Transfer-Encoding:\r\n chunked",
     "NUL in the name of a coding": POST + "Transfer-Encoding\x00: chunked\r\nContent-Length: 5",
     "bare LF everywhere": "POST {s} HTTP/1.1\nHost: t\nContent-Length: 5\n",
-    "an empty line before all": "\r\n" + POST + "Content-Length: 5",
+    "a bare LF before all": "\n" + POST + "Content-Length: 5",
     "the version in small letters": "POST {s} http/1.1\r\nHost: t\r\nContent-Length: 5",
     "a version of two digits": "POST {s} HTTP/1.10\r\nHost: t\r\nContent-Length: 5",
 }
@@ -171,6 +171,7 @@ ONE_READING = {
     "the same length twice": (POST + "Content-Length: 5\r\nContent-Length: 5", 204),
     "a list of one length": (POST + "Content-Length: 5, 5", 204),
     "a length with leading zeros": (POST + "Content-Length: 0005", 204),
+    "an empty line before all": ("\r\n" + POST + "Content-Length: 5", 204),
     "chunked in capitals": (POST + "Transfer-Encoding: CHUNKED", 400),  # a body of nothing
     "chunked before a tab": (POST + "Transfer-Encoding: chunked\t", 400),
     "an underscore is no hyphen": (POST + "Transfer_Encoding: chunked\r\nContent-Length: 5", 204),
