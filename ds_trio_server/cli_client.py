@@ -147,9 +147,11 @@ def _print(options: argparse.Namespace, signals: Signals, live: str | None) -> i
         ):
             output.write(item)
         output.save()
-    except (Stopped, StreamError):
+    except (Stopped, StreamError) as exc:
         progress.clear()
         output.save()
+        if file and isinstance(exc, StreamError) and (exc.status == 410 or exc.code == "INVALID_OFFSET"):
+            exc.add_note(f"without {options.cursor} it would begin at the start")
         raise
     finally:
         progress.clear()

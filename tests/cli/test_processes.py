@@ -184,6 +184,20 @@ def test_a_tail_survives_its_server(ds: Shell, name: str, tmp_path: Path) -> Non
     assert out.read_bytes() == b"0\n1\n2\n"
 
 
+def test_a_cursor_of_a_stream_that_is_gone_says_what_helps(ds: Shell, name: str, tmp_path: Path) -> None:
+    cursor = tmp_path / "cursor"
+    ds("create", name)
+    ds("append", name, "1")
+    ds("read", name, "--cursor", cursor)
+    ds("delete", name)
+    ds("create", name)
+    for command in ("read", "tail"):
+        text = ds(command, name, "--cursor", cursor, status=1).stderr.decode()
+        assert "410" in text and f"without {cursor} it would begin at the start" in text and text.count("\n") == 1
+    cursor.unlink()
+    assert ds("read", name, "--cursor", cursor).stdout == b""
+
+
 def test_read_with_a_cursor_prints_what_is_new(ds: Shell, name: str, tmp_path: Path) -> None:
     cursor = tmp_path / "cursor"
     ds("create", name)
