@@ -80,7 +80,7 @@ class FlashStore:
             pass
         self._files = files = []
         for name in os.listdir(path):
-            if name[-4:] == ".out":
+            if name[-4:] == ".out" and name[:-4].isdigit():
                 files.append(int(name[:-4]))
         files.sort()
         while files:

@@ -10,7 +10,7 @@ from ds_micro.stream import Backoff, Disconnected, random
 
 
 class Outbox:
-    """`Outbox(path, stream, producer, ...)`: `path` is a folder of its own, or None for RAM.
+    """`Outbox(path, stream, producer, ...)`: `path` is a folder of its own (made in one that exists), or None for RAM.
 
     `limit` bytes in all; `when_full` "drop-oldest", "drop-newest" or "refuse"; `sync_every` records are made
     durable at once (1: each). A batch is full with `segment` bytes or `count` records, and due when its oldest

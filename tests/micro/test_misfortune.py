@@ -102,6 +102,17 @@ def test_a_segment_that_could_not_be_begun_never_counts(tmp_path: Path, monkeypa
     assert store.batch(0).seq == 1
 
 
+def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    for name in ("notes.out", ".out", "cursor", "00000001.out.new"):
+        (tmp_path / name).write_bytes(b"ours")
+    for _ in range(2):
+        store = FlashStore(str(tmp_path), 7, "text/plain", False, 4096, 256, 0, "drop-oldest", 1)
+        assert store.append(b"a")
+        store.close()
+    assert store.records == 2
+    assert sum(path.read_bytes() == b"ours" for path in tmp_path.iterdir()) == 4
+
+
 @pytest.mark.parametrize("build", ["cpython", 64, 32])
 def test_ipv6(build: int | str, tmp_path: Path) -> None:
     try:
