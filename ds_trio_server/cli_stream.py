@@ -62,6 +62,8 @@ def connect(options: argparse.Namespace, content_type: str | None = None, stream
         name, found, value = header.partition(":")
         if not found or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
             raise Usage(f"'{header}' is not a header; give 'Name: value'")
+        if name.lower() in ("host", "content-length", "transfer-encoding", "connection"):
+            raise Usage(f"'{name}' is of the connection; --header is for others")
         headers[name] = value.strip()
     tls: dict[str, object] = {}
     if options.ca:

@@ -190,6 +190,7 @@ WRONG = {
     "a size": ("append", "a", "1", "--batch", "0"),
     "a time": ("read", "a", "--timeout", "soon"),
     "a header": ("read", "a", "--header", "no colon"),
+    "a header of the connection": ("read", "a", "--header", "content-length: 5"),
     "a header with a line break": ("read", "a", "--auth", "a\r\nb: c"),
     "tls options": ("read", "http://127.0.0.1:1/v1/stream/a", "--insecure"),
     "a pin": ("read", "https://127.0.0.1:1/v1/stream/a", "--pin", "12"),
