@@ -140,7 +140,7 @@ def run(folder: Path, seed: int, every: int = 1, say: bool = False) -> Counter[s
                 counts["streams described wrongly"] += 1
             counts["noticed by the check"] += noticed
             counts["refused by the server"] += bool(failures)
-            counts["without effect"] += not noticed and not failures
+            counts["without effect"] += not noticed and not failures and found == expected
         if say and number % 50 == 0:
             print(f"page {number + 1}/{counts['pages']}: {dict(counts)}", flush=True)
     return counts
