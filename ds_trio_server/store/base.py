@@ -120,8 +120,9 @@ class Store(ABC):
     @abstractmethod
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         """The stored bytes from ``start``, in pieces: all up to ``end``, or a first part of about
-        ``WINDOW`` bytes. Forks' inherited bytes come from their ancestors. Never empty for
-        ``start < end``; raises Vanished when the stream has been removed or trimmed meanwhile."""
+        ``WINDOW`` bytes, in at most about ``PIECES`` pieces. Forks' inherited bytes come from their
+        ancestors. Never empty for ``start < end``; raises Vanished when the stream has been removed
+        or trimmed meanwhile."""
 
     @abstractmethod
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
@@ -175,3 +176,5 @@ class Store(ABC):
 
 WINDOW = 256 * 1024
 """About how many bytes ``read`` returns at once: what one reader may hold in memory."""
+PIECES = 4096
+"""At most about how many pieces: what may be gone through before others have their turn."""

@@ -11,7 +11,7 @@ from ds_core.server.stream import Appended, Created, Now, Removed, Stream, Trimm
 
 from ..clock import Clock
 from ..stats import Commits
-from .base import WINDOW, Change, Decide, Later, Piece, Store, Usage, Vanished, Watcher
+from .base import PIECES, WINDOW, Change, Decide, Later, Piece, Store, Usage, Vanished, Watcher
 from .watchers import Watchers
 
 T = TypeVar("T")
@@ -151,7 +151,10 @@ class MemoryStore(Store):
                 return
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        return self._pieces(stream, start, end)
+        pieces = self._pieces(stream, start, end)
+        if len(pieces) >= PIECES:
+            await trio.lowlevel.checkpoint()
+        return pieces
 
     def _pieces(self, stream: Stream, start: int, end: int) -> list[bytes]:
         pieces: list[bytes] = []
@@ -161,7 +164,7 @@ class MemoryStore(Store):
             index = bisect_right(log.starts, first) - 1
             if index < 0:
                 raise Vanished
-            while first < stop and size < WINDOW:
+            while first < stop and size < WINDOW and len(pieces) < PIECES:
                 data = log.data[index]
                 begin = first - log.starts[index]
                 part = data[begin : min(len(data), begin + min(stop - first, WINDOW))]
@@ -170,7 +173,7 @@ class MemoryStore(Store):
                 size += len(part)
                 if begin + len(part) == len(data):
                     index += 1
-            if size >= WINDOW:
+            if size >= WINDOW or len(pieces) >= PIECES:
                 break
         return pieces
 

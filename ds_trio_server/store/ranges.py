@@ -13,7 +13,7 @@ from ds_core.server.create import owners
 from ds_core.server.stream import Stream
 
 from . import schema
-from .base import WINDOW, Later, Vanished
+from .base import PIECES, WINDOW, Later, Vanished
 from .queries import Queries
 from .tail import TailCache
 
@@ -42,6 +42,8 @@ class Ranges:
         owner, start, stop = owners(stream, start, end)[0]
         pieces = self._tails.get(owner, start, min(stop, start + WINDOW))
         if pieces is not None:
+            if len(pieces) >= PIECES:
+                await trio.lowlevel.checkpoint()
             return pieces
         if stop - start <= _INLINE_READ:
             await trio.lowlevel.checkpoint()
@@ -54,11 +56,13 @@ class Ranges:
         if stop != end:
             raise Later
         pieces = self._tails.get(owner, start, end)
-        if pieces is not None:
-            return pieces
-        if end - start > _INLINE_READ:
+        if pieces is None:
+            if end - start > _INLINE_READ:
+                raise Later
+            pieces = self._queries.now(self.fetch, owner, start, end)
+        if len(pieces) >= PIECES and sum(map(len, pieces)) < end - start:
             raise Later
-        return self._queries.now(self.fetch, owner, start, end)
+        return pieces
 
     def span(self, stream: Stream, position: int) -> tuple[int, int]:
         """First and end position of the append that holds a position."""
@@ -69,7 +73,7 @@ class Ranges:
         return found[0], min(found[1], stop)
 
     def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
-        """The query for a range of one stream's own rows, up to about ``WINDOW`` bytes."""
+        """The query for a range of one stream's own rows, up to about ``WINDOW`` bytes or ``PIECES``."""
         pieces: list[bytes] = []
         size = 0
         rows = db.execute(_RANGE, (owner, start, stop))
@@ -86,7 +90,7 @@ class Ranges:
                     data = data[begin : stop - position]
                 pieces.append(data)
                 size += len(data)
-                if size >= WINDOW:
+                if size >= WINDOW or len(pieces) >= PIECES:
                     break
         finally:
             rows.close()  # a statement left open would hold up every checkpoint

@@ -8,6 +8,8 @@ every stream's cached part stays one gapless range that ends at its tail.
 from bisect import bisect_right
 from collections import deque
 
+from .base import PIECES
+
 _LARGEST = 4
 
 
@@ -71,13 +73,14 @@ class TailCache:
             run.dropped = 0
 
     def get(self, stream: int, start: int, end: int) -> list[bytes] | None:
-        """The bytes of a range in pieces, or None when it begins before what is cached."""
+        """The bytes of a range in pieces, as far as PIECES of them go, or None when it begins before
+        what is cached."""
         run = self._runs.get(stream)
         if run is None or start < run.starts[run.dropped]:
             return None
         index = bisect_right(run.starts, start) - 1
         pieces: list[bytes] = []
-        while start < end:
+        while start < end and len(pieces) < PIECES:
             if index == len(run.starts):
                 return None
             begin = start - run.starts[index]

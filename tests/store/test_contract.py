@@ -11,7 +11,8 @@ import trio
 
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
-from ds_trio_server.store.base import WINDOW, Vanished
+from ds_trio_server.store import memory, ranges, tail
+from ds_trio_server.store.base import WINDOW, Later, Vanished
 from tests.store.rig import WALL, Rig, Soon, Watch, header
 
 
@@ -516,3 +517,34 @@ async def test_what_never_waits_is_the_same_or_later(rig: Rig) -> None:
         assert await refused(refusal) in (400, 404, 409)
     assert (await rig.append("s", b"?", producer=("p", 0, 0))).status == 204
     assert await rig.read("s") == b"datamore"
+
+
+async def test_a_read_of_tiny_appends_lets_others_have_their_turn(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (memory, ranges, tail):
+        monkeypatch.setattr(module, "PIECES", 10)
+    await rig.create("s")
+    for number in range(35):
+        await rig.append("s", b"%02d" % number)
+    whole = b"".join(b"%02d" % number for number in range(35))
+    found = await rig.stream("s")
+    for start in (0, 1, 30, 49):
+        turns = []
+
+        async def other(turns: list[None] = turns) -> None:
+            while True:
+                turns.append(None)
+                await trio.sleep(0)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            at = start
+            while at < len(whole):
+                pieces = await rig.store.read(found, at, len(whole))
+                assert 0 < len(pieces) <= 10
+                assert b"".join(pieces) == whole[at : at + sum(map(len, pieces))]
+                at += sum(map(len, pieces))
+            nursery.cancel_scope.cancel()
+        assert len(turns) >= (len(whole) - start) // 20 - 1
+        with pytest.raises(Later):
+            rig.store.read_now(found, start, start + 21)
+    assert await rig.read("s") == whole
