@@ -225,7 +225,8 @@ class Committer:
         spare = max(_SPARE_PAGES, pages // 8)
         self.shrinking = free > spare + _VACUUM_PAGES
         if free > spare:
-            db.execute(f"PRAGMA incremental_vacuum({min(_VACUUM_PAGES, free - spare)})").fetchall()
+            # Each step of this statement frees one page; execute() would take one, a script takes all.
+            db.executescript(f"PRAGMA incremental_vacuum({min(_VACUUM_PAGES, free - spare)})")
             self._pages += _VACUUM_PAGES
 
     def _failure(self, error: Exception) -> Exception:

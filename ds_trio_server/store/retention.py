@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable
 
+from ..globs import Glob
 from . import schema
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -24,7 +25,7 @@ class Rule:
 
     __slots__ = ("pattern", "age", "bytes")
 
-    def __init__(self, pattern: "re.Pattern[str] | None", age: float | None, bytes: int | None) -> None:
+    def __init__(self, pattern: Glob | None, age: float | None, bytes: int | None) -> None:
         self.pattern = pattern
         self.age = age
         self.bytes = bytes
@@ -40,7 +41,7 @@ def parse(text: str) -> Rule:
     if equals:
         if not glob.strip("/"):
             raise ValueError(f"'{text}' has no path before the '='")
-        pattern = compile_glob(glob.strip("/"))
+        pattern = Glob(glob.strip("/"))
     if limit == "forever":
         return Rule(pattern, None, None)
     found = re.fullmatch(r"(\d{1,15})([a-zA-Z]?)", limit, re.ASCII)
@@ -52,17 +53,6 @@ def parse(text: str) -> Rule:
     raise ValueError(
         f"'{limit}' is neither an age (90s, 15m, 12h, 7d, 4w) nor a size (65536, 64K, 256M, 2G) nor 'forever'"
     )
-
-
-def compile_glob(glob: str) -> "re.Pattern[str]":
-    """Paths that a glob means: ``*`` is any part of one segment, ``**`` any segments, none included."""
-    out = ""
-    for segment in glob.split("/"):
-        if segment == "**":
-            out += "(?:/.*)?"
-        else:
-            out += "/" + "[^/]*".join(map(re.escape, segment.split("*")))
-    return re.compile(out, re.DOTALL)
 
 
 class Retention:
@@ -81,7 +71,7 @@ class Retention:
         age: float | None = None
         size: int | None = None
         for rule in self._rules:
-            if rule.pattern is not None and not rule.pattern.fullmatch("/" + path):
+            if rule.pattern is not None and not rule.pattern.matches(path):
                 continue
             if rule.age is not None:
                 age = rule.age

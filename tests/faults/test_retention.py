@@ -24,6 +24,7 @@ from ds_trio_server.store.sqlite import SQLiteStore
 from tests.server.site import Client, request, running
 from tests.tools import serve
 
+from . import retention as trimming
 from .streams import append, delete, find, put, read
 from .test_disk import ask
 
@@ -438,3 +439,8 @@ def test_the_watermark_does_not_flap(tmp_path, monkeypatch):
         space.look()
         seen.append(space.low)
     assert seen == [False, True, True, True, False, False, True]
+
+
+def test_the_file_of_a_trimmed_stream_shrinks_beside_appends(tmp_path):
+    result = trimming.run(tmp_path, mib=16, clients=2, seconds=0.5)
+    assert result.after < result.before // 2
