@@ -54,7 +54,10 @@ def url_path(path: str) -> str:
 
 
 def split_target(target: str) -> "tuple[str, str]":
-    """Path and query of an origin-form or absolute-form target (RFC 9112 section 3.2)."""
+    """Path and query of an origin-form or absolute-form target (RFC 9112 section 3.2); a fragment
+    is no part of either, and 400."""
+    if "#" in target:
+        raise bad_request("a target has no fragment; a # in a path or query is written as %23", "INVALID_TARGET")
     if not target.startswith("/"):
         scheme, found, rest = target.partition("://")
         if not found or scheme.lower() not in ("http", "https"):

@@ -207,7 +207,8 @@ def script() -> Iterator[Ask]:
     for _ in range(3):
         yield "GET", ROOT + "brief", None, {}
         yield "POST", ROOT + "brief", b"b", {"content_type": "text/plain"}
-    for target in ("/", "/healthz", ROOT, ROOT + "__ds/x", ROOT + "a//b", ROOT + "caf%C3%A9", ROOT + "a%00", "/v1/x"):
+    odd = [ROOT + path for path in ("", "__ds/x", "a//b", "caf%C3%A9", "a%00", "a#z")]
+    for target in ("/", "/healthz", *odd, "/v1/x"):
         yield "GET", target, None, {}
         yield "POST", target, b"1", {"content_type": "text/plain"}
 

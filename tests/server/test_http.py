@@ -185,6 +185,25 @@ async def test_paths_are_percent_decoded_once(site: Site) -> None:
     assert (await client.ask("GET", ROOT + "__ds/x")).status == 404
 
 
+@pytest.mark.parametrize("method", ["PUT", "POST", "GET", "HEAD", "DELETE"])
+@pytest.mark.parametrize("start", ["", "http://test"])
+@pytest.mark.parametrize("more", ["", "Upgrade: other\r\n"], ids=["plain", "h11"])
+async def test_a_target_with_a_fragment_is_refused(site: Site, method: str, start: str, more: str) -> None:
+    await site.create("s", body=b"x")
+    for target in (S + "#z", S + "#", S + "?offset=-1#z"):
+        client = await site.connect()
+        await client.send(
+            f"{method} {start}{target} HTTP/1.1\r\nHost: test\r\n{more}Content-Type: text/plain\r\n"
+            "Content-Length: 0\r\n\r\n"
+        )
+        answer = await client.answer(method)
+        assert answer.status == 400
+        if method != "HEAD":
+            assert answer.code == "INVALID_TARGET" and b"fragment" in answer.body and b"%23" in answer.body
+    assert (await site.ask("GET", S)).body == b"x"
+    await site.create("s%23z")
+
+
 async def test_http_1_0(site: Site) -> None:
     await site.create("s", body=b"x" * 5000)
     client = await site.connect()

@@ -91,6 +91,16 @@ def test_origin_and_absolute_targets():
         refused(400, targets.split_target, target)
 
 
+def test_a_fragment_is_400_and_an_encoded_number_sign_is_a_character():
+    for target in (
+        "#", "/#", "/v1/stream/x#z", "/v1/stream/x#", "/v1/stream/#x", "/v1/stream/x?offset=-1#z",
+        "/v1/stream/x#?offset=-1", "http://example.org/v1/stream/x#z", "http://example.org#",
+    ):  # fmt: skip
+        refused(400, targets.split_target, target)
+        refused(400, targets.resolve, target, True)
+    assert targets.resolve("/v1/stream/x%23z?a=%23", True) == ("x#z", {"a": "#"})
+
+
 def test_queries():
     for query, expected in (
         ("", {}),
