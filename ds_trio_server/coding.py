@@ -12,10 +12,6 @@ _IN_THREAD = 64 * 1024
 _COMPRESSED = ("image/", "video/", "audio/", "application/zip", "application/gzip", "application/zstd")
 
 
-VARY = ("Vary", "Accept-Encoding")
-"""For every answer that is worthwhile to compress, whether this client asked for it or not."""
-
-
 def is_worthwhile(content_type: str, size: int) -> bool:
     """Whether a body of that type and size is worth compressing."""
     return size >= _WORTHWHILE and not content_type.lower().startswith(_COMPRESSED)

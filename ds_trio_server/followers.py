@@ -59,10 +59,9 @@ class LongPoll(Waiter):
         if len(data) > self._limit:
             return None
         position = plan.position(plan.tail)
-        cache_control = self._handlers.reading.cache_control
-        response = reads.answer(self._command, position, data, self._cursor, cache_control)
-        if coding.is_worthwhile(position.content_type, len(response.body)):
-            response.headers.append(coding.VARY)
+        reading = self._handlers.reading
+        response = reads.answer(self._command, position, data, self._cursor, reading.cache_control)
+        response.headers += reading.vary[coding.is_worthwhile(position.content_type, len(response.body))]
         head = self._connection.head(self._request, response, "", len(response.body))
         return head + response.body
 

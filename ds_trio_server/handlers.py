@@ -219,8 +219,7 @@ class Handlers:
         response = reads.answer(command, position, b"", cursor, reading.cache_control)
         size = position.size()
         worthwhile = coding.is_worthwhile(position.content_type, size)
-        if worthwhile:
-            response.headers.append(coding.VARY)
+        response.headers += reading.vary[worthwhile]
         if response.status != 200 or plan.start == end:
             await connection.respond(request, response)
         elif worthwhile and not request.http10 and coding.wants_gzip(request.headers.get("accept-encoding")):

@@ -210,8 +210,7 @@ class HotPath:
         position = plan.position(end)
         response = reads.answer(command, position, b"", "", reading.cache_control)
         worthwhile = coding.is_worthwhile(position.content_type, position.size())
-        if worthwhile:
-            response.headers.append(coding.VARY)
+        response.headers += reading.vary[worthwhile]
         if response.status == 200 and start < end:
             if worthwhile and coding.wants_gzip(request.headers.get("accept-encoding")):
                 return False

@@ -21,9 +21,17 @@ from .store.base import WINDOW, Piece, Store, Vanished
 _AMPLE = 64 * 1024 * 1024
 _NARROW = 16 * 1024
 
+_Vary = tuple[list[tuple[str, str]], list[tuple[str, str]]]
+_VARY_PUBLIC: _Vary = ([], [("Vary", "Accept-Encoding")])
+_VARY_PRIVATE: _Vary = ([("Vary", "Authorization")], [("Vary", "Accept-Encoding, Authorization")])
+
 
 class Reading:
-    """Reads of one store under one configuration."""
+    """Reads of one store under one configuration.
+
+    ``vary[worthwhile]`` is the headers that say what an answer depends on: on Accept-Encoding whenever
+    it is worthwhile to compress, whether this client asked for it or not.
+    """
 
     def __init__(self, store: Store, config: Config) -> None:
         self._store = store
@@ -31,6 +39,7 @@ class Reading:
         self._held = 0
         self._marks = marks.Marks(store)
         self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
+        self.vary = _VARY_PRIVATE if config.private else _VARY_PUBLIC
 
     async def plan(self, command: Read, renew: bool = True) -> reads.Plan:
         """What a read may show now. Raises ProtocolError; ``renew`` is false after the first look.

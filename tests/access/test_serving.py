@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+import trio
 
 from ds_trio_server import access
 from ds_trio_server.access import Access
 from ds_trio_server.clock import Clock
 from ds_trio_server.store.memory import MemoryStore
 from tests.access.conftest import Keys
-from tests.server.site import ROOT, Site, running
+from tests.server.site import ROOT, Site, request, running
 
 
 class Guarded:
@@ -131,12 +132,33 @@ async def test_a_repeated_authorization_is_nobody(guarded: Guarded) -> None:
     assert (await client.answer()).status == 401
 
 
-async def test_answers_are_for_their_client_alone(guarded: Guarded) -> None:
+@pytest.mark.parametrize("size", [1, 2000])
+async def test_answers_are_for_their_client_alone(guarded: Guarded, size: int) -> None:
     await guarded.create("a")
-    answer = await guarded.ask("GET", ROOT + "a", **guarded.admin)
-    assert answer.headers["cache-control"].startswith("private,")
-    answer = await guarded.ask("GET", ROOT + "a?offset=-1&live=long-poll", **guarded.admin)
-    assert answer.headers["cache-control"].startswith("private,")
+    waiter = await _opened(guarded.site, f"{ROOT}a?offset=now&live=long-poll", **guarded.admin)
+    while not guarded.site.server._handlers.hub.count():
+        await trio.sleep(0)
+    await guarded.ask("POST", ROOT + "a", b"x" * size, content_type="text/plain", **guarded.admin)
+    answers = [await waiter.answer()]
+    not_plain = {"x": "1\r\nx: 2"}  # a repeated field keeps a request off the hot path
+    for query in ("?offset=-1", "?offset=-1&live=long-poll"):
+        for more in ({}, {"accept_encoding": "gzip"}, not_plain):
+            answers.append(await guarded.ask("GET", ROOT + "a" + query, **more, **guarded.admin))
+    etag = answers[1].headers["etag"]
+    for more in ({}, not_plain):
+        answers.append(await guarded.ask("GET", ROOT + "a", if_none_match=etag, **more, **guarded.admin))
+    assert [answer.status for answer in answers] == [200] * 7 + [304] * 2
+    for answer in answers:
+        assert answer.headers["cache-control"].startswith("private,")
+        assert answer.headers["vary"] == ("Authorization" if size == 1 else "Accept-Encoding, Authorization")
+
+
+async def test_without_access_control_answers_are_for_everybody() -> None:
+    async with running() as site:
+        await site.create("a", body=b"x")
+        for query in ("", "?offset=-1&live=long-poll"):
+            answer = await site.ask("GET", ROOT + "a" + query)
+            assert answer.headers["cache-control"].startswith("public,") and "vary" not in answer.headers
 
 
 async def test_a_revoked_token_ends_with_the_reload(guarded: Guarded) -> None:
@@ -175,9 +197,9 @@ async def test_a_link_reads_and_follows_until_it_expires(keys: Keys) -> None:
         assert (await site.ask("GET", target)).status == 401
 
 
-async def _opened(site: Site, target: str):  # type: ignore[no-untyped-def]
+async def _opened(site: Site, target: str, **headers: str):  # type: ignore[no-untyped-def]
     client = await site.connect()
-    await client.send(f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n")
+    await client.send(request("GET", target, **headers))
     return client
 
 
