@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import trio
 
-from ds_core.server import responses
+from ds_core.server import responses, targets
 from ds_core.server.errors import ProtocolError
 
 from . import metrics
@@ -44,7 +44,7 @@ class Endpoints:
 
     async def answer(self, transport: Transport, request: Request) -> responses.Response | None:
         """The answer to a request for one of ``PATHS``, None for any other."""
-        path = request.target.partition("?")[0]
+        path = targets.split_target(request.target)[0]
         if path not in PATHS:
             return None
         if request.method not in ("GET", "HEAD"):

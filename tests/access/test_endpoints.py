@@ -119,6 +119,17 @@ async def test_alive_and_ready_need_no_token_and_nothing_else_is_outside(keys: K
             assert (await site.ask("GET", path)).status in (400, 401, 404), path
 
 
+async def test_endpoints_in_absolute_form(keys: Keys) -> None:
+    async with running(access=Access(keys.file)) as site:
+        for path in ("/healthz", "/readyz", "/metrics", "/healthz?x=1"):
+            assert (await site.ask("GET", "http://test" + path)).status == 200, path
+        assert (await site.ask("POST", "http://test/healthz")).status == 405
+        for target in ("http://test", "http://test/", "http://healthz", "http://test/healthz/"):
+            assert (await site.ask("GET", target)).status == 404, target
+        for target in ("ftp://test/healthz", "healthz", "/healthz#x"):
+            assert (await site.ask("GET", target)).code == "INVALID_TARGET", target
+
+
 def values(answer: Answer) -> dict[str, float]:
     """Samples of an exposition by name and labels."""
     assert answer.status == 200, answer
