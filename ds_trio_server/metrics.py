@@ -36,6 +36,7 @@ class Snapshot:
         for name, text, histogram in (
             ("ds_commit_appends", "Appends in one commit.", commits.sizes),
             ("ds_commit_seconds", "How long a commit took, its fsync included.", commits.seconds),
+            ("ds_fsync_seconds", "How long the write and fsync of a commit took.", commits.fsync),
         ):
             yield HistogramMetricFamily(name, text, buckets=histogram.cumulative(), sum_value=histogram.sum)
         yield counter("ds_requests", "Requests whose head was read.", stats.requests)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 NEVER = float("-inf")
 
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
 
 class Histogram:
     """How often values were at most each of ``bounds``, and their sum."""
@@ -39,26 +41,30 @@ class Histogram:
 class Commits:
     """What a store made durable: counted once per commit, however many appends it holds.
 
+    ``fsync`` has the part of ``seconds`` that the write and fsync took, of commits to a disk only.
     ``stored_at`` is when it last made an append durable, in the machine's monotonic seconds.
     """
 
-    __slots__ = ("appends", "bytes", "sizes", "seconds", "stored_at")
+    __slots__ = ("appends", "bytes", "sizes", "seconds", "fsync", "stored_at")
 
     def __init__(self) -> None:
         self.appends = 0
         self.bytes = 0
         self.stored_at = NEVER
         self.sizes = Histogram((1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
-        self.seconds = Histogram((0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0))
+        self.seconds = Histogram(_SECONDS)
+        self.fsync = Histogram(_SECONDS)
 
-    def count(self, appends: int, size: int, seconds: float) -> None:
-        """One commit of so many appends and bytes, and how long the disk took for it."""
+    def count(self, appends: int, size: int, seconds: float, synced: float = 0.0) -> None:
+        """One commit of so many appends and bytes, how long it took, and its write and fsync alone."""
         self.appends += appends
         self.bytes += size
         if appends:
             self.sizes.observe(appends)
             self.stored_at = time.monotonic()
         self.seconds.observe(seconds)
+        if synced > 0:
+            self.fsync.observe(synced)
 
 
 class Stats:

@@ -250,7 +250,20 @@ def test_histograms_add_up() -> None:
     assert histogram.sum == 113.5
     commits = Commits()
     commits.count(3, 30, 0.004)
-    assert (commits.appends, commits.bytes) == (3, 30)
+    commits.count(1, 10, 0.004, 0.003)
+    assert (commits.appends, commits.bytes) == (4, 40)
+    assert sum(commits.seconds.counts) == 2
+    assert (sum(commits.fsync.counts), commits.fsync.sum) == (1, 0.003), "what did not wait for the disk has no time"
+
+
+async def test_metrics_tell_the_fsync_from_the_rest_of_a_commit() -> None:
+    async with running() as site:
+        site.store.commits.count(1, 10, 0.25, 0.125)
+        site.store.commits.count(1, 10, 0.25)
+        found = values(await site.ask("GET", "/metrics"))
+    assert (found["ds_commit_seconds_count"], found["ds_commit_seconds_sum"]) == (2, 0.5)
+    assert (found["ds_fsync_seconds_count"], found["ds_fsync_seconds_sum"]) == (1, 0.125)
+    assert found["ds_fsync_seconds_bucket[le=0.1]"] == 0 and found["ds_fsync_seconds_bucket[le=0.2]"] == 1
 
 
 def test_json_lines() -> None:
