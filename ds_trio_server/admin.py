@@ -115,6 +115,10 @@ def _check_streams(db: sqlite3.Connection, report: Report) -> None:
     for id, path, incarnation, start, tail, source, at, forks, deleted, by, actual, root, limit, removed in rows:
         report.streams += not deleted
         name = f"stream {id} ({path})"
+        try:
+            schema.load(db, "id", id)
+        except sqlite3.DatabaseError as error:
+            report.add(str(error))
         if not 0 < incarnation <= id <= newest:
             report.add(f"{name}: its number or incarnation {incarnation} is beyond the newest issued, {newest}")
         if not 0 <= start <= tail:

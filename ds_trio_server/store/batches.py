@@ -74,7 +74,7 @@ class Batch:
     def fix(self, entry: Entry) -> None:
         """Fix what an entry's row becomes by this batch; what changes it now goes to another one."""
         if entry.stream is not None:
-            self.rows.append(schema.state_row(entry.stream, entry.deadline_to_store()))
+            self.rows.append(schema.state_row(entry.stream, entry.deadline_to_store(), entry.identity))
 
     def seal(self) -> None:
         """Fix all rows, but for those of entries that have left for another batch."""

@@ -25,14 +25,16 @@ class Entry:
     ``batch`` is the last batch with a change of it that is not durable yet, ``structural`` the last
     such batch that makes or removes it. ``stored_deadline`` is what the row says: at or after the
     true deadline, so that a TTL runs late after a crash, never early, and not every use of a stream
-    costs a write. ``durable_deadline`` is the same as far as it is on disk.
+    costs a write. ``durable_deadline`` is the same as far as it is on disk. ``identity`` is the
+    constant part of the row's checksum.
     """
 
-    __slots__ = ("path", "stream", "batch", "structural", "stored_deadline", "durable_deadline")
+    __slots__ = ("path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline")
 
     def __init__(self, path: str, stream: Stream | None) -> None:
         self.path = path
         self.stream = stream
+        self.identity = 0 if stream is None else schema.identity(stream)
         self.batch: Batch | None = None
         self.structural: Batch | None = None
         self.stored_deadline = None if stream is None else stream.deadline
@@ -41,6 +43,7 @@ class Entry:
     def renew(self, stream: Stream) -> None:
         """Hold a new stream in place of the one that was here; nothing of that one's is left."""
         self.stream = stream
+        self.identity = schema.identity(stream)
         self.stored_deadline = self.durable_deadline = None
 
     def deadline_to_store(self) -> float | None:
@@ -109,7 +112,8 @@ class StreamCache:
         entry = self._by_id.get(id)
         if entry is None:
             stream = self._load("id", id)
-            assert stream is not None, "a fork's ancestors are kept as long as it lives"
+            if stream is None:
+                raise sqlite3.DatabaseError(f"stream {id}, which a fork needs, is missing")
             entry = Entry(stream.path, stream)
             self.keep(entry)
         return entry

@@ -3,6 +3,7 @@
 Appends are clustered by (stream, position), so that a stream's bytes lie together and a range is
 one walk. An append longer than ``ROW_LIMIT`` takes several rows; ``part`` is how far into its
 append a row begins, 0 for the first, and ``sum`` its checksum: SQLite has none, and flash wears out.
+A stream's row has one too.
 ``staged`` lists blobs that no row has yet. ``removed`` lists streams whose rows are still to be
 freed, all of them or those ``below`` a position. A row of ``times`` says that a stream's tail was at
 ``position`` at a (steady) time.
@@ -46,7 +47,8 @@ CREATE TABLE streams (
     fork_at INTEGER,
     recipe TEXT,
     forks INTEGER NOT NULL DEFAULT 0,
-    deleted INTEGER NOT NULL DEFAULT 0
+    deleted INTEGER NOT NULL DEFAULT 0,
+    sum INTEGER
 );
 CREATE INDEX streams_by_deadline ON streams (deadline) WHERE deadline IS NOT NULL;
 CREATE INDEX streams_by_expiry ON streams (expires) WHERE expires IS NOT NULL;
@@ -86,16 +88,16 @@ CREATE TABLE removed (stream INTEGER PRIMARY KEY, below INTEGER);
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
-_UPGRADES = {3: _STAGED}
-"""What makes a file of an older version one of this."""
+_UPGRADES = {3: _STAGED + "ALTER TABLE streams ADD COLUMN sum INTEGER;"}
+"""What makes a file of an older version one of this. Its rows of streams have no checksum until they change."""
 
 COLUMNS = (
     "id, path, incarnation, content_type, start, tail, closed, closed_by, stream_seq, ttl, deadline, "
-    "expires_at, expires, source, fork_at, recipe, forks, deleted"
+    "expires_at, expires, source, fork_at, recipe, forks, deleted, sum"
 )
-INSERT_STREAM = f"INSERT INTO streams ({COLUMNS}) VALUES (" + ",".join("?" * 18) + ")"
+INSERT_STREAM = f"INSERT INTO streams ({COLUMNS}) VALUES (" + ",".join("?" * 19) + ")"
 UPDATE_STREAM = (
-    "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ? WHERE id = ?"
+    "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ?, sum = ? WHERE id = ?"
 )
 INSERT_INLINE = "INSERT INTO appends (stream, position, part, sum, data) VALUES (?, ?, 0, ?, ?)"
 INSERT_ROW = "INSERT INTO appends (stream, position, part, sum, blob) VALUES (?, ?, ?, ?, ?)"
@@ -267,35 +269,61 @@ def damaged(folder: Path, error: Exception) -> StorageFailed:
     )
 
 
-def state_row(stream: Stream, deadline: float | None) -> tuple[Any, ...]:
-    """The parameters of UPDATE_STREAM."""
+def identity(stream: Stream) -> int:
+    """The part of a row's checksum that never changes: a CRC of what the stream is."""
+    return zlib.crc32(
+        repr(
+            (
+                stream.id, stream.path, stream.incarnation, stream.content_type,
+                stream.lineage[-1] if stream.lineage else None, stream.recipe,
+            )
+        ).encode()
+    )  # fmt: skip
+
+
+def state_row(stream: Stream, deadline: float | None, identity: int) -> tuple[Any, ...]:
+    """The parameters of UPDATE_STREAM; ``identity`` is what the function of that name gives."""
     by = stream.closed_by
-    return (
-        stream.tail,
-        int(stream.closed),  # what is no plain int, sqlite3 looks for an adapter of
-        None if by is None else f"{by[1]} {by[2]} {by[0]}",
-        stream.stream_seq,
-        deadline,
-        stream.id,
+    closed_by = None if by is None else f"{by[1]} {by[2]} {by[0]}"
+    closed = int(stream.closed)  # what is no plain int, sqlite3 looks for an adapter of
+    state = (
+        f"{stream.start} {stream.tail} {closed} {closed_by} {stream.stream_seq} {stream.ttl} {deadline} "
+        f"{stream.expires_at} {stream.expires} {stream.forks} {stream.deleted}"
     )
+    sum = zlib.crc32(state.encode(), identity)
+    return stream.tail, closed, closed_by, stream.stream_seq, deadline, sum, stream.id
 
 
 def new_row(stream: Stream, deadline: float | None) -> tuple[object, ...]:
     """The parameters of INSERT_STREAM."""
-    tail, closed, closed_by, seq, _, _ = state_row(stream, deadline)
+    tail, closed, closed_by, seq, _, sum, _ = state_row(stream, deadline, identity(stream))
     source, fork_at = stream.lineage[-1] if stream.lineage else (None, None)
     return (
         stream.id, stream.path, stream.incarnation, stream.content_type, stream.start, tail, closed,
         closed_by, seq, stream.ttl, deadline, stream.expires_at, stream.expires, source, fork_at,
-        stream.recipe, stream.forks, stream.deleted,
+        stream.recipe, stream.forks, stream.deleted, sum,
     )  # fmt: skip
 
 
 def load(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
-    """The durable state of the stream with this ``path`` or ``id``, but for its producers."""
+    """The durable state of the stream with this ``path`` or ``id``, but for its producers.
+
+    Raises sqlite3.DatabaseError for a row that is not what was written.
+    """
     row = one(db, f"SELECT {COLUMNS} FROM streams WHERE {where} = ?", value)
     if row is None:
         return None
+    try:
+        stream = _stream(db, row)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _broken(row[0]) from error
+    if where == "path" and stream.path != value:
+        raise _broken(row[0])
+    stream.publish()
+    return stream
+
+
+def _stream(db: sqlite3.Connection, row: tuple[Any, ...]) -> Stream:
     stream = Stream(row[0], row[1], row[3])
     (stream.incarnation, stream.start, stream.tail) = (row[2], row[4], row[5])
     stream.closed = bool(row[6])
@@ -308,5 +336,22 @@ def load(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
     stream.recipe = row[15]
     stream.forks = row[16]
     stream.deleted = bool(row[17])
-    stream.publish()
+    whole = (row[13] is None) == (row[14] is None)
+    if not whole or row[18] not in (None, state_row(stream, stream.deadline, identity(stream))[5]):
+        raise _broken(stream.id)
+    for ancestor, _ in stream.lineage[-1:]:
+        if load(db, "id", ancestor) is None:
+            raise _broken(ancestor)
     return stream
+
+
+def _broken(stream: int) -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError(f"the row of stream {stream} is damaged")
+
+
+def verify(db: sqlite3.Connection) -> None:
+    """Look for streams that an index has lost, or that were lost themselves: they would seem to be
+    missing. Raises sqlite3.DatabaseError."""
+    found = one(db, "PRAGMA integrity_check(streams)")[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)

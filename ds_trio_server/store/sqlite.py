@@ -326,7 +326,7 @@ class SQLiteStore(Store):
             self._tails.add(id, at, data)
             fresh.setdefault(id, []).append(data)
         for row in batch.rows:
-            tail, closed, id = row[0], row[1], row[5]
+            tail, closed, id = row[0], row[1], row[6]
             found = self._cache.get(id)
             if found is None or found.stream is None:
                 continue

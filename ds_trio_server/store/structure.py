@@ -45,7 +45,10 @@ def soften(cache: StreamCache, batch: Batch, entry: Entry) -> None:
     # Its time is over already; what ends it now is its last fork.
     stream.ttl = stream.deadline = stream.expires_at = stream.expires = None
     batch.structure.append(
-        ("UPDATE streams SET deleted = 1, ttl = NULL, expires = NULL WHERE id = ?", (stream.id,))
+        (
+            "UPDATE streams SET deleted = 1, ttl = NULL, expires_at = NULL, expires = NULL WHERE id = ?",
+            (stream.id,),
+        )
     )
     batch.ended.append(stream)
     cache.touch(entry, batch, structural=True)

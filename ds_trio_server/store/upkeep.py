@@ -53,6 +53,7 @@ class Upkeep:
         self._trimmer = trimmer
         self._add = add
         self._saved_at = store.now().steady
+        self._verified = False
         self.cleaning = True  # the first sweep sees whether there is anything to free
 
     def note(self, batch: Batch) -> None:
@@ -62,10 +63,14 @@ class Upkeep:
         elif batch.litters:
             self.cleaning = True
         if self._trimmer is not None:
-            self._trimmer.active.update([row[5] for row in batch.rows])
+            self._trimmer.active.update([row[6] for row in batch.rows])
 
     async def sweep(self) -> int:
         """Do what is due; returns how many streams were over."""
+        if not self._verified:
+            # Beside the first answers: a large file takes its time, and a start should not.
+            await self._queries.run(schema.verify)
+            self._verified = True
         now = self._store.now()
         ended = self._queries.now(_ended, now)
         async with trio.open_nursery() as nursery:

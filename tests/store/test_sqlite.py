@@ -15,6 +15,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ds_core.server.errors import ProtocolError
+from ds_trio_server import admin
 from ds_trio_server.store import schema, sqlite
 from ds_trio_server.store.base import StorageFailed, StorageFull
 from ds_trio_server.store.committer import Committer
@@ -379,7 +380,9 @@ async def test_a_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
 # No room
 
 
-async def test_a_full_disk_is_507_and_ends_when_there_is_room(rig: Rig) -> None:
+async def test_a_full_disk_is_507_and_ends_when_there_is_room(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The limits below are set on the writer's connection, which must do nothing else meanwhile.
+    monkeypatch.setattr(Committer, "_keep_up", lambda self, batch: None)
     await rig.create("s", b"before", stream_ttl=100)
     watch = Watch(rig, await rig.stream("s"))
     writer = rig.store._writer  # type: ignore[attr-defined]
@@ -489,3 +492,78 @@ async def test_what_never_waits_hears_of_a_full_disk(rig: Rig) -> None:
     schema.one(writer, "PRAGMA max_page_count = 1000000")
     assert (await quick.append("s", b" after")).status == 204
     assert await quick.read("s") == b"before after"
+
+
+# A stream's row has a checksum
+
+
+async def _kinds(rig: Rig) -> list[str]:
+    """A stream of every kind, each with what only that has."""
+    await rig.create("plain", b"text")
+    await rig.create("ttl", b"text", stream_ttl=1000)
+    await rig.create("expires", b"text", stream_expires_at="2035-01-01T00:00:00Z")
+    await rig.append("plain", b"more", stream_seq="k", producer=("p x", 3, 0))
+    await rig.create("closed", b"text")
+    await rig.append("closed", b"end", producer=("q", 0, 0), stream_closed="true")
+    await rig.fork("fork", "plain", at=4)
+    await rig.fork("fork/of", "fork", stream_ttl=500)
+    await rig.create("source", b"text", stream_ttl=1000)
+    await rig.fork("child", "source")
+    await rig.delete("source")
+    await rig.trim("plain", 4)
+    return ["plain", "ttl", "expires", "closed", "fork", "fork/of", "child"]
+
+
+async def test_rows_of_every_kind_are_what_was_written(tmp_path: Path) -> None:
+    time = Time()
+    async with opened(tmp_path, time) as rig:
+        paths = await _kinds(rig)
+        before = [(await rig.head(path)).headers for path in paths]
+    assert not admin.check(tmp_path).problems
+    async with opened(tmp_path, time) as rig:
+        assert [(await rig.head(path)).headers for path in paths] == before
+        for path in paths:
+            if path != "closed":
+                await rig.append(path, b"!")
+    assert not admin.check(tmp_path).problems
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("path", "incarnation", "content_type", "start", "tail", "closed", "closed_by", "stream_seq", "ttl"),
+        *("deadline", "expires_at", "expires", "source", "fork_at", "recipe", "forks", "deleted", "sum"),
+    ],
+)
+async def test_a_row_that_is_not_what_was_written_is_damage(column: str, tmp_path: Path) -> None:
+    async with opened(tmp_path) as rig:
+        await _kinds(rig)
+    # As a bit that has turned over does, behind the database's back.
+    db = sqlite3.connect(tmp_path / schema.FILE)
+    changed = {"path": "path || 'x'", "sum": "sum + 1"}.get(column, f"ifnull({column}, 7) || '1'")
+    for name in ("plain", "child"):
+        db.execute(f"UPDATE streams SET {column} = {changed} WHERE path = ?", (name,))
+    db.commit()
+    db.close()
+    assert any("row of stream" in problem for problem in admin.check(tmp_path).problems)
+    for name in ("plain", "child"):
+        with pytest.raises((StorageFailed, ExceptionGroup)) as caught:
+            async with opened(tmp_path) as rig:
+                await rig.head(name + ("x" if column == "path" else ""))
+        assert caught.group_contains(StorageFailed) if isinstance(caught.value, ExceptionGroup) else True
+
+
+async def test_a_stream_that_its_index_has_lost_is_not_just_missing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as rig:
+        for number in range(300):
+            await rig.create(f"s{number}")
+    db = sqlite3.connect(tmp_path / schema.FILE)
+    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_streams_1'").fetchone()
+    db.close()
+    with (tmp_path / schema.FILE).open("r+b") as file:
+        # An empty index page, well formed.
+        file.seek((page - 1) * 4096)
+        file.write(b"\x0a\x00\x00\x00\x00\x10\x00\x00".ljust(4096, b"\x00"))
+    async with opened(tmp_path) as rig:
+        with pytest.raises(StorageFailed, match="index"):
+            await rig.store.sweep()
