@@ -31,7 +31,7 @@ class Batch:
     changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
     (epoch, seq). It ``cleans`` when it also frees some rows, and tells whether there may be ``more``;
     it ``litters`` when it leaves some to be freed. ``rows`` are filled by ``seal``; ``seconds`` is
-    what the disk took. ``done`` is set, and each of the ``callbacks`` called with its response and
+    what its transactions took, ``synced`` the write and fsync of the last. ``done`` is set, and each of the ``callbacks`` called with its response and
     ``error``, when the batch is ``durable`` or has failed.
 
     Of a ``bulk`` batch, ``parts`` are the rows that are still to be staged, as (stream id, position,
@@ -40,7 +40,7 @@ class Batch:
     """
 
     __slots__ = (
-        "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "cleans",
+        "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced", "cleans",
         "more", "litters", "callbacks", "done", "durable", "error", "bulk", "parts", "staged", "after",
     )  # fmt: skip
 
@@ -53,6 +53,7 @@ class Batch:
         self.rows: list[tuple[Any, ...]] = []
         self.size = 0
         self.seconds = 0.0
+        self.synced = 0.0
         self.cleans = False
         self.more = False
         self.litters = False

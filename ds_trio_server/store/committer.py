@@ -143,7 +143,9 @@ class Committer:
             if self._staging is not None and self._staging.error is not None:
                 schema.unstage(db)
                 self._staging = None
+        began = time.monotonic()
         db.execute("COMMIT")
+        batch.synced = time.monotonic() - began
         # About what it wrote: a leaf and its path for each stream, and the bytes.
         self._pages += 3 + 2 * len(batch.entries) + (0 if batch.bulk else batch.size // 2048)
 

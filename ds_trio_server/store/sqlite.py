@@ -304,7 +304,8 @@ class SQLiteStore(Store):
             self._undo(batch)
         elif batch.durable:
             self._publish(batch)
-            self.commits.count(len(batch.appends), sum(len(append[2]) for append in batch.appends), batch.seconds)
+            size = sum([len(append[2]) for append in batch.appends])
+            self.commits.count(len(batch.appends), size, batch.seconds, batch.synced)
             batch.finish()
         if self._failure is not None:
             self._give_up()

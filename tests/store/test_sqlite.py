@@ -567,3 +567,11 @@ async def test_a_stream_that_its_index_has_lost_is_not_just_missing(tmp_path: Pa
     async with opened(tmp_path) as rig:
         with pytest.raises(StorageFailed, match="index"):
             await rig.store.sweep()
+
+
+async def test_commits_and_their_syncs_are_counted(rig: Rig) -> None:
+    await rig.create("s")
+    before = rig.store.commits.seconds.sum, rig.store.commits.fsync.sum
+    await rig.append("s", b"x")
+    seconds, fsync = rig.store.commits.seconds.sum - before[0], rig.store.commits.fsync.sum - before[1]
+    assert 0 < fsync < seconds
