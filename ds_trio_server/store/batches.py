@@ -31,8 +31,9 @@ class Batch:
     changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
     (epoch, seq). It ``cleans`` when it also frees some rows, and tells whether there may be ``more``;
     it ``litters`` when it leaves some to be freed. ``rows`` are filled by ``seal``; ``seconds`` is
-    what its transactions took, ``synced`` the write and fsync of the last. ``done`` is set, and each of the ``callbacks`` called with its response and
-    ``error``, when the batch is ``durable`` or has failed.
+    what its transactions took, ``synced`` the write and fsync of the last. ``done`` is set, and each
+    of the ``callbacks`` called with its response and ``error``, when the batch is ``durable`` or has
+    failed.
 
     Of a ``bulk`` batch, ``parts`` are the rows that are still to be staged, as (stream id, position,
     offset in the append, bytes); ``staged`` those that are, ready to be published. It comes ``after``
