@@ -6,6 +6,7 @@ expectations, repeated fields, HTTP/1.0, and all that is wrong. What h11 accepts
 differently is refused before it gets there (``check_lines``).
 """
 
+import io
 from typing import Protocol
 
 import h11
@@ -17,6 +18,7 @@ from ds_core.server.errors import ProtocolError
 from .config import Config
 from .transport import Disconnected, Transport
 
+_JOIN_IN_THREAD = 1024 * 1024
 # One packet may hold thousands of chunks, each of which takes its time.
 _CHUNKS_A_TURN = 100
 
@@ -174,6 +176,9 @@ class PlainReader:
                 raise slow("body") if self._transport.overdue else Disconnected
             pieces.append(received)
             have += len(received)
+        if have > _JOIN_IN_THREAD:
+            # bytes.join lets go of the interpreter's lock for as much as this: nobody waits meanwhile.
+            return await trio.to_thread.run_sync(_join, pieces)
         return b"".join(pieces)
 
 
@@ -241,18 +246,18 @@ class H11Reader:
             assert go_on is not None
             await self._transport.send_all(go_on)
         started = trio.current_time()
-        body = bytearray()
-        chunks = 0
+        body = io.BytesIO()
+        have = chunks = 0
         while True:
-            self._transport.deadline = body_deadline(started, len(body), self._config)
+            self._transport.deadline = body_deadline(started, have, self._config)
             event = await self._next_event("body")
             if isinstance(event, h11.EndOfMessage):
-                return bytes(body)
+                return body.getvalue()
             if not isinstance(event, h11.Data):
                 raise Disconnected
-            body += event.data
-            check_size(len(body), self._config)
-            self._budget.take(request, len(body))
+            have += body.write(event.data)
+            check_size(have, self._config)
+            self._budget.take(request, have)
             chunks += 1
             if chunks % _CHUNKS_A_TURN == 0:
                 await trio.lowlevel.checkpoint()
@@ -271,6 +276,12 @@ class H11Reader:
             if error.error_status_hint == 431:
                 raise head_too_large() from error
             raise ProtocolError(error.error_status_hint, "BAD_HTTP", str(error)) from error
+
+
+def _join(pieces: list[bytes]) -> bytes:
+    data = b"".join(pieces)
+    pieces.clear()
+    return data
 
 
 def begin(data: bytes) -> bytes:

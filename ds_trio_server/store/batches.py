@@ -17,7 +17,7 @@ from . import schema
 from .base import Overloaded, StorageFailed, StorageFull
 from .cache import Entry
 
-STEP_BYTES = 1024 * 1024
+STEP_BYTES = 512 * 1024
 """About how much a step of the bulk lane takes at once, at most."""
 _LIGHT_BYTES = 4 * 1024 * 1024
 _WAITING_BYTES = 32 * 1024 * 1024

@@ -27,6 +27,7 @@ _CLEAN_BYTES = 1024 * 1024
 _VACUUM_PAGES = 256
 _SPARE_PAGES = 1024
 _CHECKPOINT_PAGES = 1000
+_BULK_CHECKPOINT_PAGES = 250
 _STEP_SECONDS = 0.02
 
 
@@ -209,7 +210,8 @@ class Committer:
         try:
             if batch.cleans and batch.error is None:
                 self._shrink()
-            if self._pages >= _CHECKPOINT_PAGES:
+            # Between the steps of a large append others wait for this: less at once, more often.
+            if self._pages >= (_BULK_CHECKPOINT_PAGES if batch.bulk else _CHECKPOINT_PAGES):
                 self._pages = _CHECKPOINT_PAGES // 2  # if it fails: not again at once
                 schema.one(db, "PRAGMA wal_checkpoint(PASSIVE)")
                 self._pages = 0
