@@ -38,22 +38,21 @@ def main() -> int:
     with Siege("--max-body", f"{options.body}M", workers=half, pause=half / options.rate) as siege:
         idle = memory(siege.server.pid) >> 20
         print(f"{half} clients that behave, {options.rate:g} requests a second; the server alone: {idle} MiB")
-        print(f"{'beside them':40} {'median':>9} {'p99':>9} {'p99 alone':>9} {'ratio':>6} {'memory':>9}")
+        columns = "".join(f" {name:>9} {'alone':>9} {'ratio':>6}" for name in ("median", "p99"))
+        print(f"{'beside them':40}{columns}    memory")
         for name, enemies in attacks.items():
             alone: list[Phase] = []
             attacked: list[Phase] = []
             for _ in range(options.rounds):
                 alone.append(siege.phase(options.seconds, nobody))
                 attacked.append(siege.phase(options.seconds, enemies, 3.0))
-            usual = statistics.median(phase.at(0.99) for phase in alone)
-            under = statistics.median(phase.at(0.99) for phase in attacked)
-            median = statistics.median(phase.median for phase in attacked)
+            line = f"{name:40}"
+            for share in (0.5, 0.99):
+                usual = statistics.median(phase.at(share) for phase in alone)
+                under = statistics.median(phase.at(share) for phase in attacked)
+                line += f" {under * 1000:6.1f} ms {usual * 1000:6.1f} ms {under / usual:6.1f}"
             top = max(phase.memory for phase in attacked) >> 20
-            print(
-                f"{name:40} {median * 1000:6.1f} ms {under * 1000:6.1f} ms {usual * 1000:6.1f} ms"
-                f" {under / usual:6.1f} {top:5} MiB",
-                flush=True,
-            )
+            print(f"{line} {top:5} MiB", flush=True)
             print(f"    answers: {', '.join(f'{kind}: {n}' for kind, n in attacked[-1].seen.items())}")
             failures += [failure for phase in (*alone, *attacked) for failure in phase.failures]
         stored = siege.stored()
