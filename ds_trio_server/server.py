@@ -195,6 +195,10 @@ class Server:
                     connection.transport.expire()
 
     async def _sweep_streams(self) -> None:
+        try:
+            await self._store.verify()
+        except StorageFailed:
+            return
         while True:
             await trio.sleep(_SWEEP_EVERY)
             try:

@@ -161,6 +161,11 @@ class Store(ABC):
     async def usage(self) -> Usage:
         """What it holds now. Raises StorageFailed."""
 
+    async def verify(self) -> None:
+        """Look for damage that answers would not show, once after the start and beside the first of
+        them. Raises StorageFailed."""
+        await trio.lowlevel.checkpoint()
+
     def check_writable(self) -> None:  # noqa: B027 - what lives in memory always is
         """Raise what an append would, StorageFailed or StorageFull, whatever its stream."""
 

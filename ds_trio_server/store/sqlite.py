@@ -399,6 +399,9 @@ class SQLiteStore(Store):
     def unwatch(self, stream: Stream, watcher: Watcher) -> None:
         self._watchers.remove(stream, watcher)
 
+    async def verify(self) -> None:
+        await self._queries.run(schema.verify)
+
     async def sweep(self) -> int:
         self._check_health()
         self._space.look()

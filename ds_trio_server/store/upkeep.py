@@ -53,7 +53,6 @@ class Upkeep:
         self._trimmer = trimmer
         self._add = add
         self._saved_at = store.now().steady
-        self._verified = False
         self.cleaning = True  # the first sweep sees whether there is anything to free
 
     def note(self, batch: Batch) -> None:
@@ -67,10 +66,6 @@ class Upkeep:
 
     async def sweep(self) -> int:
         """Do what is due; returns how many streams were over."""
-        if not self._verified:
-            # Beside the first answers: a large file takes its time, and a start should not.
-            await self._queries.run(schema.verify)
-            self._verified = True
         now = self._store.now()
         ended = self._queries.now(_ended, now)
         async with trio.open_nursery() as nursery:

@@ -566,7 +566,7 @@ async def test_a_stream_that_its_index_has_lost_is_not_just_missing(tmp_path: Pa
         file.write(b"\x0a\x00\x00\x00\x00\x10\x00\x00".ljust(4096, b"\x00"))
     async with opened(tmp_path) as rig:
         with pytest.raises(StorageFailed, match="index"):
-            await rig.store.sweep()
+            await rig.store.verify()
 
 
 async def test_commits_and_their_syncs_are_counted(rig: Rig) -> None:
