@@ -7,6 +7,7 @@
 # make demo    a sensor on MicroPython, a gateway, a live reader; power cuts; a proof  (ARGS="--seconds 60 --cuts 20")
 # make bench-device   measure the device's client: size, heap, bytes on the wire beside MQTT, records/s
 # make fuzz    every parser's fuzz target for a minute, with atheris  (SECONDS=600; findings stay in build/fuzz)
+# make compile compile what every request goes through with mypyc, in place (needs a C compiler; make clean undoes it)
 # make clean   remove what these set up
 #
 # Each sets up what it needs in .venv first, once. PYTHON=/path/to/python3.12 chooses the interpreter.
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 HEADLESS := $(filter-out 0 false no,$(CI))
 
-.PHONY: help serve test lint bench micro demo bench-device soak fuzz clean setup-tests
+.PHONY: help serve test lint bench micro demo bench-device soak fuzz compile clean setup-tests
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -62,8 +63,19 @@ fuzz: $(VENV)/.fuzz
 		$(BIN)/python $$target -max_total_time=$(SECONDS) -artifact_prefix=build/fuzz/$$name- \
 			build/fuzz/$$name tests/fuzz/corpus/$$name || exit 1; done
 
+COMPILED := $(patsubst %,ds_core/server/%.py,cursors fields heads offsets producers reads responses targets) \
+	ds_core/wire/media.py ds_core/wire/names.py
+
+compile: $(VENV)/.serve
+	$(PIP) install 'mypy>=1.15' 'setuptools>=77'
+	rm -rf build/compiled && mkdir -p build/compiled && cp -r ds_core build/compiled
+	cd build/compiled && $(CURDIR)/$(BIN)/mypyc --ignore-missing-imports $(COMPILED)
+	cp build/compiled/*.so .
+	for room in server wire; do cp build/compiled/ds_core/$$room/*.so ds_core/$$room; done
+
 clean:
-	rm -rf $(VENV) build/micro build/fuzz tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f *__mypyc.*.so ds_core/server/*.so ds_core/wire/*.so
+	rm -rf $(VENV) build/micro build/fuzz build/compiled tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Node and MicroPython run parts of the suite. Without them those parts are skipped, except under CI.
 setup-tests: $(VENV)/.test
