@@ -18,6 +18,7 @@ from ds_trio_server.store.base import StorageFailed, StorageFull, Vanished
 from ds_trio_server.store.retention import Retention, parse
 from ds_trio_server.store.space import MinFree
 from ds_trio_server.store.sqlite import SQLiteStore
+from tests.store.rig import full
 
 from .streams import append, delete, find, put, read
 
@@ -65,13 +66,6 @@ def fail(monkeypatch, store, error, times=1):
         write(batch)
 
     monkeypatch.setattr(store._committer, "_write", failing)
-
-
-def full() -> sqlite3.Error:
-    error = sqlite3.OperationalError("database or disk is full")
-    error.sqlite_errorcode = sqlite3.SQLITE_FULL
-    error.sqlite_errorname = "SQLITE_FULL"
-    return error
 
 
 async def test_a_new_stream_has_nothing_of_the_deadline_of_the_one_before(tmp_path):

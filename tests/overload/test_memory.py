@@ -13,11 +13,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ds_trio_server import reading, server
+from ds_trio_server import reading
 from ds_trio_server.store import batches
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import SQLiteStore
-from tests.server.site import ROOT, Client, Site, request, running
+from tests.server.site import ROOT, Client, Site, request, running, small_send_buffers
 from tests.server.test_hotpath import Gate, until
 
 S = ROOT + "s"
@@ -26,15 +26,7 @@ S = ROOT + "s"
 @pytest.fixture
 async def cramped(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     """A server whose sockets hold next to nothing, with half a megabyte to read."""
-    listen = server.listen
-
-    def small(host: str, port: int) -> list[socket.socket]:
-        listeners = listen(host, port)
-        for listener in listeners:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        return listeners
-
-    monkeypatch.setattr(server, "listen", small)
+    small_send_buffers(monkeypatch)
     async with running(MemoryStore()) as site:
         messages = [b'"%05d%s"' % (number, b"m" * 93) for number in range(5_000)]
         await site.create("s", "application/json", b"[" + b",".join(messages) + b"]")

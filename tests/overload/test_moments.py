@@ -6,10 +6,9 @@ whole request had fewer.
 
 from __future__ import annotations
 
-import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,14 +16,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ds_trio_server.config import Config
-from ds_trio_server.store.base import Store
-from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import SQLiteStore
 from tests.server.site import ROOT, Site, request, running
-from tests.server.test_hotpath import held, until
 
 S = ROOT + "s"
+LONG_POLL_TIMEOUT = 5  # of the fixture ``site``
 MOST = 400
 
 
@@ -102,24 +98,6 @@ async def retried(site: Site, seq: int) -> int:
     assert answer.status in (200, 204), answer
     assert answer.offset.endswith(f"_{4 * (seq + 1):016}"), "it is there twice"
     return answer.status
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def site(
-    request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> AsyncIterator[Site]:
-    """A server with an empty stream, which must have forgotten everybody and complained of nothing."""
-    store: Store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "data")
-    with caplog.at_level(logging.WARNING, "ds"):
-        async with running(store, long_poll_timeout=5) as site:
-            await site.create("s")
-            yield site
-            site.disconnect()
-            await until(lambda: held(site) == 0)
-            assert site.server._budget._left == Config().body_memory
-            assert site.server._handlers.hub.count() == 0
-            assert site.server._handlers.reading._held == 0
-    assert caplog.records == []
 
 
 async def vanishing(site: Site, whole: bytes, step: int, enough: bytes = b"\r\n\r\n", push: bool = False) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import struct
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +11,13 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ds_trio_server.config import Config
-from ds_trio_server.store.base import Store
-from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import SQLiteStore
 from tests.server.site import ROOT, Client, Site, request, running
 from tests.server.test_hotpath import Gate, held, until
 
 S = ROOT + "s"
+LONG_POLL_TIMEOUT = 0.5  # of the fixture ``site``
 RESET = struct.pack("ii", 1, 0)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def site(
-    request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> AsyncIterator[Site]:
-    """A server with an empty stream, which must have forgotten everybody and complained of nothing."""
-    store: Store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "data")
-    with caplog.at_level(logging.WARNING, "ds"):
-        async with running(store, long_poll_timeout=0.5) as site:
-            await site.create("s")
-            yield site
-            site.disconnect()
-            await until(lambda: held(site) == 0)
-            assert site.server._budget._left == Config().body_memory
-            assert site.server._handlers.hub.count() == 0
-            assert site.server._handlers.reading._held == 0
-    assert caplog.records == []
 
 
 def _append(seq: int, how: str, **headers: Any) -> bytes:

@@ -7,11 +7,13 @@ It is strict about framing: a body is read exactly as its head announces it, and
 from __future__ import annotations
 
 import json
+import socket
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 
 from ds_core.wire import sse
@@ -24,6 +26,19 @@ from ds_trio_server.tls import TLS
 
 ROOT = "/v1/stream/"
 SECURITY = {"x-content-type-options": "nosniff", "cross-origin-resource-policy": "cross-origin"}
+
+
+def small_send_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sockets of servers that are started from now on hold next to nothing of what they send."""
+    listen = server.listen
+
+    def small(host: str, port: int) -> list[socket.socket]:
+        listeners = listen(host, port)
+        for listener in listeners:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        return listeners
+
+    monkeypatch.setattr(server, "listen", small)
 
 
 class Answer:

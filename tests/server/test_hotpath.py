@@ -24,7 +24,7 @@ from ds_trio_server.store.base import StorageFailed, StorageFull, Store
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import SQLiteStore
 from tests.access.conftest import Keys
-from tests.server.site import ROOT, Answer, Client, Site, request, running
+from tests.server.site import ROOT, Answer, Client, Site, request, running, small_send_buffers
 from tests.store.rig import Time
 
 pytestmark = pytest.mark.skipif(not hasattr(hotpath.select, "epoll"), reason="there is no epoll here")
@@ -588,15 +588,7 @@ async def cramped(
     monkeypatch: pytest.MonkeyPatch, store: Store, **settings: Any
 ) -> AsyncIterator[tuple[Site, Client]]:
     """A server and a client whose sockets hold next to nothing."""
-    listen = server.listen
-
-    def small(host: str, port: int) -> list[socket.socket]:
-        listeners = listen(host, port)
-        for listener in listeners:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        return listeners
-
-    monkeypatch.setattr(server, "listen", small)
+    small_send_buffers(monkeypatch)
     async with running(store, **settings) as site:
         await site.create("s", body=b"".join(b"%07d " % number for number in range(7500)))
         sock = trio.socket.socket()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import pytest
@@ -29,6 +30,14 @@ class Time:
     def clock(self, steady: float = 0.0, wall: float = 0.0) -> Clock:
         """A clock that goes on from saved readings, as the store makes it when it opens."""
         return Clock(steady, wall, lambda: self.tick, lambda: WALL + self.tick)
+
+
+def full() -> sqlite3.OperationalError:
+    """What SQLite raises when the disk is full."""
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    error.sqlite_errorname = "SQLITE_FULL"
+    return error
 
 
 def narrow(patch: pytest.MonkeyPatch, row: int, step: int, light: int = 1 << 20) -> None:

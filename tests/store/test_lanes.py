@@ -20,7 +20,7 @@ from ds_trio_server.store.base import StorageFull
 from ds_trio_server.store.batches import Batch, Lanes
 from ds_trio_server.store.cache import Entry
 from ds_trio_server.store.committer import Committer
-from tests.store.rig import Rig, Time, narrow
+from tests.store.rig import Rig, Time, full, narrow
 from tests.store.test_sqlite import disk_held, opened
 
 LARGE = b"l" * 1000
@@ -29,13 +29,6 @@ LARGE = b"l" * 1000
 @pytest.fixture(autouse=True)
 def narrowed(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow(monkeypatch, row=100, step=250)
-
-
-def full() -> sqlite3.OperationalError:
-    error = sqlite3.OperationalError("database or disk is full")
-    error.sqlite_errorcode = sqlite3.SQLITE_FULL
-    error.sqlite_errorname = "SQLITE_FULL"
-    return error
 
 
 def staged(folder: Path) -> tuple[int, int]:
