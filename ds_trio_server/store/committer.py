@@ -211,8 +211,9 @@ class Committer:
             if batch.cleans and batch.error is None:
                 self._shrink()
             # Between the steps of a large append others wait for this: less at once, more often.
-            if self._pages >= (_BULK_CHECKPOINT_PAGES if batch.bulk else _CHECKPOINT_PAGES):
-                self._pages = _CHECKPOINT_PAGES // 2  # if it fails: not again at once
+            most = _BULK_CHECKPOINT_PAGES if batch.bulk else _CHECKPOINT_PAGES
+            if self._pages >= most:
+                self._pages = most // 2  # if it fails: not again at once
                 schema.one(db, "PRAGMA wal_checkpoint(PASSIVE)")
                 self._pages = 0
         except sqlite3.Error as error:
