@@ -18,15 +18,15 @@ import trio
 from ds_core.server.errors import ProtocolError
 from ds_core.wire import names
 
-from .access import Access
+from .access.file import Access
+from .app import Handlers
 from .config import Config
-from .connection import Connection
-from .exchange import BodyBudget
-from .handlers import Handlers
-from .hotpath import HotPath
+from .http.connection import Connection
+from .http.idle import HotPath
+from .http.readers import BodyBudget
+from .http.tls import TLS
+from .http.transport import Transport
 from .store.base import StorageFailed, Store
-from .tls import TLS
-from .transport import Transport
 
 log = logging.getLogger("ds")
 

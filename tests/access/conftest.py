@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ds_trio_server import access
+from ds_trio_server.access import file
 
 
 class Keys:
@@ -12,15 +12,15 @@ class Keys:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        with access.edit(file, create=True):
+        with file.edit(file, create=True):
             pass
 
     def token(self, name: str, with_token: bool = True, **rights: object) -> str:
-        with access.edit(self.file) as content:
-            return access.add_token(content, {"name": name, **rights}, with_token)
+        with file.edit(self.file) as content:
+            return file.add_token(content, {"name": name, **rights}, with_token)
 
     def revoke(self, name: str) -> None:
-        with access.edit(self.file) as content:
+        with file.edit(self.file) as content:
             content["tokens"] = [entry for entry in content["tokens"] if entry["name"] != name]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ds_trio_server import cli
+from ds_trio_server.cli import serve as cli
 from tests.tools import serve
 
 

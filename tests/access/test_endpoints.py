@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ds_trio_server import logs
-from ds_trio_server.access import Access
-from ds_trio_server.endpoints import is_loopback
+from ds_trio_server.access.file import Access
+from ds_trio_server.ops import logs
+from ds_trio_server.ops.endpoints import is_loopback
 from ds_trio_server.stats import Commits, Histogram
 from ds_trio_server.store.base import Later, StorageFailed, StorageFull
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.space import MinFree
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
+from ds_trio_server.store.sqlite.space import MinFree
 from tests.access.conftest import Keys
 from tests.server.site import ROOT, Answer, Site, request, running
 

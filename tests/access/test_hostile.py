@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ds_trio_server.codecs import FastCodecs
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.parsers import FastCodecs
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import ROOT, Events, Site, request, running
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from ds_trio_server import notify
+from ds_trio_server.ops import systemd
 
 
 class Manager:
@@ -50,7 +50,7 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
 
 
 def test_what_is_said(manager: Manager) -> None:
-    assert notify.ready() and notify.stopping() and notify.reloading()
+    assert systemd.ready() and systemd.stopping() and systemd.reloading()
     first, second, third = manager.waiting()
     assert (first, second) == ("READY=1", "STOPPING=1")
     reloading, when = third.split("\n")
@@ -62,7 +62,7 @@ def test_abstract_names(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"ds-test-{os.getpid()}"
     manager = Manager("\0" + name)
     monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
-    assert notify.ready() and manager.next() == "READY=1"
+    assert systemd.ready() and manager.next() == "READY=1"
     manager.sock.close()
 
 
@@ -71,14 +71,14 @@ def test_nobody_to_tell(monkeypatch: pytest.MonkeyPatch, address: str | None) ->
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     if address is not None:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
-    assert not notify.ready()
+    assert not systemd.ready()
 
 
 async def test_signs_of_life(manager: Manager, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     with trio.move_on_after(70):
-        await notify.watchdog()
+        await systemd.watchdog()
     assert manager.waiting() == ["WATCHDOG=1"] * 5
 
 
@@ -86,4 +86,4 @@ async def test_signs_of_life(manager: Manager, monkeypatch: pytest.MonkeyPatch, 
 async def test_no_watchdog(monkeypatch: pytest.MonkeyPatch, usec: str, pid: str) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", usec)
     monkeypatch.setenv("WATCHDOG_PID", pid)
-    await notify.watchdog()
+    await systemd.watchdog()

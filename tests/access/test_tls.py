@@ -14,9 +14,9 @@ import trio
 import trustme
 from trio.testing import MockClock
 
-from ds_trio_server import tls
-from ds_trio_server.access import Access
-from ds_trio_server.tls import TLS, TLSFileError
+from ds_trio_server.access.file import Access
+from ds_trio_server.http import tls
+from ds_trio_server.http.tls import TLS, TLSFileError
 from tests.access.conftest import Keys
 from tests.server.site import ROOT, Client, Site, request, running
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ds_core.wire import cbor
-from ds_trio_server.cli_output import item_of, line, plain, printable, size
+from ds_trio_server.cli.output import item_of, line, plain, printable, size
 
 scalars = (
     st.none()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from ds_trio_server import admin
+from ds_trio_server.cli import maintenance
 from tests.tools import serve
 
 from . import disk
@@ -81,7 +81,7 @@ def run(folder: Path, cycles: int, seed: int, say: bool = False) -> dict[str, in
             print(f"{cycle + 1}/{cycles}: {struck}, {workload.history.counts()[0]} records", flush=True)
     with serve.start("--data", data, "--log-level", "warning", timeout=60) as server:
         trio.run(workload.verify, server.port)
-    assert not admin.check(data).problems
+    assert not maintenance.check(data).problems
     return struck
 
 

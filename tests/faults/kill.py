@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from ds_trio_server import admin
+from ds_trio_server.cli import maintenance
 from tests.tools import serve
 
 from .workload import Workload
@@ -50,7 +50,7 @@ def run(folder: Path, cycles: int, seed: int, say: bool = False) -> Workload:
                 f"{records} records acknowledged, {workload.refusals} refused",
                 flush=True,
             )
-    report = admin.check(folder)
+    report = maintenance.check(folder)
     assert not report.problems, report.problems
     return workload
 

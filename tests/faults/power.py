@@ -19,8 +19,8 @@ from pathlib import Path
 import trio
 
 from ds_core.server import stream
-from ds_trio_server import admin
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.cli import maintenance
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.tools import serve
 
 from . import disk
@@ -89,7 +89,7 @@ def replay(
             tried += 1
             try:
                 trio.run(look, folder, history, paths, at)
-                report = admin.check(folder)
+                report = maintenance.check(folder)
             except BaseException as error:
                 error.add_note(f"power cut at {at} of the log, image seed {seed}, chance {chance}; left in {folder}")
                 raise

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from ds_trio_server import admin
+from ds_trio_server.cli import maintenance
 from tests.tools import serve
 
 from .client import Client
@@ -134,7 +134,7 @@ def run(folder: Path, mib: int, clients: int, seconds: float = 5.0) -> Result:
     with serve.start("--data", data, "--min-free", "0", *rules) as server:
         trio.run(_busy, server.port, clients, result, file)
         trio.run(_verify, server.port, count)
-    report = admin.check(data)
+    report = maintenance.check(data)
     assert not report.problems, report.problems
     return result
 

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import trio
 
-from ds_trio_server import admin, server
+from ds_trio_server import server
+from ds_trio_server.cli import maintenance
 from ds_trio_server.config import Config
 from ds_trio_server.store.base import StorageFailed
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 
 from .client import Client, Cut
 
@@ -117,8 +118,8 @@ def run(folder: Path, seed: int, every: int = 1, say: bool = False) -> Counter[s
             bad.mkdir()
             (bad / "streams.db").write_bytes(content[:at] + page + content[at + PAGE :])
             try:
-                noticed = bool(admin.check(bad).problems)
-            except admin.Unusable as error:
+                noticed = bool(maintenance.check(bad).problems)
+            except maintenance.Unusable as error:
                 assert "streams.db" in str(error)
                 noticed = True
             found, failures = {}, []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ds_core.server import create, requests, stream
 from ds_core.server.messages import Codecs
 from ds_trio_server.clock import BUILT, Clock
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 
 YEARS = 365.25 * 86400
 TODAY = BUILT + 300 * 86400

@@ -14,13 +14,14 @@ import trio
 from ds_core.server import stream
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
-from ds_trio_server import admin, cli, server
+from ds_trio_server import server
+from ds_trio_server.cli import maintenance, serve as cli
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store import retention
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.retention import Retention, parse
-from ds_trio_server.store.space import DefaultMinFree, MinFree, Space
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
+from ds_trio_server.store.sqlite.space import DefaultMinFree, MinFree, Space
 from tests.server.site import Client, request, running
 from tests.tools import serve
 
@@ -129,7 +130,7 @@ async def test_bytes_keep_at_least_that_much_in_whole_appends(tmp_path):
     assert min(rows(store, "a")) == found.start, "the rest is freed"
     assert (await find(store, "keep/a")).start == 0
     await append(store, "a", b"more")
-    assert not admin.check(tmp_path).problems
+    assert not maintenance.check(tmp_path).problems
     await store.close()
     store = await opened(tmp_path, time, "1000")
     assert (await find(store, "a")).start == found.start
@@ -143,7 +144,7 @@ async def test_one_large_append_stays(tmp_path):
     await append(store, "a", b"x" * 600_000)
     await settle(store, time, 3)
     assert await read(store, "a") == b"x" * 600_000
-    assert not admin.check(tmp_path).problems
+    assert not maintenance.check(tmp_path).problems
     await store.close()
 
 
@@ -264,7 +265,7 @@ async def test_forks_keep_what_they_need_and_no_more(tmp_path, seed):
             await _compare(store, whole)
     await settle(store, time, 5)
     await _compare(store, whole)
-    report = admin.check(tmp_path)
+    report = maintenance.check(tmp_path)
     assert not report.problems
     for path in sorted(whole):
         await delete(store, path)

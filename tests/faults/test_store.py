@@ -11,13 +11,13 @@ import trio.testing
 
 from ds_core.server import stream
 from ds_core.server.errors import ProtocolError
-from ds_trio_server import admin
+from ds_trio_server.cli import maintenance
 from ds_trio_server.clock import BUILT, Clock
-from ds_trio_server.store import committer, queries, schema, sqlite
 from ds_trio_server.store.base import StorageFailed, StorageFull, Vanished
 from ds_trio_server.store.retention import Retention, parse
-from ds_trio_server.store.space import MinFree
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite import committer, engine, queries, schema
+from ds_trio_server.store.sqlite.engine import SQLiteStore
+from ds_trio_server.store.sqlite.space import MinFree
 from tests.store.rig import full
 
 from .streams import append, delete, find, put, read
@@ -186,7 +186,7 @@ async def test_numbers_are_not_reused_after_a_rollback(store, monkeypatch):
         with pytest.raises(StorageFull):
             await put(store, "a", b"x")
     assert (await put(store, "a", b"x")).startswith("0000000000000004_")
-    assert not admin.check(store._folder).problems
+    assert not maintenance.check(store._folder).problems
 
 
 async def test_a_vacuum_that_finds_the_disk_full_fails_no_append(store, monkeypatch):
@@ -297,7 +297,7 @@ async def test_a_range_is_never_read_around_what_is_freed_meanwhile(store):
 
 
 async def test_a_reader_of_an_evicted_stream_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(sqlite, "_CACHED_STREAMS", 4)
+    monkeypatch.setattr(engine, "_CACHED_STREAMS", 4)
     store = SQLiteStore(tmp_path)
     await store.open()
     await put(store, "a", b"one")
@@ -338,7 +338,7 @@ async def test_what_is_removed_is_freed_in_small_steps_and_the_file_shrinks(stor
             break
     assert before > 2200 and pages() < 600
     assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
-    assert not admin.check(store._folder).problems
+    assert not maintenance.check(store._folder).problems
 
 
 async def test_what_is_removed_while_something_is_freed_is_freed_too(store, monkeypatch):
@@ -368,7 +368,7 @@ async def test_no_cursor_is_left_open(tmp_path, monkeypatch):
     """On PyPy the first commit failed, and what was open held up every checkpoint."""
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Keeping, **options))
-    monkeypatch.setattr(sqlite, "_CACHED_STREAMS", 2)
+    monkeypatch.setattr(engine, "_CACHED_STREAMS", 2)
     store = SQLiteStore(tmp_path, retain=Retention(map(parse, ("1K", "b/**=forever", "b/**=1h"))), min_free=MinFree())
     await store.open()
     for path in ("a", "b/c", "d", "e"):

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from ds_trio_server.store.base import Vanished
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.tools import serve
 
 from .streams import append, find, put, read

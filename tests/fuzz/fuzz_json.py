@@ -17,14 +17,14 @@ if __name__ == "__main__":
     import atheris
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    instrumented = atheris.instrument_imports(include=["ds_core", "ds_trio_server.codecs"])
+    instrumented = atheris.instrument_imports(include=["ds_core", "ds_trio_server.parsers"])
 else:
     instrumented = contextlib.nullcontext()
 
 with instrumented:
     from ds_core.server import json_text, messages
     from ds_core.wire import media
-    from ds_trio_server.codecs import FastCodecs
+    from ds_trio_server.parsers import FastCodecs
 
 FAST = FastCodecs()
 

@@ -9,7 +9,7 @@ import pytest
 from ds_trio_server.config import Config
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import Site, running
 from tests.server.test_hotpath import held, until
 

@@ -13,10 +13,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ds_trio_server import reading
-from ds_trio_server.store import batches
+from ds_trio_server.reads import reading
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite import batches
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import ROOT, Client, Site, request, running, small_send_buffers
 from tests.server.test_hotpath import Gate, until
 

@@ -18,11 +18,11 @@ import trio
 
 from ds_core.wire import sse
 from ds_trio_server import server
-from ds_trio_server.access import Access
+from ds_trio_server.access.file import Access
 from ds_trio_server.config import Config
+from ds_trio_server.http.tls import TLS
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.tls import TLS
 
 ROOT = "/v1/stream/"
 SECURITY = {"x-content-type-options": "nosniff", "cross-origin-resource-policy": "cross-origin"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ds_trio_server import cli
+from ds_trio_server.cli import serve as cli
 from ds_trio_server.config import Config
 from tests.tools import serve
 

@@ -13,8 +13,8 @@ from hypothesis import example, given, strategies as st
 
 from ds_core.server.messages import Codecs
 from ds_core.wire import media
-from ds_trio_server import codecs
-from ds_trio_server.codecs import FastCodecs, Known
+from ds_trio_server import parsers
+from ds_trio_server.parsers import FastCodecs, Known
 
 FAST, PURE = FastCodecs(), Codecs()
 
@@ -186,7 +186,7 @@ def test_large_bodies_are_judged_alike() -> None:
 
 
 def test_one_append_has_a_limited_number_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codecs, "MAX_MESSAGES", 10)
+    monkeypatch.setattr(parsers, "MAX_MESSAGES", 10)
     assert FAST.split_json(b"[" + b"1," * 9 + b"1]") == [b"1"] * 10
     with pytest.raises(ValueError, match="at most 10 messages"):
         FAST.split_json(b"[" + b"1," * 10 + b"1]")
@@ -203,7 +203,7 @@ def test_one_append_has_a_limited_number_of_messages(monkeypatch: pytest.MonkeyP
 @given(spoilt(json_bodies))
 def test_without_the_fast_splitter_all_is_the_same(body: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codecs, "msgspec", None)
+        patch.setattr(parsers, "msgspec", None)
         without = json_outcome(FAST, body)
     assert without == json_outcome(FAST, body)
 

@@ -18,16 +18,17 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ds_trio_server import hotpath, server
-from ds_trio_server.access import Access
+from ds_trio_server import server
+from ds_trio_server.access.file import Access
+from ds_trio_server.http import idle
 from ds_trio_server.store.base import StorageFailed, StorageFull, Store
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.access.conftest import Keys
 from tests.server.site import ROOT, Answer, Client, Site, request, running, small_send_buffers
 from tests.store.rig import Time
 
-pytestmark = pytest.mark.skipif(not hasattr(hotpath.select, "epoll"), reason="there is no epoll here")
+pytestmark = pytest.mark.skipif(not hasattr(idle.select, "epoll"), reason="there is no epoll here")
 
 S = ROOT + "s"
 Ask = tuple[str, str, bytes | None, dict[str, object]]
@@ -407,14 +408,14 @@ async def test_what_comes_while_an_append_is_pending_costs_no_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = 0
-    receive = hotpath.HotPath._receive
+    receive = idle.HotPath._receive
 
-    def counting(self: hotpath.HotPath, connection: Any) -> None:
+    def counting(self: idle.HotPath, connection: Any) -> None:
         nonlocal turns
         turns += 1
         receive(self, connection)
 
-    monkeypatch.setattr(hotpath.HotPath, "_receive", counting)
+    monkeypatch.setattr(idle.HotPath, "_receive", counting)
     async with gated(tmp_path) as (site, gate):
         clients = await pending(site, 3)
         turns = 0

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ds_trio_server.codecs import Known
+from ds_trio_server.parsers import Known
 from tests.server.site import ROOT, Client, Site, request, running
 
 S = ROOT + "s"

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import ROOT, Answer, Client, Events, Site, request, running
 
 S = ROOT + "s"

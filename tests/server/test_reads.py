@@ -14,11 +14,11 @@ import pytest
 from ds_core.server import messages
 from ds_core.server.stream import Stream, trim
 from ds_core.wire import media
-from ds_trio_server import marks
-from ds_trio_server.reading import Reading
+from ds_trio_server.reads import message_index
+from ds_trio_server.reads.reading import Reading
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import ROOT, Answer, Site, request, running
 
 S = ROOT + "s"
@@ -135,7 +135,7 @@ LARGE = {
 async def test_in_large_appends_messages_meet_where_they_do_in_small_ones(
     store: Store, content_type: str, order: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(marks, "STEP", 10)
+    monkeypatch.setattr(message_index, "STEP", 10)
     kind = media.kind_of(content_type)
     parts = random.Random(order).sample(LARGE[content_type], len(LARGE[content_type]))
     body = b"[" + b",".join(parts) + b"]" if kind == media.JSON else b"".join(parts)

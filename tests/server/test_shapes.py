@@ -15,7 +15,7 @@ import trio
 
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import ROOT, SECURITY, Answer, Client, Site, request, running
 from tests.store.rig import Time
 

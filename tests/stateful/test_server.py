@@ -18,9 +18,9 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ds_trio_server.config import Config
-from ds_trio_server.store import sqlite
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
+from ds_trio_server.store.sqlite import engine
 from tests.store.rig import Time
 
 from .served import ROOT, WAYS, Answer, Client, Served
@@ -80,10 +80,10 @@ class Machine(RuleBasedStateMachine):
 
     def serve(self) -> None:
         def make() -> Store:
-            return MemoryStore(self.time.clock()) if self.folder is None else sqlite.SQLiteStore(self.folder)
+            return MemoryStore(self.time.clock()) if self.folder is None else engine.SQLiteStore(self.folder)
 
         # The store makes its clock when it opens, from what it saved.
-        with mock.patch.object(sqlite, "Clock", self.time.clock):
+        with mock.patch.object(engine, "Clock", self.time.clock):
             self.server = Served(make, Config(long_poll_timeout=0.05))
         self.client = Client(self.server.port)
         self.other = Client(self.server.port)

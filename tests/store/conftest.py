@@ -7,7 +7,7 @@ import pytest
 
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.store.rig import Rig, Soon, Time, narrow
 
 

@@ -14,8 +14,8 @@ from ds_core.server.offsets import token
 from ds_core.server.responses import Response
 from ds_core.server.stream import Stream
 from ds_trio_server.clock import BUILT, Clock
-from ds_trio_server.store import batches, committer, schema
 from ds_trio_server.store.base import WINDOW, Later, Store
+from ds_trio_server.store.sqlite import batches, committer, schema
 
 CODECS = Codecs()
 WALL = BUILT + 1000.0

@@ -12,9 +12,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.store import sqlite
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite import engine
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.store.rig import Rig, Soon, Time, narrow
 from tests.store.test_sqlite import disk_held
 
@@ -71,7 +71,7 @@ async def _state(rig: Rig) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(18))
 async def test_stores_are_alike(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_CACHED_STREAMS", 2)
+    monkeypatch.setattr(engine, "_CACHED_STREAMS", 2)
     if seed % 3 == 2:
         narrow(monkeypatch, row=9_000, step=20_000, light=1_000)
     rng = random.Random(seed)

@@ -11,8 +11,9 @@ import trio
 
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
-from ds_trio_server.store import memory, ranges, tail
+from ds_trio_server.store import memory
 from ds_trio_server.store.base import WINDOW, Later, Vanished
+from ds_trio_server.store.sqlite import ranges, tail
 from tests.store.rig import WALL, Rig, Soon, Watch, header
 
 

@@ -14,12 +14,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ds_core.server.errors import ProtocolError
-from ds_trio_server import admin
-from ds_trio_server.store import cache, committer, schema
+from ds_trio_server.cli import maintenance
 from ds_trio_server.store.base import StorageFull
-from ds_trio_server.store.batches import Batch, Lanes
-from ds_trio_server.store.cache import Entry
-from ds_trio_server.store.committer import Committer
+from ds_trio_server.store.sqlite import cache, committer, schema
+from ds_trio_server.store.sqlite.batches import Batch, Lanes
+from ds_trio_server.store.sqlite.cache import Entry
+from ds_trio_server.store.sqlite.committer import Committer
 from tests.store.rig import Rig, Time, full, narrow
 from tests.store.test_sqlite import disk_held, opened
 
@@ -137,7 +137,7 @@ async def test_a_stream_keeps_its_order_whatever_lane_its_appends_take(
                     await wait_all_tasks_blocked()
                 nursery.start_soon(rig.create, "fork", b"of b's stream")
         assert await rig.read("a") == b"1" + LARGE + b"2" + LARGE + b"3"
-    assert not admin.check(tmp_path).problems
+    assert not maintenance.check(tmp_path).problems
 
 
 async def test_what_a_crash_leaves_staged_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ async def test_what_a_crash_leaves_staged_is_dropped(tmp_path: Path, monkeypatch
         shutil.copytree(tmp_path / "a", tmp_path / "b")
         steps.free()
     assert staged(tmp_path / "b") == (6, 6)
-    assert not admin.check(tmp_path / "b").problems, "what is staged belongs there"
+    assert not maintenance.check(tmp_path / "b").problems, "what is staged belongs there"
     async with opened(tmp_path / "b") as rig:
         assert await rig.read("s") == b"before"
         assert staged(tmp_path / "b") == (0, 0)
@@ -189,7 +189,7 @@ async def test_a_disk_that_is_full_for_a_large_append_loses_nothing_else(
         assert (await rig.append("a", LARGE, producer=("p", 0, 0))).status == 200
         assert (await rig.append("a", LARGE, producer=("p", 0, 0))).status == 204
         assert await rig.read("a") == b"a" + LARGE
-    assert not admin.check(tmp_path).problems
+    assert not maintenance.check(tmp_path).problems
 
 
 async def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ async def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
     async with opened(tmp_path) as rig:
         await rig.append("s", LARGE)
         assert await rig.read("s") == b"kept" + LARGE
-    assert not admin.check(tmp_path).problems
+    assert not maintenance.check(tmp_path).problems
 
 
 def test_a_bulk_batch_comes_after_the_light_one_with_earlier_changes() -> None:
@@ -293,7 +293,7 @@ async def test_every_record_once_under_concurrency_and_full_disks(
         await rig.sweep()
         await hold_true(rig, paths, authors)
     assert staged(tmp_path)[0] == 0
-    assert not admin.check(tmp_path).problems
+    assert not maintenance.check(tmp_path).problems
     async with opened(tmp_path) as rig:
         await hold_true(rig, paths, authors)
 

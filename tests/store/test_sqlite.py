@@ -15,11 +15,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ds_core.server.errors import ProtocolError
-from ds_trio_server import admin
-from ds_trio_server.store import schema, sqlite
+from ds_trio_server.cli import maintenance
 from ds_trio_server.store.base import StorageFailed, StorageFull
-from ds_trio_server.store.committer import Committer
-from ds_trio_server.store.sqlite import SQLiteStore
+from ds_trio_server.store.sqlite import engine, schema
+from ds_trio_server.store.sqlite.committer import Committer
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.store.rig import Rig, Soon, Time, Watch, header
 
 
@@ -147,7 +147,7 @@ async def test_many_decisions_share_a_commit(rig: Rig, monkeypatch: pytest.Monke
 
 
 async def test_more_streams_than_the_cache_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_CACHED_STREAMS", 16)
+    monkeypatch.setattr(engine, "_CACHED_STREAMS", 16)
     async with opened(tmp_path / "data") as rig:
         watched: list[Watch] = []
         for number in range(200):
@@ -295,7 +295,7 @@ async def test_every_crash_image_has_all_that_was_answered_and_whole_appends_onl
 async def test_ttls_count_the_time_that_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     time = Time()
     # The store goes on from the clock that it saved.
-    monkeypatch.setattr(sqlite, "Clock", time.clock)
+    monkeypatch.setattr(engine, "Clock", time.clock)
 
     @asynccontextmanager
     async def reopened() -> AsyncIterator[Rig]:
@@ -519,13 +519,13 @@ async def test_rows_of_every_kind_are_what_was_written(tmp_path: Path) -> None:
     async with opened(tmp_path, time) as rig:
         paths = await _kinds(rig)
         before = [(await rig.head(path)).headers for path in paths]
-    assert not admin.check(tmp_path).problems
+    assert not maintenance.check(tmp_path).problems
     async with opened(tmp_path, time) as rig:
         assert [(await rig.head(path)).headers for path in paths] == before
         for path in paths:
             if path != "closed":
                 await rig.append(path, b"!")
-    assert not admin.check(tmp_path).problems
+    assert not maintenance.check(tmp_path).problems
 
 
 @pytest.mark.parametrize(
@@ -545,7 +545,7 @@ async def test_a_row_that_is_not_what_was_written_is_damage(column: str, tmp_pat
         db.execute(f"UPDATE streams SET {column} = {changed} WHERE path = ?", (name,))
     db.commit()
     db.close()
-    assert any("row of stream" in problem for problem in admin.check(tmp_path).problems)
+    assert any("row of stream" in problem for problem in maintenance.check(tmp_path).problems)
     for name in ("plain", "child"):
         with pytest.raises((StorageFailed, ExceptionGroup)) as caught:
             async with opened(tmp_path) as rig:

@@ -131,7 +131,7 @@ def command() -> list[str]:
     installed = Path(sys.executable).parent / "ds"
     if installed.is_file():
         return [str(installed)]
-    return [sys.executable, "-c", "from ds_trio_server.cli import main; raise SystemExit(main())"]
+    return [sys.executable, "-c", "from ds_trio_server.cli.main import main; raise SystemExit(main())"]
 
 
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:

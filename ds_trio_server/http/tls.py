@@ -1,0 +1,232 @@
+"""TLS: the same doors as a plain transport, with trio's SSL stream behind them.
+
+A handshake has a deadline. What clients are told and shown is as without TLS; what differs is that
+``send_now`` takes nothing, so that a live reader's own task encrypts and sends its frame.
+"""
+
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from ..stats import Stats
+from .transport import Disconnected, Transport
+
+log = logging.getLogger("ds")
+
+_PARTING = 0.5
+_REASONS = {
+    None: "not a certificate in PEM format",
+    "KEY_VALUES_MISMATCH": "the key is not this certificate's",
+    "EE_KEY_TOO_SMALL": "the certificate's key is too small to be safe",
+    "CA_MD_TOO_WEAK": "the certificate is signed with too weak a hash",
+}
+
+
+class TLSFileError(Exception):
+    """A certificate or key can't be used; one line for the operator."""
+
+
+class TLS:
+    """A server's certificate and key, replaced at ``reload``; connections that are open keep theirs.
+
+    ``client_ca`` is a file of certificates that sign clients' ones; with ``required`` everybody
+    needs such a certificate, else those may come without who show a token or a link.
+    """
+
+    def __init__(
+        self,
+        certificate: str | Path,
+        key: str | Path,
+        client_ca: str | Path | None = None,
+        required: bool = True,
+        handshake_timeout: float = 10.0,
+    ) -> None:
+        self._certificate = Path(certificate)
+        self._key = Path(key)
+        self._client_ca = None if client_ca is None else Path(client_ca)
+        self._required = required
+        self._handshake_timeout = handshake_timeout
+        self._context = self._load()
+
+    def __str__(self) -> str:
+        return f"certificate {self._certificate}"
+
+    def reload(self) -> None:
+        """Take on the files as they are now; when they can't be used raise, and go on with the old ones."""
+        self._context = self._load()
+
+    def transport(self, sock: socket.socket, send_timeout: float, stats: Stats) -> "TLSTransport":
+        """The transport of an accepted connection."""
+        return TLSTransport(sock, send_timeout, self._context, self._handshake_timeout, stats)
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # Python's own choice of ciphers: forward secrecy only.
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        context.set_alpn_protocols(["http/1.1"])
+        file = self._certificate
+        try:
+            self._key.open("rb").close()  # OpenSSL doesn't say which file is missing
+            file.open("rb").close()
+            context.load_cert_chain(file, self._key, password=_no_password)
+            if self._client_ca is not None:
+                file = self._client_ca
+                context.load_verify_locations(file)
+                context.verify_mode = ssl.CERT_REQUIRED if self._required else ssl.CERT_OPTIONAL
+        except ssl.SSLError as error:
+            with_key = f" with key {self._key}" if file == self._certificate else ""
+            raise TLSFileError(f"{file}{with_key}: {_REASONS.get(error.reason, error.reason)}") from None
+        except OSError as error:
+            raise TLSFileError(f"{error.filename or file}: {error.strerror}") from None
+        except ValueError as error:
+            raise TLSFileError(f"{self._key}: {error}") from None
+        return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; a server that starts by itself needs it without a password")
+
+
+class TLSTransport(Transport):
+    """A TLS connection in the hands of one task."""
+
+    __slots__ = ("_tls", "_timeout", "_stats", "_ready", "_ahead", "_parting", "_ended")
+
+    scheme = "https"
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        send_timeout: float,
+        context: ssl.SSLContext,
+        handshake_timeout: float,
+        stats: Stats,
+    ) -> None:
+        super().__init__(sock, send_timeout)
+        self._stats = stats
+        self._tls = trio.SSLStream(_Wire(self), context, server_side=True, https_compatible=True)
+        self._timeout = handshake_timeout
+        self._ready = False
+        self._ahead: bytes | None = None
+        self._parting = self._ended = False
+
+    async def receive(self, most: int = 65536) -> bytes:
+        if self._parting:
+            return await super().receive(most)  # what comes now is only drained
+        if not self._ready:
+            await self._shake_hands()
+        if self._ahead is not None:
+            await trio.lowlevel.checkpoint()
+            ahead = self._ahead
+            self._ahead = ahead[most:] if len(ahead) > most else None
+            return ahead[:most]
+        try:
+            return bytes(await self._tls.receive_some(most))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if self._ended:
+                return b""
+            raise Disconnected from error
+
+    async def _shake_hands(self) -> None:
+        why: object = "the handshake took too long"
+        with trio.move_on_after(self._timeout):
+            try:
+                await self._tls.do_handshake()
+                self._ready = True
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                why = error.__cause__ or "it hung up"
+        if not self._ready:
+            self._stats.handshakes_failed += 1
+            log.debug("no TLS with %s: %s", self.peer, why)
+            raise Disconnected
+        self.identities = _names(self._tls.getpeercert())
+
+    async def wait_readable(self) -> None:
+        # Records that carry no data (tickets, key updates) must not count, so this reads ahead.
+        if self._ahead is None:
+            self._ahead = await self.receive()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def receive_now(self, most: int = 65536) -> bytes | None:
+        ahead = self._ahead
+        if ahead is None:
+            return None
+        self._ahead = ahead[most:] if len(ahead) > most else None
+        return ahead[:most]
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        return 0
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        if not self._ready:
+            raise Disconnected  # one who is turned away before the handshake isn't worth one
+        try:
+            await self._tls.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise Disconnected from error
+
+    async def close(self, linger: float = 0.0) -> None:
+        self._parting = True
+        if self._ready:
+            # Tells a cut connection from a whole answer (close_notify), without waiting for the other's.
+            with trio.move_on_after(_PARTING, shield=True):
+                try:
+                    await self._tls.unwrap()
+                except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                    pass
+        await super().close(linger)
+
+
+class _Wire(trio.abc.Stream):
+    """The plain transport below a TLS stream: its deadlines hold here too."""
+
+    def __init__(self, transport: TLSTransport) -> None:
+        self._transport = transport
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        transport = self._transport
+        if transport._parting:
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError
+        try:
+            received = await Transport.receive(transport, max_bytes or 65536)
+        except Disconnected as error:
+            raise trio.BrokenResourceError from error
+        if not received:
+            # The stream above must not hear of this end: it would send nothing more, no last answer.
+            transport._ended = True
+            raise trio.BrokenResourceError
+        return received
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await Transport.send_all(self._transport, bytes(data))
+        except Disconnected as error:
+            raise trio.BrokenResourceError from error
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def _names(certificate: "dict[str, Sequence[object]] | None") -> tuple[str, ...]:
+    """The names a verified client certificate gives its owner: common names first, then alternative ones."""
+    if not certificate:
+        return ()
+    found: list[str] = []
+    for part in certificate.get("subject", ()):
+        assert isinstance(part, tuple)
+        found += [value for kind, value in part if kind == "commonName"]
+    for pair in certificate.get("subjectAltName", ()):
+        assert isinstance(pair, tuple)
+        if pair[0] in ("DNS", "URI", "email"):
+            found.append(str(pair[1]))
+    return tuple(found)

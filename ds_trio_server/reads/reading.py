@@ -1,0 +1,158 @@
+"""Reading from a store: where an answer begins and ends, and its bytes.
+
+What catch-up reads, long-polls and event streams have in common; the rules themselves are in
+``ds_core.server.reads``.
+"""
+
+import random
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+
+from ds_core.server import cursors, messages, reads, responses
+from ds_core.server.errors import ProtocolError
+from ds_core.server.requests import Read
+from ds_core.server.stream import Stream
+from ds_core.wire import media
+
+from ..config import Config
+from ..store.base import WINDOW, Piece, Store, Vanished
+from . import message_index
+
+_AMPLE = 64 * 1024 * 1024
+_NARROW = 16 * 1024
+
+_Vary = tuple[list[tuple[str, str]], list[tuple[str, str]]]
+_VARY_PUBLIC: _Vary = ([], [("Vary", "Accept-Encoding")])
+_VARY_PRIVATE: _Vary = ([("Vary", "Authorization")], [("Vary", "Accept-Encoding, Authorization")])
+
+
+class Reading:
+    """Reads of one store under one configuration.
+
+    ``vary[worthwhile]`` is the headers that say what an answer depends on: on Accept-Encoding whenever
+    it is worthwhile to compress, whether this client asked for it or not.
+    """
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store = store
+        self._chunk = config.chunk
+        self._held = 0
+        self._marks = message_index.Marks(store)
+        self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
+        self.vary = _VARY_PRIVATE if config.private else _VARY_PUBLIC
+
+    async def plan(self, command: Read, renew: bool = True) -> reads.Plan:
+        """What a read may show now. Raises ProtocolError; ``renew`` is false after the first look.
+
+        Nothing is awaited after the look when the read starts at the tail.
+        """
+        if renew:
+            plan = await self._store.look(command.path, lambda view: reads.plan(view, command))
+        else:
+            plan = await self._store.look(command.path, lambda view: (reads.plan(view, command)[0], None))
+        if plan.stream.kind != media.BYTES and plan.stream.start < plan.start < plan.tail:
+            await self._check_start(plan)
+        return plan
+
+    async def _check_start(self, plan: reads.Plan) -> None:
+        try:
+            piece = await self.messages_at(plan.stream, plan.start, False)
+        except Vanished:
+            raise vanished() from None
+        if piece is None:
+            raise reads.misplaced()
+        reads.check_start(plan.stream.kind, piece, plan.start)
+
+    async def messages_at(self, stream: Stream, position: int, rest: bool) -> Piece | None:
+        """Whole messages around a position, none where one is known to begin, or with ``rest`` all from there
+        to the end of the append. None when no message can begin there. Raises Vanished."""
+        if position >= stream.visible_tail:
+            return (position, b"") if position == stream.visible_tail else None
+        append = await self._store.span(stream, position)
+        if stream.kind == media.BYTES or append[0] == position:
+            low = high = position
+        else:
+            low, high = await self._marks.around(stream, append, position)
+            if low < position and high - low > message_index.STEP:
+                return None
+        return low, await self.data(stream, low, append[1] if rest else high)
+
+    def limit(self, command: Read) -> int:
+        """Most bytes of the stream in one answer."""
+        return self._chunk if command.max_bytes is None else max(1, min(self._chunk, command.max_bytes))
+
+    async def end(self, plan: reads.Plan, limit: int) -> int:
+        """Where an answer of at most ``limit`` bytes ends. Raises Vanished."""
+        if plan.tail - plan.start <= limit:
+            return plan.tail
+        last = await self._store.span(plan.stream, plan.start + limit)
+        end = reads.chunk_end(plan.stream.kind, plan.start, limit, last, None)
+        return await self._cut(plan.stream, plan.start, plan.start + limit, last) if end is None else end
+
+    async def _cut(self, stream: Stream, start: int, most: int, append: tuple[int, int]) -> int:
+        """Where an answer ends within the append that it begins in: at the last message that ends up to
+        ``most``, or else at the first."""
+        low, high = await self._marks.around(stream, append, most)
+        low = max(low, start)
+        if high - low > message_index.STEP:
+            return low if low > start else high
+        data = await self.data(stream, low, high)
+        end = low + messages.cut(stream.kind, data, 0, most - low)
+        return low if end > most and low > start else end
+
+    async def data(self, stream: Stream, at: int, end: int) -> bytes:
+        """The stored bytes of a range that is small enough to hold. Raises Vanished."""
+        pieces: list[bytes] = []
+        while at < end:
+            found = await self._store.read(stream, at, end)
+            pieces += found
+            at += sum(map(len, found))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def body(self, plan: reads.Plan, end: int) -> AsyncGenerator[bytes, None]:
+        """The body that shows a range, in windows. Raises Vanished."""
+        at = plan.start
+        opening = b"[" if plan.stream.kind == media.JSON else b""
+        while at < end:
+            pieces = await self._store.read(plan.stream, at, min(end, at + self.window()))
+            size = sum(map(len, pieces))
+            at += size
+            if opening:
+                pieces.insert(0, opening)
+            if plan.stream.kind == media.JSON:
+                opening = b""
+                if at == end:
+                    pieces[-1] = pieces[-1][:-1]
+                    pieces.append(b"]")
+            data = b"".join(pieces) if len(pieces) > 1 else pieces[0]
+            del pieces
+            with self.holding(size):
+                yield data
+
+    def window(self) -> int:
+        """How much of a long answer to hold at once: less when many readers are slow to take theirs."""
+        return WINDOW if self._held < _AMPLE else _NARROW
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count bytes that are being sent to someone."""
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+
+    def cursor(self, given: str | None) -> str:
+        """The cursor for a live answer to a request that came with ``given``."""
+        return cursors.next_cursor(self._store.now().wall, given, random.random())
+
+    def shared_cursor(self, given: str | None) -> str | None:
+        """The cursor that all readers get in this interval, None for one who is ahead of it."""
+        wall = self._store.now().wall
+        usual = cursors.next_cursor(wall, None, 0.0)
+        return usual if given is None or cursors.next_cursor(wall, given, 0.0) == usual else None
+
+
+def vanished() -> ProtocolError:
+    """404 for a stream that went while it was being read."""
+    return ProtocolError(404, "STREAM_NOT_FOUND", "the stream was deleted while it was being read")

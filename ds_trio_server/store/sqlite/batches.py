@@ -1,0 +1,202 @@
+"""What is decided and not yet durable: batches, and the two lanes they go down.
+
+Everything that one transaction will hold is a batch. Small changes collect in the light lane. What
+is large, and whatever is decided on top of it until it is durable, goes down the bulk lane: its
+bytes reach the disk in steps first, then one commit publishes them. The lanes take turns, so that
+hundreds of small appends wait for one step of a large one and not for all of it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import trio
+
+from ds_core.server.stream import Stream
+
+from ..base import Overloaded, StorageFailed, StorageFull
+from . import schema
+from .cache import Entry
+
+STEP_BYTES = 512 * 1024
+"""About how much a step of the bulk lane takes at once, at most."""
+_LIGHT_BYTES = 4 * 1024 * 1024
+_WAITING_BYTES = 32 * 1024 * 1024
+
+
+class Batch:
+    """What one transaction will hold.
+
+    ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
+    whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
+    changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
+    (epoch, seq). It ``cleans`` when it also frees some rows, and tells whether there may be ``more``;
+    it ``litters`` when it leaves some to be freed. ``rows`` are filled by ``seal``; ``seconds`` is
+    what its transactions took, ``synced`` the write and fsync of the last. ``done`` is set, and each
+    of the ``callbacks`` called with its response and ``error``, when the batch is ``durable`` or has
+    failed.
+
+    Of a ``bulk`` batch, ``parts`` are the rows that are still to be staged, as (stream id, position,
+    offset in the append, bytes); ``staged`` those that are, ready to be published. It comes ``after``
+    a light batch that holds earlier changes of the same entries.
+    """
+
+    __slots__ = (
+        "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced", "cleans",
+        "more", "litters", "callbacks", "done", "durable", "error", "bulk", "parts", "staged", "after",
+    )  # fmt: skip
+
+    def __init__(self, bulk: bool = False) -> None:
+        self.structure: list[tuple[str, tuple[object, ...]]] = []
+        self.appends: list[tuple[int, int, bytes]] = []
+        self.entries: dict[Entry, None] = {}
+        self.ended: list[Stream] = []
+        self.producers: dict[tuple[int, str], tuple[int, int]] = {}
+        self.rows: list[tuple[Any, ...]] = []
+        self.size = 0
+        self.seconds = 0.0
+        self.synced = 0.0
+        self.cleans = False
+        self.more = False
+        self.litters = False
+        self.callbacks: list[tuple[Callable[[Any, Exception | None], object], object]] = []
+        self.done = trio.Event()
+        self.durable = False
+        self.error: Exception | None = None
+        self.bulk = bulk
+        self.parts: list[tuple[int, int, int, memoryview]] = []
+        self.staged: list[tuple[object, ...]] = []
+        self.after: Batch | None = None
+
+    def collect(self, stream: int, at: int, data: bytes) -> None:
+        """Take in an append."""
+        if data:
+            self.appends.append((stream, at, data))
+        self.size += len(data) + 256
+
+    def fix(self, entry: Entry) -> None:
+        """Fix what an entry's row becomes by this batch; what changes it now goes to another one."""
+        if entry.stream is not None:
+            self.rows.append(schema.state_row(entry.stream, entry.deadline_to_store(), entry.identity))
+
+    def seal(self) -> None:
+        """Fix all rows, but for those of entries that have left for another batch."""
+        for entry in self.entries:
+            if entry.batch is self:
+                self.fix(entry)
+        if self.bulk:
+            for append in self.appends:
+                if len(append[2]) > schema.INLINE_LIMIT:
+                    self.parts += pieces(*append)
+            self.parts.reverse()
+
+    def __bool__(self) -> bool:
+        return bool(self.entries or self.structure or self.cleans)
+
+    def finish(self) -> None:
+        """Tell everyone who waits that it is durable, or has failed."""
+        self.done.set()
+        callbacks, self.callbacks = self.callbacks, []
+        for done, response in callbacks:
+            done(response, self.error)
+
+    async def wait(self) -> None:
+        """Wait until it is durable; raises what made it fail."""
+        await self.done.wait()
+        if isinstance(self.error, StorageFull):
+            raise StorageFull
+        if self.error is not None:
+            raise StorageFailed(*self.error.args)
+
+
+def pieces(stream: int, at: int, data: bytes) -> Iterator[tuple[int, int, int, memoryview]]:
+    """The rows that an append takes, as in ``Batch.parts``."""
+    view = memoryview(data)
+    for part in range(0, len(data), schema.ROW_LIMIT):
+        yield stream, at + part, part, view[part : part + schema.ROW_LIMIT]
+
+
+class Lanes:
+    """The open batches, and which of them is next."""
+
+    def __init__(self) -> None:
+        self.light = Batch()
+        self.bulk = Batch(bulk=True)
+        self._staging: Batch | None = None
+        self._writing: Batch | None = None
+        self._bulk_next = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is with the writer."""
+        return self._writing is None
+
+    def of(self, entries: Sequence[Entry], size: int, grows: bool) -> Batch:
+        """The batch for a change of some entries, which appends so many bytes. Raises Overloaded for
+        one that ``grows`` what waits, where too much does.
+
+        To be called before the change: the rows that they have in another open batch are fixed here.
+        """
+        bulk = size > schema.ROW_LIMIT or (size > schema.INLINE_LIMIT and self.light.size > _LIGHT_BYTES)
+        for entry in entries:
+            bulk = bulk or (entry.batch is not None and entry.batch.bulk)
+        batch = self.bulk if bulk else self.light
+        if grows and batch.size > _WAITING_BYTES:
+            raise Overloaded
+        if bulk:
+            for entry in entries:
+                if entry.batch is self.light:
+                    self.light.fix(entry)
+                    batch.after = self.light
+        return batch
+
+    def next(self) -> Batch | None:
+        """What goes to the writer now, if there is anything and it is idle: a light batch to commit,
+        or a bulk batch of which to stage a step or, when nothing is left to stage, to commit."""
+        if self._writing is not None:
+            return None
+        if self._staging is None and self.bulk:
+            self._staging, self.bulk = self.bulk, Batch(bulk=True)
+            self._staging.seal()
+        bulk = self._staging
+        if bulk is not None and (bulk.parts or bulk.after is not self.light):
+            if self._bulk_next or not self.light:
+                self._bulk_next = False
+                self._writing = bulk
+                return bulk
+        if self.light:
+            self._bulk_next = True
+            self._writing, self.light = self.light, Batch()
+            self._writing.seal()
+        return self._writing
+
+    def written(self, batch: Batch) -> None:
+        """Note that the writer has done what ``next`` gave it."""
+        self._writing = None
+        if batch is self._staging and batch.durable:
+            self._staging = None
+
+    def pending(self) -> Batch | None:
+        """A batch that is not durable yet, if there is one."""
+        return self._writing or self._staging or next(filter(None, (self.light, self.bulk)), None)
+
+    def producers(self, stream: int) -> dict[str, tuple[int, int]]:
+        """The newest states of a stream's producers that are not durable yet."""
+        found: dict[str, tuple[int, int]] = {}
+        for batch in (self.light, self._staging, self.bulk):  # the order in which they were decided
+            if batch is not None:
+                found.update((key[1], state) for key, state in batch.producers.items() if key[0] == stream)
+        return found
+
+    def fail(self, error: Exception, failed: Batch | None = None) -> list[Batch]:
+        """Take out everything that can't become durable: all, or when one batch ``failed``, that one
+        and what may have been decided on top of it. Those whose error was not known get ``error``."""
+        lost = {batch: None for batch in (failed, self._staging, self.bulk) if batch is not None}
+        # Light changes are never on top of bulk ones, but states that both have changed are dropped.
+        if failed is None or not failed.bulk or any(batch.after is self.light for batch in lost):
+            lost[self.light] = None
+            self.light = Batch()
+        self.bulk = Batch(bulk=True)
+        self._staging = None
+        for batch in lost:
+            batch.error = batch.error or error
+        return list(lost)

@@ -1,0 +1,419 @@
+"""Streams in one SQLite file: what an edge gateway keeps them in.
+
+Decisions are made at once on states in memory and collected in a batch; a response leaves when the
+transaction that holds its batch is on disk (``committer``). Readers see a stream only as far as it
+is durable.
+
+A batch that finds the disk full fails as a whole, with everything that was decided on top of it,
+and the states it touched are dropped from the cache: the file is the truth again. Any other fault
+of the disk ends the store: nothing it could say afterwards would be a promise.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from ds_core.server.errors import ProtocolError
+from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire
+
+from ...clock import Clock
+from ...stats import Commits
+from ..base import Change, Decide, Later, Overloaded, Piece, StorageFailed, StorageFull, Store, Usage, Watcher
+from ..retention import Retention
+from ..watchers import Watchers
+from . import lifecycle, schema
+from .batches import Batch, Lanes
+from .cache import Entry, StreamCache
+from .committer import Committer
+from .lock import lock
+from .queries import Queries
+from .ranges import Ranges
+from .space import MinFree, Space
+from .sweeper import Statements, Upkeep
+from .tail import TailCache
+from .trimmer import Trimmer
+
+T = TypeVar("T")
+
+_CACHED_STREAMS = 4096
+_TAIL_BYTES = 8 * 1024 * 1024
+
+
+class SQLiteStore(Store):
+    """One directory, one file, one process."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        clock: Clock | None = None,
+        retain: Retention | None = None,
+        min_free: MinFree | None = None,
+    ) -> None:
+        self._folder = Path(folder)
+        self._space = Space(self._folder, min_free)
+        self._trimmer = Trimmer(retain) if retain else None
+        self._clock = clock
+        self.commits = Commits()
+        self._watchers = Watchers()
+        self._tails = TailCache(_TAIL_BYTES)
+        self._lanes = Lanes()
+        self._newest = 0
+        self._failure: StorageFailed | None = None
+        self._failed = trio.Event()
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        await trio.to_thread.run_sync(self._open)
+        self._committer = Committer(self._folder, self._writer, self._last_blob, self._written, self._fail)
+        self._upkeep = Upkeep(self, self._queries, self._committer, self._trimmer, self._add)
+
+    def _open(self) -> None:
+        schema.make_folder(self._folder)
+        self._lock = lock(self._folder)
+        try:
+            self._writer = schema.prepare(self._folder)
+            try:
+                self._load()
+            except sqlite3.Error as error:
+                raise schema.damaged(self._folder, error) from error
+        except BaseException:
+            self._lock.close()
+            raise
+        self._space.look()
+
+    def _load(self) -> None:
+        self._reader = schema.connect(self._folder, cache_kib=4096)
+        self._queries = Queries(self._folder, self._reader, self._check_health, self._fail)
+        self._ranges = Ranges(self._folder, self._queries, self._tails)
+        self._cache = StreamCache(self._reader, _CACHED_STREAMS, self._watchers.watched)
+        meta = dict(self._writer.execute("SELECT name, value FROM meta"))
+        self._newest = meta.get("newest", 0)
+        self._last_blob = schema.last_blob(self._writer)
+        if self._clock is None:
+            self._clock = Clock(meta.get("steady", 0.0), meta.get("wall", 0.0))
+        if self._trimmer is not None:
+            self._trimmer.begin(self._reader)
+
+    async def close(self) -> None:
+        known = self._failure
+        with trio.CancelScope(shield=True):
+            if known is None:
+                with suppress(StorageFailed):  # told at the end
+                    self._upkeep.save_clock()
+            while (pending := self._lanes.pending()) is not None:
+                await pending.done.wait()
+            await self._committer.close(broken=self._failure is not None)
+            self._queries.close()
+            self._reader.close()
+            self._lock.close()
+        if self._failure is not known:
+            self._check_health()
+
+    def now(self) -> Now:
+        assert self._clock is not None, "the store is not open"
+        return self._clock.now()
+
+    # Decisions
+
+    async def transact(
+        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
+    ) -> T:
+        try:
+            response, pending = self._decide(path, decide, source, piece)
+        except Overloaded:
+            raise  # rests on nothing that can be lost, and who waits holds a body
+        except ProtocolError:
+            # The refusal may rest on a change that can still be lost.
+            for based_on in (path, source):
+                pending = None if based_on is None else self._cache.pending(based_on)
+                if pending is not None:
+                    await pending.wait()
+            raise
+        if pending is not None:
+            await pending.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        return response
+
+    def transact_soon(
+        self, path: str, decide: Decide[T], done: Callable[[T, Exception | None], object]
+    ) -> None:
+        try:
+            response, pending = self._decide(path, decide)
+        except Overloaded:
+            raise
+        except ProtocolError:
+            if self._cache.pending(path) is not None:
+                raise Later from None
+            raise
+        if pending is not None:
+            pending.callbacks.append((done, response))
+        else:
+            done(response, None)
+
+    def _decide(
+        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
+    ) -> tuple[T, Batch | None]:
+        """The response to a command, and the batch that must be durable before it may leave."""
+        self._check_health()
+        entry = self._entry(path)
+        origin = None if source is None else self._entry(source)
+        view = View(
+            entry.stream, self.now(), self._newest + 1, None if origin is None else origin.stream, piece
+        )
+        try:
+            response, change = decide(view)
+            if change is not None:
+                if self._space.low and _grows(change):
+                    raise StorageFull
+                self._apply(entry, change)
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+        return response, entry.batch
+
+    async def look(self, path: str, decide: Decide[T]) -> T:
+        self._check_health()
+        entry = self._entry(path)
+        renewed = False
+        while True:
+            while (structural := entry.structural) is not None:
+                await structural.done.wait()
+                self._check_health()
+                # On a full disk an expired stream can't be removed, but it can be told.
+                entry = self._entry(path) if structural.error is None else self._cache.entry(path)
+            try:
+                response, change = decide(View(entry.stream, self.now(), self._newest + 1))
+            except sqlite3.Error as error:
+                raise self._broken(error) from error
+            if change is None:
+                return response
+            assert isinstance(change, Renewed) and entry.stream is not None
+            durable = entry.durable_deadline
+            if renewed or (durable is not None and change.deadline <= durable):
+                change.apply(entry.stream)
+                return response
+            self._apply(entry, change)
+            assert entry.batch is not None
+            try:
+                await entry.batch.wait()
+            except StorageFull:
+                pass  # reads go on, and the renewal counts as long as this process lives
+            renewed = True
+            # Whoever looks goes on from the very present; so look again.
+            entry = self._entry(path)
+
+    def look_now(self, path: str, decide: Decide[T]) -> T:
+        self._check_health()
+        entry = self._entry(path)
+        if entry.structural is not None:
+            raise Later
+        try:
+            response, change = decide(View(entry.stream, self.now(), self._newest + 1))
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+        if change is not None:
+            assert isinstance(change, Renewed) and entry.stream is not None
+            if entry.durable_deadline is None or change.deadline > entry.durable_deadline:
+                raise Later
+            change.apply(entry.stream)
+        return response
+
+    def check_writable(self) -> None:
+        self._check_health()
+        if self._space.low:
+            raise StorageFull
+
+    def _check_health(self) -> None:
+        if self._failure is not None:
+            raise StorageFailed(*self._failure.args)
+
+    def _entry(self, path: str) -> Entry:
+        try:
+            entry = self._cache.entry(path)
+            stream = entry.stream
+            if stream is not None and (stream.ttl is not None or stream.expires is not None):
+                # Whoever is told that a stream has expired must never see it again: not after a
+                # crash either, which takes the steady clock back a little.
+                _, change = expire(View(stream, self.now(), 0))
+                if change is not None:
+                    self._apply(entry, change)
+            return entry
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
+    def _apply(self, entry: Entry, change: Change) -> None:
+        cache = self._cache
+        size = len(change.data) if isinstance(change, (Appended, Created)) else 0
+        batch = self._lanes.of(lifecycle.touched(cache, entry, change), size, _grows(change))
+        if isinstance(change, Created):
+            if entry.stream is not None:
+                lifecycle.remove(cache, batch, entry)
+            self._newest = change.stream.id
+            lifecycle.create(cache, batch, entry, change)
+        elif isinstance(change, Removed):
+            if change.soft:
+                lifecycle.soften(cache, batch, entry)
+            else:
+                lifecycle.remove(cache, batch, entry)
+        elif isinstance(change, Trimmed):
+            lifecycle.trim(cache, batch, entry, change)
+        else:
+            stream = entry.stream
+            assert stream is not None
+            change.apply(stream)
+            if isinstance(change, Appended):
+                batch.collect(stream.id, change.at, change.data)
+                if change.producer is not None:
+                    batch.producers[(stream.id, change.producer[0])] = change.producer[1:]
+            cache.touch(entry, batch)
+        self._write_next()
+
+    # Commits
+
+    def _add(self, statements: Statements = (), *, cleans: bool = False) -> Batch:
+        self._check_health()
+        batch = self._lanes.light
+        batch.structure += statements
+        batch.cleans |= cleans
+        self._write_next()
+        return batch
+
+    def _write_next(self) -> None:
+        batch = self._lanes.next()
+        if batch is not None:
+            self._committer.commit(batch)
+
+    def _written(self, batch: Batch) -> None:
+        self._lanes.written(batch)
+        if batch.error is not None:
+            self._undo(batch)
+        elif batch.durable:
+            self._publish(batch)
+            size = sum([len(append[2]) for append in batch.appends])
+            self.commits.count(len(batch.appends), size, batch.seconds, batch.synced)
+            batch.finish()
+        if self._failure is not None:
+            self._give_up()
+        else:
+            self._write_next()
+
+    def _publish(self, batch: Batch) -> None:
+        for entry in batch.entries:
+            if entry.batch is batch:
+                entry.batch = None
+                if entry.stream is None:
+                    self._cache.drop(entry)
+            if entry.stream is not None:
+                entry.stream.producers.trim(self._lanes.producers)  # type: ignore[attr-defined]
+            if entry.structural is batch:
+                entry.structural = None
+        fresh: dict[int, list[bytes]] = {}
+        for id, at, data in batch.appends:
+            self._tails.add(id, at, data)
+            fresh.setdefault(id, []).append(data)
+        for row in batch.rows:
+            tail, closed, id = row[0], row[1], row[6]
+            found = self._cache.get(id)
+            if found is None or found.stream is None:
+                continue
+            stream = found.stream
+            before = stream.visible_tail
+            stream.visible_tail = tail
+            stream.visible_closed = bool(closed)
+            found.durable_deadline = row[4]
+            if self._watchers.watched(stream):
+                self._watchers.notify(stream, before, b"".join(fresh.get(id, ())))
+        for stream in batch.ended:
+            self._tails.forget(stream.id)
+            self._watchers.notify(stream, stream.visible_tail, b"")
+        self._upkeep.note(batch)
+
+    def _undo(self, batch: Batch) -> None:
+        """Everything in the failed batch never happened, nor did what was decided on top of it."""
+        assert batch.error is not None
+        if isinstance(batch.error, StorageFailed):
+            self._failure = self._failure or batch.error
+            self._failed.set()
+        for lost in self._lanes.fail(batch.error, batch):
+            for entry in lost.entries:
+                self._cache.drop(entry)
+                entry.batch = entry.structural = None
+            lost.finish()
+        self._upkeep.cleaning = True
+
+    async def wait_failed(self) -> StorageFailed:
+        await self._failed.wait()
+        assert self._failure is not None
+        return self._failure
+
+    def _fail(self, failure: StorageFailed) -> StorageFailed:
+        if self._failure is None:
+            self._failure = failure
+            self._failed.set()
+        if self._lanes.idle:
+            self._give_up()
+        return StorageFailed(*self._failure.args)
+
+    def _broken(self, error: sqlite3.Error) -> StorageFailed:
+        return self._fail(schema.damaged(self._folder, error))
+
+    def _give_up(self) -> None:
+        # What is decided but not written will never be: its clients are told at once.
+        assert self._failure is not None
+        for batch in self._lanes.fail(self._failure):
+            batch.finish()
+
+    # Reading, watching and upkeep
+
+    async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        return await self._ranges.read(stream, start, end)
+
+    def read_now(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        return self._ranges.read_now(stream, start, end)
+
+    async def span(self, stream: Stream, position: int) -> tuple[int, int]:
+        await trio.lowlevel.checkpoint()
+        return self._ranges.span(stream, position)
+
+    def span_now(self, stream: Stream, position: int) -> tuple[int, int]:
+        return self._ranges.span(stream, position)
+
+    def watch(self, stream: Stream, watcher: Watcher) -> None:
+        self._watchers.add(stream, watcher)
+
+    def unwatch(self, stream: Stream, watcher: Watcher) -> None:
+        self._watchers.remove(stream, watcher)
+
+    async def verify(self) -> None:
+        await self._queries.run(schema.verify)
+
+    async def sweep(self) -> int:
+        self._check_health()
+        self._space.look()
+        ended = await self._upkeep.sweep()
+        self._check_health()
+        return ended
+
+    async def paths(self) -> list[str]:
+        return await self._queries.run(_paths)
+
+    async def usage(self) -> Usage:
+        count = await self._queries.run(_count)
+        return Usage(count, sum(file.stat().st_size for file in self._folder.glob(schema.FILE + "*")))
+
+
+def _grows(change: Change) -> bool:
+    return isinstance(change, Created) or (isinstance(change, Appended) and bool(change.data))
+
+
+def _paths(db: sqlite3.Connection) -> list[str]:
+    return [path for (path,) in db.execute("SELECT path FROM streams WHERE deleted = 0 ORDER BY path")]
+
+
+def _count(db: sqlite3.Connection) -> int:
+    return int(schema.one(db, "SELECT count(*) FROM streams")[0])

@@ -1,0 +1,107 @@
+"""Ranges of a stream's bytes, and where its appends begin: from memory, else from the file.
+
+A fork's inherited bytes are its ancestors' rows; a range is answered up to where its owner changes.
+Every row is held against its checksum before a byte of it leaves.
+"""
+
+import sqlite3
+from pathlib import Path
+
+import trio
+
+from ds_core.server.create import owners
+from ds_core.server.stream import Stream
+
+from ..base import PIECES, WINDOW, Later, Vanished
+from . import schema
+from .queries import Queries
+from .tail import TailCache
+
+_INLINE_READ = 32 * 1024
+
+# One statement sees one state of the file: rows can't be freed in the middle of a range.
+_RANGE = (
+    "SELECT position, sum, data FROM stored WHERE stream = ?1 AND position >="
+    " (SELECT max(position) FROM appends WHERE stream = ?1 AND position <= ?2)"
+    " AND position < ?3 ORDER BY position"
+)
+_FLOOR = "SELECT position, part FROM appends WHERE stream = ? AND position <= ? ORDER BY position DESC LIMIT 1"
+_NEXT_FIRST = "SELECT min(position) FROM appends WHERE stream = ? AND position > ? AND part = 0"
+
+
+class Ranges:
+    """The reading half of the store's interface; see ``base.Store`` for the promises."""
+
+    def __init__(self, folder: Path, queries: Queries, tails: TailCache) -> None:
+        self._folder = folder
+        self._queries = queries
+        self._tails = tails
+
+    async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        """All of a range, or a first part of it."""
+        owner, start, stop = owners(stream, start, end)[0]
+        pieces = self._tails.get(owner, start, min(stop, start + WINDOW))
+        if pieces is not None:
+            if len(pieces) >= PIECES:
+                await trio.lowlevel.checkpoint()
+            return pieces
+        if stop - start <= _INLINE_READ:
+            await trio.lowlevel.checkpoint()
+            return self._queries.now(self.fetch, owner, start, stop)
+        return await self._queries.run(self.fetch, owner, start, stop, window=True)
+
+    def read_now(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        """All of a range, if it is one owner's and short or in memory."""
+        owner, _, stop = owners(stream, start, end)[0]
+        if stop != end:
+            raise Later
+        pieces = self._tails.get(owner, start, end)
+        if pieces is None:
+            if end - start > _INLINE_READ:
+                raise Later
+            pieces = self._queries.now(self.fetch, owner, start, end)
+        if len(pieces) >= PIECES and sum(map(len, pieces)) < end - start:
+            raise Later
+        return pieces
+
+    def span(self, stream: Stream, position: int) -> tuple[int, int]:
+        """First and end position of the append that holds a position."""
+        owner, _, stop = owners(stream, position, stream.visible_tail)[0]
+        found = self._tails.span(owner, position)
+        if found is None:
+            found = self._queries.now(_find, owner, position, stop)
+        return found[0], min(found[1], stop)
+
+    def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
+        """The query for a range of one stream's own rows, up to about ``WINDOW`` bytes or ``PIECES``."""
+        pieces: list[bytes] = []
+        size = 0
+        rows = db.execute(_RANGE, (owner, start, stop))
+        try:
+            for position, found, data in rows:
+                if data is None or schema.checksum(owner, position, data) != found:
+                    raise schema.damaged(self._folder, schema.Rotten(owner, position))
+                begin = start + size - position
+                if not 0 <= begin < len(data) or (pieces and begin):
+                    if not pieces:
+                        raise Vanished
+                    raise schema.damaged(self._folder, schema.Rotten(owner, start + size))
+                if begin or position + len(data) > stop:
+                    data = data[begin : stop - position]
+                pieces.append(data)
+                size += len(data)
+                if size >= WINDOW or len(pieces) >= PIECES:
+                    break
+        finally:
+            rows.close()  # a statement left open would hold up every checkpoint
+        if not pieces:
+            raise Vanished
+        return pieces
+
+
+def _find(db: sqlite3.Connection, owner: int, position: int, stop: int) -> tuple[int, int]:
+    row = schema.one(db, _FLOOR, owner, position)
+    if row is None:
+        raise Vanished
+    following = schema.one(db, _NEXT_FIRST, owner, row[0])[0]
+    return row[0] - row[1], stop if following is None else following
