@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import trio
 
 from .. import server
-from ..access import file
+from ..access import file as access_file
 from ..http.tls import TLS, TLSFileError
 from ..ops import systemd
 from ..ops.endpoints import is_loopback
@@ -47,7 +47,7 @@ class Doors:
     """The access control and TLS of one server. Raises Refused."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.access: file.Access | None = None
+        self.access: access_file.Access | None = None
         self.tls: TLS | None = None
         self._open = bool(options.insecure_open)
         self._certified = options.tls_client_ca is not None
@@ -57,10 +57,10 @@ class Doors:
             raise Refused("--tls-client-ca is for a server with TLS: give --tls-cert and --tls-key too")
         try:
             if options.access is not None:
-                self.access = file.Access(options.access)
+                self.access = access_file.Access(options.access)
             if options.tls_cert is not None:
                 self.tls = TLS(options.tls_cert, options.tls_key, options.tls_client_ca, self.access is None)
-        except (file.AccessFileError, TLSFileError) as error:
+        except (access_file.AccessFileError, TLSFileError) as error:
             raise Refused(str(error)) from None
 
     @property
@@ -95,11 +95,11 @@ class Doors:
                 continue
             try:
                 await trio.to_thread.run_sync(what.reload)
-            except (file.AccessFileError, TLSFileError) as error:
+            except (access_file.AccessFileError, TLSFileError) as error:
                 log.error("not reloaded, the old one stays: %s", error)
             else:
                 log.info("reloaded %s", what)
-                if isinstance(what, file.Access):
+                if isinstance(what, access_file.Access):
                     _warn(what)
 
     def signals(self) -> tuple[signal.Signals, ...]:
@@ -126,6 +126,6 @@ class Doors:
         systemd.ready()
 
 
-def _warn(control: file.Access) -> None:
-    if file.open_to_others(control.file):
+def _warn(control: access_file.Access) -> None:
+    if access_file.open_to_others(control.file):
         log.warning("%s can be read by every account of this machine; chmod 600 it", control.file)

@@ -12,7 +12,7 @@ from ds_core.server import targets
 from ds_core.server.errors import ProtocolError
 from ds_core.wire.names import DEFAULT_PORT, ROOT
 
-from ..access import file
+from ..access import file as access_file
 from ..clock import BUILT
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     """Run a command that ``add_commands`` added; returns the exit status."""
     try:
         status: int = options.act(options)
-    except (file.AccessFileError, ValueError) as error:
+    except (access_file.AccessFileError, ValueError) as error:
         print(f"ds {options.command}: {error}", file=sys.stderr)
         return 1
     return status
@@ -108,8 +108,8 @@ def _new(options: argparse.Namespace) -> int:
         entry["metrics"] = True
     if not (options.metrics or options.read or options.write or options.create):
         raise ValueError("a token without a right is of no use: give --read, --write, --create or --metrics")
-    with file.edit(options.access, create=True) as content:
-        token = file.add_token(content, entry, not options.certificate_only)
+    with access_file.edit(options.access, create=True) as content:
+        token = access_file.add_token(content, entry, not options.certificate_only)
     if token:
         print(token)
     _note("the token is shown only now" if token else f"who has a certificate named '{options.name}' has these rights")
@@ -117,7 +117,7 @@ def _new(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    for entry in file.entries(options.access):
+    for entry in access_file.entries(options.access):
         rights = [f"{right} {glob}" for right in ("read", "write", "create") for glob in entry.get(right, ())]
         rights += ["metrics"] if entry.get("metrics") else []
         kind = "" if entry.get("hash") else " (certificate only)"
@@ -126,7 +126,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    with file.edit(options.access) as content:
+    with access_file.edit(options.access) as content:
         left = [entry for entry in content["tokens"] if entry.get("name") != options.name]
         if len(left) == len(content["tokens"]):
             raise ValueError(f"there is no token named '{options.name}' in {options.access}")
@@ -136,8 +136,8 @@ def _revoke(options: argparse.Namespace) -> int:
 
 def _share(options: argparse.Namespace) -> int:
     if options.revoke_all:
-        with file.edit(options.access) as content:
-            file.renew_share_key(content)
+        with access_file.edit(options.access) as content:
+            access_file.renew_share_key(content)
         return _reload(options)
     now = time.time()
     if now < BUILT:
@@ -154,7 +154,7 @@ def _share(options: argparse.Namespace) -> int:
             path = targets.stream_path(targets.url_path(options.stream.removeprefix(ROOT)))
     except ProtocolError as error:
         raise ValueError(f"{options.stream}: {error}") from None
-    query = file.link(options.access, path, int(now) + options.expires)
+    query = access_file.link(options.access, path, int(now) + options.expires)
     print(f"{base or f'http://127.0.0.1:{DEFAULT_PORT}'}{targets.url_path(path)}?{query}")
     return 0
 

@@ -24,7 +24,7 @@ from ds_core.wire import media
 from ..app import Handlers, resolve
 from ..config import Config
 from ..reads import compression
-from ..store.base import Later, StorageFailed, Store, Vanished
+from ..store.base import StorageFailed, Store, Vanished
 from .connection import Connection, storage_failed
 from .readers import Request
 from .transport import Disconnected
@@ -86,7 +86,7 @@ class HotPath:
 
     def _end(self, connection: Connection) -> None:
         self._leave(connection)
-        connection.transport.close_now()
+        connection.transport.close_nowait()
         self._closed(connection)
 
     async def run(self) -> None:
@@ -101,7 +101,7 @@ class HotPath:
                         self._receive(connection)
         finally:
             for connection in {*self._watched.values(), *self._answering}:
-                connection.transport.close_now()
+                connection.transport.close_nowait()
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
 
@@ -119,7 +119,7 @@ class HotPath:
             self._unwatch(connection)
             return
         try:
-            data = connection.transport.receive_now(_RECEIVE)
+            data = connection.transport.receive_nowait(_RECEIVE)
         except Disconnected:
             data = b""
         if data is None:
@@ -129,7 +129,7 @@ class HotPath:
             return
         try:
             answered = self._answer(connection, data)
-        except (ProtocolError, Later, Vanished, StorageFailed):
+        except (ProtocolError, trio.WouldBlock, Vanished, StorageFailed):
             answered = False
         except Exception:
             # Nobody knows whether it was decided, so it may not be tried again.
@@ -167,7 +167,7 @@ class HotPath:
         connection.idle = False
         connection.transport.deadline = float("inf")
         try:
-            self._store.transact_soon(
+            self._store.transact_nowait(
                 command.path,
                 lambda view: stream.append(view, command, codecs),
                 lambda response, error: self._finish(connection, request, response, error),
@@ -201,11 +201,11 @@ class HotPath:
             return False
         self._handlers.admit(connection.transport, request, command)
         store, reading = self._store, self._handlers.reading
-        plan = store.look_now(command.path, lambda view: reads.plan(view, command))
+        plan = store.look_nowait(command.path, lambda view: reads.plan(view, command))
         source, start, end = plan.stream, plan.start, plan.tail
         if end - start > self._largest_read or (command.max_bytes is not None and end - start > command.max_bytes):
             return False
-        if source.kind != media.BYTES and source.start < start < end and store.span_now(source, start)[0] != start:
+        if source.kind != media.BYTES and source.start < start < end and store.span_nowait(source, start)[0] != start:
             return False  # it may begin inside of a message
         position = plan.position(end)
         response = reads.answer(command, position, b"", "", reading.cache_control)
@@ -214,7 +214,7 @@ class HotPath:
         if response.status == 200 and start < end:
             if worthwhile and compression.wants_gzip(request.headers.get("accept-encoding")):
                 return False
-            pieces = store.read_now(source, start, end)
+            pieces = store.read_nowait(source, start, end)
             response.body = messages.shown(source.kind, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         self._send(connection, request, response)
         return True
@@ -223,7 +223,7 @@ class HotPath:
         self._handlers.stats.requests += 1
         data = connection.head(request, response, "", len(response.body)) + response.body
         try:
-            sent = connection.transport.send_now(data)
+            sent = connection.transport.send_nowait(data)
         except Disconnected:
             self._end(connection)
             return

@@ -1,7 +1,7 @@
 """TLS: the same doors as a plain transport, with trio's SSL stream behind them.
 
 A handshake has a deadline. What clients are told and shown is as without TLS; what differs is that
-``send_now`` takes nothing, so that a live reader's own task encrypts and sends its frame.
+``send_nowait`` takes nothing, so that a live reader's own task encrypts and sends its frame.
 """
 
 import logging
@@ -153,14 +153,14 @@ class TLSTransport(Transport):
         else:
             await trio.lowlevel.checkpoint()
 
-    def receive_now(self, most: int = 65536) -> bytes | None:
+    def receive_nowait(self, most: int = 65536) -> bytes | None:
         ahead = self._ahead
         if ahead is None:
             return None
         self._ahead = ahead[most:] if len(ahead) > most else None
         return ahead[:most]
 
-    def send_now(self, data: bytes | memoryview) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         return 0
 
     async def send_all(self, data: bytes | memoryview) -> None:

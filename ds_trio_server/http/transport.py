@@ -18,7 +18,7 @@ class Disconnected(Exception):
 class Transport:
     """A non-blocking TCP socket in the hands of one task.
 
-    ``deadline`` is on trio's clock; ``overdue`` tells that it has passed. ``send_now`` may be called
+    ``deadline`` is on trio's clock; ``overdue`` tells that it has passed. ``send_nowait`` may be called
     by other tasks while the owner waits in ``wait_readable``. ``identities`` are the names that the
     peer has proved to be its own.
     """
@@ -55,7 +55,7 @@ class Transport:
         """Return when the peer sent something or hung up."""
         await trio.lowlevel.wait_readable(self._socket)
 
-    def receive_now(self, most: int = 65536) -> bytes | None:
+    def receive_nowait(self, most: int = 65536) -> bytes | None:
         """What is there now: None when nothing is, empty at the end of the stream."""
         try:
             return self._socket.recv(most)
@@ -64,7 +64,7 @@ class Transport:
         except OSError as error:
             raise Disconnected from error
 
-    def send_now(self, data: bytes | memoryview) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         """How many bytes the kernel took at once; may be none."""
         return self._push(data)
 
@@ -125,9 +125,9 @@ class Transport:
                         pass
                 except Disconnected:
                     pass
-        self.close_now()
+        self.close_nowait()
 
-    def close_now(self) -> None:
+    def close_nowait(self) -> None:
         """Close at once."""
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)

@@ -72,7 +72,7 @@ class Waiter:
             with trio.CancelScope(deadline=self.deadline) as self._scope:
                 while not self._woken:
                     await self.transport.wait_readable()
-                    received = self.transport.receive_now()
+                    received = self.transport.receive_nowait()
                     if received is not None:
                         if not received:
                             raise Disconnected
@@ -115,7 +115,7 @@ class Feed:
             if waiter.key is not None:
                 frames[waiter.key] = frame
         try:
-            sent = waiter.transport.send_now(frame)
+            sent = waiter.transport.send_nowait(frame)
         except Disconnected:
             return False
         waiter.served = True

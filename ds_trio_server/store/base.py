@@ -32,10 +32,6 @@ class StorageFailed(Exception):
     """The store can't promise anything any more (a failed fsync, a damaged file): stop serving."""
 
 
-class Later(Exception):
-    """This can't be done without waiting; the method that waits can."""
-
-
 class Vanished(Exception):
     """The stream was removed, or trimmed past this position, while it was being read."""
 
@@ -90,25 +86,25 @@ class Store(ABC):
         StorageFull, Overloaded or StorageFailed.
         """
 
-    def transact_soon(
+    def transact_nowait(
         self, path: str, decide: Decide[T], done: Callable[[T, Exception | None], object]
     ) -> None:
         """As ``transact``, but ``done(response, error)`` is called instead of waiting, possibly at
-        once; it must not raise. Raises what ``decide`` raises, and Later when that may rest on a
+        once; it must not raise. Raises what ``decide`` raises, and trio.WouldBlock when that may rest on a
         change that isn't durable: nothing has been decided then, and ``transact`` will tell."""
-        raise Later
+        raise trio.WouldBlock
 
-    def look_now(self, path: str, decide: Decide[T]) -> T:
-        """As ``look`` where that needs no waiting. Raises Later where it does."""
-        raise Later
+    def look_nowait(self, path: str, decide: Decide[T]) -> T:
+        """As ``look`` where that needs no waiting. Raises trio.WouldBlock where it does."""
+        raise trio.WouldBlock
 
-    def read_now(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        """All of a range, where that needs no waiting. Raises Later where it does, and Vanished."""
-        raise Later
+    def read_nowait(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        """All of a range, where that needs no waiting. Raises trio.WouldBlock where it does, and Vanished."""
+        raise trio.WouldBlock
 
-    def span_now(self, stream: Stream, position: int) -> tuple[int, int]:
-        """As ``span`` where that needs no waiting. Raises Later where it does, and Vanished."""
-        raise Later
+    def span_nowait(self, stream: Stream, position: int) -> tuple[int, int]:
+        """As ``span`` where that needs no waiting. Raises trio.WouldBlock where it does, and Vanished."""
+        raise trio.WouldBlock
 
     @abstractmethod
     async def look(self, path: str, decide: Decide[T]) -> T:

@@ -11,7 +11,7 @@ from ds_core.server.stream import Appended, Created, Now, Removed, Stream, Trimm
 
 from ..clock import Clock
 from ..stats import Commits
-from .base import PIECES, WINDOW, Change, Decide, Later, Piece, Store, Usage, Vanished, Watcher
+from .base import PIECES, WINDOW, Change, Decide, Piece, Store, Usage, Vanished, Watcher
 from .watchers import Watchers
 
 T = TypeVar("T")
@@ -62,18 +62,18 @@ class MemoryStore(Store):
     async def look(self, path: str, decide: Decide[T]) -> T:
         return self._decide(path, decide, None, None)
 
-    def transact_soon(
+    def transact_nowait(
         self, path: str, decide: Decide[T], done: Callable[[T, Exception | None], object]
     ) -> None:
         done(self._decide(path, decide, None, None), None)
 
-    def look_now(self, path: str, decide: Decide[T]) -> T:
+    def look_nowait(self, path: str, decide: Decide[T]) -> T:
         return self._decide(path, decide, None, None)
 
-    def read_now(self, stream: Stream, start: int, end: int) -> list[bytes]:
+    def read_nowait(self, stream: Stream, start: int, end: int) -> list[bytes]:
         pieces = self._pieces(stream, start, end)
         if sum(map(len, pieces)) < end - start:
-            raise Later
+            raise trio.WouldBlock
         return pieces
 
     def _decide(self, path: str, decide: Decide[T], source: str | None, piece: Piece | None) -> T:
@@ -178,9 +178,9 @@ class MemoryStore(Store):
         return pieces
 
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
-        return self.span_now(stream, position)
+        return self.span_nowait(stream, position)
 
-    def span_now(self, stream: Stream, position: int) -> tuple[int, int]:
+    def span_nowait(self, stream: Stream, position: int) -> tuple[int, int]:
         owner, _, stop = owners(stream, position, stream.visible_tail)[0]
         log = self._log(owner)
         index = bisect_right(log.starts, position) - 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ds_trio_server.access import file
+from ds_trio_server.access import file as access_file
 
 
 class Keys:
@@ -12,15 +12,15 @@ class Keys:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        with file.edit(file, create=True):
+        with access_file.edit(file, create=True):
             pass
 
     def token(self, name: str, with_token: bool = True, **rights: object) -> str:
-        with file.edit(self.file) as content:
-            return file.add_token(content, {"name": name, **rights}, with_token)
+        with access_file.edit(self.file) as content:
+            return access_file.add_token(content, {"name": name, **rights}, with_token)
 
     def revoke(self, name: str) -> None:
-        with file.edit(self.file) as content:
+        with access_file.edit(self.file) as content:
             content["tokens"] = [entry for entry in content["tokens"] if entry["name"] != name]
 
 

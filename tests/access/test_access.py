@@ -12,7 +12,7 @@ import pytest
 
 from ds_core.server import requests
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.access import file, policy
+from ds_trio_server.access import file as access_file, policy
 from ds_trio_server.access.file import Access, AccessFileError
 from tests.access.conftest import Keys
 
@@ -118,7 +118,7 @@ def follow(keys: Keys, target: str, wall: float = NOW, method: str = "GET") -> t
 
 
 def test_a_link_reads_its_path_until_it_expires(keys: Keys) -> None:
-    query = file.link(keys.file, "a b/c", NOW + 60)
+    query = access_file.link(keys.file, "a b/c", NOW + 60)
     target = f"{ROOT}a%20b/c?{query}"
     assert follow(keys, target) == (0, "")
     assert follow(keys, target, method="HEAD") == (0, "")
@@ -133,7 +133,7 @@ def test_a_link_reads_its_path_until_it_expires(keys: Keys) -> None:
 
 
 def test_a_link_cannot_be_changed(keys: Keys) -> None:
-    query = file.link(keys.file, "a", NOW)
+    query = access_file.link(keys.file, "a", NOW)
     expiry, kid, signature = query.removeprefix("share=").split(".")
     changed = [
         f"{NOW + 1}.{kid}.{signature}", f"0{expiry}.{kid}.{signature}x", f"{expiry}.{kid}.", f"{expiry}.{kid}",
@@ -147,15 +147,15 @@ def test_a_link_cannot_be_changed(keys: Keys) -> None:
 
 
 def test_revoking_all_links_ends_them(keys: Keys) -> None:
-    query = file.link(keys.file, "a", NOW + 60)
-    with file.edit(keys.file) as content:
-        file.renew_share_key(content)
+    query = access_file.link(keys.file, "a", NOW + 60)
+    with access_file.edit(keys.file) as content:
+        access_file.renew_share_key(content)
     assert follow(keys, f"{ROOT}a?{query}")[0] == 401
-    assert follow(keys, f"{ROOT}a?{file.link(keys.file, 'a', NOW + 60)}") == (0, "")
+    assert follow(keys, f"{ROOT}a?{access_file.link(keys.file, 'a', NOW + 60)}") == (0, "")
 
 
 def test_a_token_goes_before_a_link(keys: Keys) -> None:
-    target = f"{ROOT}a?{file.link(keys.file, 'a', NOW + 60)}"
+    target = f"{ROOT}a?{access_file.link(keys.file, 'a', NOW + 60)}"
     headers = {"authorization": "Bearer nobody"}
     with pytest.raises(ProtocolError) as refused:
         Access(keys.file).check(requests.parse("GET", target, headers), headers, target, (), NOW)
@@ -195,9 +195,9 @@ def test_an_edit_keeps_the_mode_of_the_file(keys: Keys) -> None:
     os.chmod(keys.file, 0o640)
     keys.token("t", read=["**"])
     assert stat.S_IMODE(keys.file.stat().st_mode) == 0o640
-    assert not file.open_to_others(keys.file)
+    assert not access_file.open_to_others(keys.file)
     os.chmod(keys.file, 0o644)
-    assert file.open_to_others(keys.file)
+    assert access_file.open_to_others(keys.file)
 
 
 def test_an_edit_goes_through_a_link_to_the_file(keys: Keys, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_an_edit_goes_through_a_link_to_the_file(keys: Keys, tmp_path: Path) -> 
 def test_edits_at_once_lose_nothing(keys: Keys) -> None:
     with ThreadPoolExecutor(8) as pool:
         tokens = list(pool.map(lambda number: keys.token(f"t{number}", read=[f"a/{number}"]), range(24)))
-    assert len(file.entries(keys.file)) == len(set(tokens)) == 24
+    assert len(access_file.entries(keys.file)) == len(set(tokens)) == 24
     assert [check(keys, "GET", f"a/{number}", token) for number, token in enumerate(tokens)] == [0] * 24
 
 
@@ -220,7 +220,7 @@ def test_equal_tokens_of_two_files_have_different_hashes(tmp_path: Path) -> None
     assert policy.digest(b"1" * 32, "ds_x") != policy.digest(b"2" * 32, "ds_x")
     salts = set()
     for name in ("a", "b"):
-        with file.edit(tmp_path / name, create=True):
+        with access_file.edit(tmp_path / name, create=True):
             pass
         salts.add(json.loads((tmp_path / name).read_text())["salt"])
     assert len(salts) == 2
@@ -233,7 +233,7 @@ def test_a_failed_edit_changes_nothing(keys: Keys) -> None:
         keys.token("t", read=["a"])
     with pytest.raises(ValueError, match="dot segment"):
         keys.token("u", read=["a//b"])
-    with pytest.raises(AccessFileError, match="salt"), file.edit(keys.file) as content:
+    with pytest.raises(AccessFileError, match="salt"), access_file.edit(keys.file) as content:
         content["salt"] = "00"
     assert keys.file.read_bytes() == before
     assert [path.name for path in keys.file.parent.iterdir()] == [keys.file.name]
@@ -283,8 +283,8 @@ def test_what_is_no_access_file_is_refused(keys: Keys, content: bytes) -> None:
 def test_a_missing_file_is_refused_and_how_to_make_one_is_said(tmp_path: Path) -> None:
     with pytest.raises(AccessFileError, match="ds token new"):
         Access(tmp_path / "none")
-    with pytest.raises(AccessFileError, match="No such file"), file.edit(tmp_path / "no" / "folder", create=True):
-        pass
+    with pytest.raises(AccessFileError, match="No such file"):
+        access_file.edit(tmp_path / "no" / "folder", create=True).__enter__()
 
 
 def test_a_file_that_may_not_be_read_is_not_one_to_be_made(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:

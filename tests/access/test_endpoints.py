@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from ds_trio_server.access.file import Access
 from ds_trio_server.ops import logs
 from ds_trio_server.ops.endpoints import is_loopback
 from ds_trio_server.stats import Commits, Histogram
-from ds_trio_server.store.base import Later, StorageFailed, StorageFull
+from ds_trio_server.store.base import StorageFailed, StorageFull
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree
@@ -67,8 +68,8 @@ class Crowded(MemoryStore):
             raise StorageFull
         return await super().transact(*args, **kwargs)
 
-    def transact_soon(self, *args: Any) -> None:
-        raise Later
+    def transact_nowait(self, *args: Any) -> None:
+        raise trio.WouldBlock
 
 
 async def test_not_ready_after_an_append_found_the_disk_full_until_one_is_stored(
@@ -227,7 +228,7 @@ async def test_metrics_are_for_this_machine_and_for_tokens_that_say_so(
             assert (await site.ask("GET", "/metrics", **proxied)).status == 401
             assert (await site.ask("GET", "/metrics", **proxied, **other)).status == 403
             assert (await site.ask("GET", "/metrics", **proxied, **allowed)).status == 200
-        monkeypatch.setattr("ds_trio_server.endpoints.is_loopback", lambda address: False)
+        monkeypatch.setattr("ds_trio_server.ops.endpoints.is_loopback", lambda address: False)
         assert (await site.ask("GET", "/metrics")).status == 401
         assert (await site.ask("GET", "/metrics", **allowed)).status == 200
         assert (await site.ask("GET", ROOT + "a", **allowed)).status == 403

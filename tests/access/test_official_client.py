@@ -11,7 +11,7 @@ import pytest
 import trustme
 from durable_streams import DurableStream, DurableStreamError, stream as read
 
-from ds_trio_server.access import file
+from ds_trio_server.access import file as access_file
 from tests.access.conftest import Keys
 from tests.tools import serve
 
@@ -62,7 +62,7 @@ def test_a_link(secure: tuple[serve.Server, httpx.Client, dict[str, str]], keys:
     with DurableStream.create(
         url, content_type="text/plain", body="one", headers=headers, client=client, batching=False
     ) as handle:
-        link = f"{url}?{file.link(keys.file, 'a/b', 4000000000)}"
+        link = f"{url}?{access_file.link(keys.file, 'a/b', 4000000000)}"
         with read(link, live=False, client=client) as res:
             assert res.read_text() == "one"
         with read(link, live="long-poll", offset="-1", client=client, timeout=SECONDS) as res:

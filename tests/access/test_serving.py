@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from ds_trio_server.access import file
+from ds_trio_server.access import file as access_file
 from ds_trio_server.access.file import Access
 from ds_trio_server.clock import Clock
 from ds_trio_server.store.memory import MemoryStore
@@ -178,7 +178,7 @@ async def test_a_link_reads_and_follows_until_it_expires(keys: Keys) -> None:
     admin = {"authorization": "Bearer " + keys.token("admin", create=["a"], write=["a"])}
     async with running(store, access=Access(keys.file)) as site:
         await site.ask("PUT", ROOT + "a", b"one", content_type="text/plain", **admin)
-        target = f"{ROOT}a?{file.link(keys.file, 'a', int(wall[0]) + 3600)}"
+        target = f"{ROOT}a?{access_file.link(keys.file, 'a', int(wall[0]) + 3600)}"
         first = await site.ask("GET", target)
         assert (first.status, first.body) == (200, b"one")
         assert first.headers["cache-control"].startswith("private,")
@@ -206,7 +206,7 @@ async def _opened(site: Site, target: str, **headers: str):  # type: ignore[no-u
 async def test_tokens_and_links_are_never_logged(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     await guarded.create("a")
-    target = f"{ROOT}a?{file.link(guarded.keys.file, 'a', 4000000000)}"
+    target = f"{ROOT}a?{access_file.link(guarded.keys.file, 'a', 4000000000)}"
     await guarded.ask("GET", target)
     await guarded.ask("GET", target + "x")
     await guarded.ask("GET", ROOT + "a", **guarded.admin)

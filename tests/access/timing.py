@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.access import file
+from ds_trio_server.access import file as access_file
 from ds_trio_server.access.file import Access
 
 from .conftest import Keys
@@ -57,7 +57,7 @@ def measure(control: Access, requests: dict[str, tuple[dict[str, str], str]]) ->
 def run(folder: Path) -> dict[str, dict[str, float]]:
     keys = Keys(folder / "access.json")
     token = keys.token("someone", read=["**"])
-    link = file.link(keys.file, "a", 4_000_000_000).removeprefix("share=")
+    link = access_file.link(keys.file, "a", 4_000_000_000).removeprefix("share=")
     control = Access(keys.file)
     tokens = {name: ({"authorization": f"Bearer {guess}"}, TARGET) for name, guess in guesses(token, 3).items()}
     start = link.rindex(".") + 1

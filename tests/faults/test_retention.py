@@ -61,7 +61,7 @@ async def settle(store, time, seconds=0.0, step=1.0):
             break
         time.seconds += step
     for _ in range(50):
-        if not store._upkeep.cleaning:
+        if not store._sweeper.garbage:
             break
         await store.sweep()
 
@@ -363,7 +363,7 @@ async def test_a_slow_reader_that_trimming_overtakes_gets_no_byte_from_elsewhere
         await store.transact("a", lambda view: stream.trim(view, found.id, 3_500_000))
         if kind == "sqlite":
             store._tails.forget(found.id)
-            while store._upkeep.cleaning:
+            while store._sweeper.garbage:
                 await store.sweep()
         with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(20) as waiting:
             while await client.more():

@@ -334,7 +334,7 @@ async def test_what_is_removed_is_freed_in_small_steps_and_the_file_shrinks(stor
     before = pages()
     for _ in range(200):
         await store.sweep()
-        if not store._upkeep.cleaning and not store._committer.shrinking:
+        if not store._sweeper.garbage and not store._committer.shrinking:
             break
     assert before > 2200 and pages() < 600
     assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)

@@ -98,7 +98,7 @@ async def test_when_the_disk_cannot_keep_up_appends_are_503_and_reads_go_on(
             await client.send(append(number))
         await wait_all_tasks_blocked(0.05)
         # The batch that is being written, and one that waits, which takes what is begun.
-        waiting = sum(batch.size for batch in (*gate.held, gate.store._lanes.light))
+        waiting = sum(batch.size for batch in (*gate.held, gate.store._queues.small))
         assert waiting < 50_000 + 3 * 11_000
         assert (await site.ask("GET", S)).status == 200
         create = await site.ask("PUT", ROOT + "other", body, content_type="text/plain")

@@ -14,7 +14,7 @@ from ds_core.server.offsets import token
 from ds_core.server.responses import Response
 from ds_core.server.stream import Stream
 from ds_trio_server.clock import BUILT, Clock
-from ds_trio_server.store.base import WINDOW, Later, Store
+from ds_trio_server.store.base import WINDOW, Store
 from ds_trio_server.store.sqlite import batches, committer, schema
 
 CODECS = Codecs()
@@ -40,11 +40,11 @@ def full() -> sqlite3.OperationalError:
     return error
 
 
-def narrow(patch: pytest.MonkeyPatch, row: int, step: int, light: int = 1 << 20) -> None:
-    """Make rows, and the lane for small changes, so narrow that a test's bytes don't fit."""
+def narrow(patch: pytest.MonkeyPatch, row: int, step: int, small: int = 1 << 20) -> None:
+    """Make rows, and the queue for small changes, so narrow that a test's bytes don't fit."""
     patch.setattr(schema, "INLINE_LIMIT", row // 2)
     patch.setattr(schema, "ROW_LIMIT", row)
-    patch.setattr(batches, "_LIGHT_BYTES", light)
+    patch.setattr(batches, "_SMALL_BYTES", small)
     patch.setattr(committer, "STEP_BYTES", step)
 
 
@@ -68,8 +68,8 @@ class Soon(Store):
             finished.set()
 
         try:
-            self._store.transact_soon(path, decide, done)
-        except Later:
+            self._store.transact_nowait(path, decide, done)
+        except trio.WouldBlock:
             return await self._store.transact(path, decide)
         self.taken += 1
         await finished.wait()
@@ -80,23 +80,23 @@ class Soon(Store):
 
     async def look(self, path: str, decide: Any) -> Any:
         try:
-            return self._store.look_now(path, decide)
-        except Later:
+            return self._store.look_nowait(path, decide)
+        except trio.WouldBlock:
             return await self._store.look(path, decide)
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         stop = min(end, start + WINDOW)
         try:
-            found = self._store.read_now(stream, start, stop)
+            found = self._store.read_nowait(stream, start, stop)
             assert sum(map(len, found)) == stop - start
             return found
-        except Later:
+        except trio.WouldBlock:
             return await self._store.read(stream, start, end)
 
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
         try:
-            return self._store.span_now(stream, position)
-        except Later:
+            return self._store.span_nowait(stream, position)
+        except trio.WouldBlock:
             return await self._store.span(stream, position)
 
 

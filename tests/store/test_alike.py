@@ -73,7 +73,7 @@ async def _state(rig: Rig) -> dict[str, Any]:
 async def test_stores_are_alike(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_CACHED_STREAMS", 2)
     if seed % 3 == 2:
-        narrow(monkeypatch, row=9_000, step=20_000, light=1_000)
+        narrow(monkeypatch, row=9_000, step=20_000, small=1_000)
     rng = random.Random(seed)
     time = Time()
     plain = Rig(MemoryStore(time.clock()), time)

@@ -12,7 +12,7 @@ import trio
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
 from ds_trio_server.store import memory
-from ds_trio_server.store.base import WINDOW, Later, Vanished
+from ds_trio_server.store.base import WINDOW, Vanished
 from ds_trio_server.store.sqlite import ranges, tail
 from tests.store.rig import WALL, Rig, Soon, Watch, header
 
@@ -546,6 +546,6 @@ async def test_a_read_of_tiny_appends_lets_others_have_their_turn(rig: Rig, monk
                 at += sum(map(len, pieces))
             nursery.cancel_scope.cancel()
         assert len(turns) >= (len(whole) - start) // 20 - 1
-        with pytest.raises(Later):
-            rig.store.read_now(found, start, start + 21)
+        with pytest.raises(trio.WouldBlock):
+            rig.store.read_nowait(found, start, start + 21)
     assert await rig.read("s") == whole

@@ -1,8 +1,8 @@
-"""What is decided and not yet durable: batches, and the two lanes they go down.
+"""What is decided and not yet durable: batches, and the two queues they go down.
 
-Everything that one transaction will hold is a batch. Small changes collect in the light lane. What
-is large, and whatever is decided on top of it until it is durable, goes down the bulk lane: its
-bytes reach the disk in steps first, then one commit publishes them. The lanes take turns, so that
+Everything that one transaction will hold is a batch. Small changes collect in the small queue. What
+is large, and whatever is decided on top of it until it is durable, goes down the bulk queue: its
+bytes reach the disk in steps first, then one commit publishes them. The queues take turns, so that
 hundreds of small appends wait for one step of a large one and not for all of it.
 """
 
@@ -18,8 +18,8 @@ from . import schema
 from .cache import Entry
 
 STEP_BYTES = 512 * 1024
-"""About how much a step of the bulk lane takes at once, at most."""
-_LIGHT_BYTES = 4 * 1024 * 1024
+"""About how much a step of the bulk queue takes at once, at most."""
+_SMALL_BYTES = 4 * 1024 * 1024
 _WAITING_BYTES = 32 * 1024 * 1024
 
 
@@ -29,20 +29,21 @@ class Batch:
     ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
     whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
     changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
-    (epoch, seq). It ``cleans`` when it also frees some rows, and tells whether there may be ``more``;
-    it ``litters`` when it leaves some to be freed. ``rows`` are filled by ``seal``; ``seconds`` is
+    (epoch, seq). It ``collects_garbage`` when it also frees some rows, and tells whether there may be ``more``;
+    it ``leaves_garbage`` when it leaves some to be freed. ``rows`` are filled by ``seal``; ``seconds`` is
     what its transactions took, ``synced`` the write and fsync of the last. ``done`` is set, and each
     of the ``callbacks`` called with its response and ``error``, when the batch is ``durable`` or has
     failed.
 
     Of a ``bulk`` batch, ``parts`` are the rows that are still to be staged, as (stream id, position,
     offset in the append, bytes); ``staged`` those that are, ready to be published. It comes ``after``
-    a light batch that holds earlier changes of the same entries.
+    a small batch that holds earlier changes of the same entries.
     """
 
     __slots__ = (
-        "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced", "cleans",
-        "more", "litters", "callbacks", "done", "durable", "error", "bulk", "parts", "staged", "after",
+        "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced",
+        "collects_garbage", "more", "leaves_garbage", "callbacks", "done", "durable", "error", "bulk", "parts",
+        "staged", "after",
     )  # fmt: skip
 
     def __init__(self, bulk: bool = False) -> None:
@@ -55,9 +56,9 @@ class Batch:
         self.size = 0
         self.seconds = 0.0
         self.synced = 0.0
-        self.cleans = False
+        self.collects_garbage = False
         self.more = False
-        self.litters = False
+        self.leaves_garbage = False
         self.callbacks: list[tuple[Callable[[Any, Exception | None], object], object]] = []
         self.done = trio.Event()
         self.durable = False
@@ -90,7 +91,7 @@ class Batch:
             self.parts.reverse()
 
     def __bool__(self) -> bool:
-        return bool(self.entries or self.structure or self.cleans)
+        return bool(self.entries or self.structure or self.collects_garbage)
 
     def finish(self) -> None:
         """Tell everyone who waits that it is durable, or has failed."""
@@ -115,11 +116,11 @@ def pieces(stream: int, at: int, data: bytes) -> Iterator[tuple[int, int, int, m
         yield stream, at + part, part, view[part : part + schema.ROW_LIMIT]
 
 
-class Lanes:
+class Queues:
     """The open batches, and which of them is next."""
 
     def __init__(self) -> None:
-        self.light = Batch()
+        self.small = Batch()
         self.bulk = Batch(bulk=True)
         self._staging: Batch | None = None
         self._writing: Batch | None = None
@@ -136,21 +137,21 @@ class Lanes:
 
         To be called before the change: the rows that they have in another open batch are fixed here.
         """
-        bulk = size > schema.ROW_LIMIT or (size > schema.INLINE_LIMIT and self.light.size > _LIGHT_BYTES)
+        bulk = size > schema.ROW_LIMIT or (size > schema.INLINE_LIMIT and self.small.size > _SMALL_BYTES)
         for entry in entries:
             bulk = bulk or (entry.batch is not None and entry.batch.bulk)
-        batch = self.bulk if bulk else self.light
+        batch = self.bulk if bulk else self.small
         if grows and batch.size > _WAITING_BYTES:
             raise Overloaded
         if bulk:
             for entry in entries:
-                if entry.batch is self.light:
-                    self.light.fix(entry)
-                    batch.after = self.light
+                if entry.batch is self.small:
+                    self.small.fix(entry)
+                    batch.after = self.small
         return batch
 
     def next(self) -> Batch | None:
-        """What goes to the writer now, if there is anything and it is idle: a light batch to commit,
+        """What goes to the writer now, if there is anything and it is idle: a small batch to commit,
         or a bulk batch of which to stage a step or, when nothing is left to stage, to commit."""
         if self._writing is not None:
             return None
@@ -158,14 +159,14 @@ class Lanes:
             self._staging, self.bulk = self.bulk, Batch(bulk=True)
             self._staging.seal()
         bulk = self._staging
-        if bulk is not None and (bulk.parts or bulk.after is not self.light):
-            if self._bulk_next or not self.light:
+        if bulk is not None and (bulk.parts or bulk.after is not self.small):
+            if self._bulk_next or not self.small:
                 self._bulk_next = False
                 self._writing = bulk
                 return bulk
-        if self.light:
+        if self.small:
             self._bulk_next = True
-            self._writing, self.light = self.light, Batch()
+            self._writing, self.small = self.small, Batch()
             self._writing.seal()
         return self._writing
 
@@ -177,12 +178,12 @@ class Lanes:
 
     def pending(self) -> Batch | None:
         """A batch that is not durable yet, if there is one."""
-        return self._writing or self._staging or next(filter(None, (self.light, self.bulk)), None)
+        return self._writing or self._staging or next(filter(None, (self.small, self.bulk)), None)
 
     def producers(self, stream: int) -> dict[str, tuple[int, int]]:
         """The newest states of a stream's producers that are not durable yet."""
         found: dict[str, tuple[int, int]] = {}
-        for batch in (self.light, self._staging, self.bulk):  # the order in which they were decided
+        for batch in (self.small, self._staging, self.bulk):  # the order in which they were decided
             if batch is not None:
                 found.update((key[1], state) for key, state in batch.producers.items() if key[0] == stream)
         return found
@@ -191,10 +192,10 @@ class Lanes:
         """Take out everything that can't become durable: all, or when one batch ``failed``, that one
         and what may have been decided on top of it. Those whose error was not known get ``error``."""
         lost = {batch: None for batch in (failed, self._staging, self.bulk) if batch is not None}
-        # Light changes are never on top of bulk ones, but states that both have changed are dropped.
-        if failed is None or not failed.bulk or any(batch.after is self.light for batch in lost):
-            lost[self.light] = None
-            self.light = Batch()
+        # Small changes are never on top of bulk ones, but states that both have changed are dropped.
+        if failed is None or not failed.bulk or any(batch.after is self.small for batch in lost):
+            lost[self.small] = None
+            self.small = Batch()
         self.bulk = Batch(bulk=True)
         self._staging = None
         for batch in lost:

@@ -139,7 +139,7 @@ class Committer:
                 " ON CONFLICT DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq",
                 [(*key, *value) for key, value in batch.producers.items()],
             )
-        if batch.cleans:
+        if batch.collects_garbage:
             batch.more = clean(db)
             if self._staging is not None and self._staging.error is not None:
                 schema.unstage(db)
@@ -208,7 +208,7 @@ class Committer:
         """
         db = self._db
         try:
-            if batch.cleans and batch.error is None:
+            if batch.collects_garbage and batch.error is None:
                 self._shrink()
             # Between the steps of a large append others wait for this: less at once, more often.
             most = _BULK_CHECKPOINT_PAGES if batch.bulk else _CHECKPOINT_PAGES

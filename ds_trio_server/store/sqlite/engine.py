@@ -22,18 +22,18 @@ from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stre
 
 from ...clock import Clock
 from ...stats import Commits
-from ..base import Change, Decide, Later, Overloaded, Piece, StorageFailed, StorageFull, Store, Usage, Watcher
+from ..base import Change, Decide, Overloaded, Piece, StorageFailed, StorageFull, Store, Usage, Watcher
 from ..retention import Retention
 from ..watchers import Watchers
 from . import lifecycle, schema
-from .batches import Batch, Lanes
+from .batches import Batch, Queues
 from .cache import Entry, StreamCache
 from .committer import Committer
 from .lock import lock
 from .queries import Queries
 from .ranges import Ranges
 from .space import MinFree, Space
-from .sweeper import Statements, Upkeep
+from .sweeper import Statements, Sweeper
 from .tail import TailCache
 from .trimmer import Trimmer
 
@@ -60,7 +60,7 @@ class SQLiteStore(Store):
         self.commits = Commits()
         self._watchers = Watchers()
         self._tails = TailCache(_TAIL_BYTES)
-        self._lanes = Lanes()
+        self._queues = Queues()
         self._newest = 0
         self._failure: StorageFailed | None = None
         self._failed = trio.Event()
@@ -70,7 +70,7 @@ class SQLiteStore(Store):
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
         self._committer = Committer(self._folder, self._writer, self._last_blob, self._written, self._fail)
-        self._upkeep = Upkeep(self, self._queries, self._committer, self._trimmer, self._add)
+        self._sweeper = Sweeper(self, self._queries, self._committer, self._trimmer, self._add)
 
     def _open(self) -> None:
         schema.make_folder(self._folder)
@@ -104,8 +104,8 @@ class SQLiteStore(Store):
         with trio.CancelScope(shield=True):
             if known is None:
                 with suppress(StorageFailed):  # told at the end
-                    self._upkeep.save_clock()
-            while (pending := self._lanes.pending()) is not None:
+                    self._sweeper.save_clock()
+            while (pending := self._queues.pending()) is not None:
                 await pending.done.wait()
             await self._committer.close(broken=self._failure is not None)
             self._queries.close()
@@ -140,7 +140,7 @@ class SQLiteStore(Store):
             await trio.lowlevel.checkpoint()
         return response
 
-    def transact_soon(
+    def transact_nowait(
         self, path: str, decide: Decide[T], done: Callable[[T, Exception | None], object]
     ) -> None:
         try:
@@ -149,7 +149,7 @@ class SQLiteStore(Store):
             raise
         except ProtocolError:
             if self._cache.pending(path) is not None:
-                raise Later from None
+                raise trio.WouldBlock from None
             raise
         if pending is not None:
             pending.callbacks.append((done, response))
@@ -207,11 +207,11 @@ class SQLiteStore(Store):
             # Whoever looks goes on from the very present; so look again.
             entry = self._entry(path)
 
-    def look_now(self, path: str, decide: Decide[T]) -> T:
+    def look_nowait(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
         entry = self._entry(path)
         if entry.structural is not None:
-            raise Later
+            raise trio.WouldBlock
         try:
             response, change = decide(View(entry.stream, self.now(), self._newest + 1))
         except sqlite3.Error as error:
@@ -219,7 +219,7 @@ class SQLiteStore(Store):
         if change is not None:
             assert isinstance(change, Renewed) and entry.stream is not None
             if entry.durable_deadline is None or change.deadline > entry.durable_deadline:
-                raise Later
+                raise trio.WouldBlock
             change.apply(entry.stream)
         return response
 
@@ -249,7 +249,7 @@ class SQLiteStore(Store):
     def _apply(self, entry: Entry, change: Change) -> None:
         cache = self._cache
         size = len(change.data) if isinstance(change, (Appended, Created)) else 0
-        batch = self._lanes.of(lifecycle.touched(cache, entry, change), size, _grows(change))
+        batch = self._queues.of(lifecycle.touched(cache, entry, change), size, _grows(change))
         if isinstance(change, Created):
             if entry.stream is not None:
                 lifecycle.remove(cache, batch, entry)
@@ -257,7 +257,7 @@ class SQLiteStore(Store):
             lifecycle.create(cache, batch, entry, change)
         elif isinstance(change, Removed):
             if change.soft:
-                lifecycle.soften(cache, batch, entry)
+                lifecycle.soft_delete(cache, batch, entry)
             else:
                 lifecycle.remove(cache, batch, entry)
         elif isinstance(change, Trimmed):
@@ -275,21 +275,21 @@ class SQLiteStore(Store):
 
     # Commits
 
-    def _add(self, statements: Statements = (), *, cleans: bool = False) -> Batch:
+    def _add(self, statements: Statements = (), *, collects_garbage: bool = False) -> Batch:
         self._check_health()
-        batch = self._lanes.light
+        batch = self._queues.small
         batch.structure += statements
-        batch.cleans |= cleans
+        batch.collects_garbage |= collects_garbage
         self._write_next()
         return batch
 
     def _write_next(self) -> None:
-        batch = self._lanes.next()
+        batch = self._queues.next()
         if batch is not None:
             self._committer.commit(batch)
 
     def _written(self, batch: Batch) -> None:
-        self._lanes.written(batch)
+        self._queues.written(batch)
         if batch.error is not None:
             self._undo(batch)
         elif batch.durable:
@@ -309,7 +309,7 @@ class SQLiteStore(Store):
                 if entry.stream is None:
                     self._cache.drop(entry)
             if entry.stream is not None:
-                entry.stream.producers.trim(self._lanes.producers)  # type: ignore[attr-defined]
+                entry.stream.producers.trim(self._queues.producers)  # type: ignore[attr-defined]
             if entry.structural is batch:
                 entry.structural = None
         fresh: dict[int, list[bytes]] = {}
@@ -331,7 +331,7 @@ class SQLiteStore(Store):
         for stream in batch.ended:
             self._tails.forget(stream.id)
             self._watchers.notify(stream, stream.visible_tail, b"")
-        self._upkeep.note(batch)
+        self._sweeper.note(batch)
 
     def _undo(self, batch: Batch) -> None:
         """Everything in the failed batch never happened, nor did what was decided on top of it."""
@@ -339,12 +339,12 @@ class SQLiteStore(Store):
         if isinstance(batch.error, StorageFailed):
             self._failure = self._failure or batch.error
             self._failed.set()
-        for lost in self._lanes.fail(batch.error, batch):
+        for lost in self._queues.fail(batch.error, batch):
             for entry in lost.entries:
                 self._cache.drop(entry)
                 entry.batch = entry.structural = None
             lost.finish()
-        self._upkeep.cleaning = True
+        self._sweeper.garbage = True
 
     async def wait_failed(self) -> StorageFailed:
         await self._failed.wait()
@@ -355,7 +355,7 @@ class SQLiteStore(Store):
         if self._failure is None:
             self._failure = failure
             self._failed.set()
-        if self._lanes.idle:
+        if self._queues.idle:
             self._give_up()
         return StorageFailed(*self._failure.args)
 
@@ -365,7 +365,7 @@ class SQLiteStore(Store):
     def _give_up(self) -> None:
         # What is decided but not written will never be: its clients are told at once.
         assert self._failure is not None
-        for batch in self._lanes.fail(self._failure):
+        for batch in self._queues.fail(self._failure):
             batch.finish()
 
     # Reading, watching and upkeep
@@ -373,14 +373,14 @@ class SQLiteStore(Store):
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         return await self._ranges.read(stream, start, end)
 
-    def read_now(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        return self._ranges.read_now(stream, start, end)
+    def read_nowait(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        return self._ranges.read_nowait(stream, start, end)
 
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
         await trio.lowlevel.checkpoint()
         return self._ranges.span(stream, position)
 
-    def span_now(self, stream: Stream, position: int) -> tuple[int, int]:
+    def span_nowait(self, stream: Stream, position: int) -> tuple[int, int]:
         return self._ranges.span(stream, position)
 
     def watch(self, stream: Stream, watcher: Watcher) -> None:
@@ -395,7 +395,7 @@ class SQLiteStore(Store):
     async def sweep(self) -> int:
         self._check_health()
         self._space.look()
-        ended = await self._upkeep.sweep()
+        ended = await self._sweeper.sweep()
         self._check_health()
         return ended
 

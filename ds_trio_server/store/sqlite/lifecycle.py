@@ -37,7 +37,7 @@ def create(cache: StreamCache, batch: Batch, entry: Entry, change: Created) -> N
     cache.touch(entry, batch, structural=True)
 
 
-def soften(cache: StreamCache, batch: Batch, entry: Entry) -> None:
+def soft_delete(cache: StreamCache, batch: Batch, entry: Entry) -> None:
     """Delete a stream that forks need: it is gone for everyone but them."""
     stream = entry.stream
     assert stream is not None
@@ -67,7 +67,7 @@ def remove(cache: StreamCache, batch: Batch, entry: Entry) -> None:
             *map(schema.release, stream.lineage),
         )
         batch.ended.append(stream)
-        batch.litters = True
+        batch.leaves_garbage = True
         # The entry stays, empty, until this is durable: the file still shows the stream.
         cache.forget_id(entry)
         entry.stream = None
@@ -92,7 +92,7 @@ def trim(cache: StreamCache, batch: Batch, entry: Entry, change: Trimmed) -> Non
         ("INSERT OR REPLACE INTO removed VALUES (?, ?)", (stream.id, stream.start)),
         *map(schema.release, stream.lineage),
     )
-    batch.litters = True
+    batch.leaves_garbage = True
     cache.touch(entry, batch)
 
 

@@ -46,7 +46,7 @@ class Queries:
         for db in self._idle:
             db.close()
 
-    def now(self, query: Callable[..., T], *args: object) -> T:
+    def run_nowait(self, query: Callable[..., T], *args: object) -> T:
         """Run a short query, here."""
         self._check()
         try:

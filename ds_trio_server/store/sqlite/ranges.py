@@ -12,7 +12,7 @@ import trio
 from ds_core.server.create import owners
 from ds_core.server.stream import Stream
 
-from ..base import PIECES, WINDOW, Later, Vanished
+from ..base import PIECES, WINDOW, Vanished
 from . import schema
 from .queries import Queries
 from .tail import TailCache
@@ -47,21 +47,21 @@ class Ranges:
             return pieces
         if stop - start <= _INLINE_READ:
             await trio.lowlevel.checkpoint()
-            return self._queries.now(self.fetch, owner, start, stop)
+            return self._queries.run_nowait(self.fetch, owner, start, stop)
         return await self._queries.run(self.fetch, owner, start, stop, window=True)
 
-    def read_now(self, stream: Stream, start: int, end: int) -> list[bytes]:
+    def read_nowait(self, stream: Stream, start: int, end: int) -> list[bytes]:
         """All of a range, if it is one owner's and short or in memory."""
         owner, _, stop = owners(stream, start, end)[0]
         if stop != end:
-            raise Later
+            raise trio.WouldBlock
         pieces = self._tails.get(owner, start, end)
         if pieces is None:
             if end - start > _INLINE_READ:
-                raise Later
-            pieces = self._queries.now(self.fetch, owner, start, end)
+                raise trio.WouldBlock
+            pieces = self._queries.run_nowait(self.fetch, owner, start, end)
         if len(pieces) >= PIECES and sum(map(len, pieces)) < end - start:
-            raise Later
+            raise trio.WouldBlock
         return pieces
 
     def span(self, stream: Stream, position: int) -> tuple[int, int]:
@@ -69,7 +69,7 @@ class Ranges:
         owner, _, stop = owners(stream, position, stream.visible_tail)[0]
         found = self._tails.span(owner, position)
         if found is None:
-            found = self._queries.now(_find, owner, position, stop)
+            found = self._queries.run_nowait(_find, owner, position, stop)
         return found[0], min(found[1], stop)
 
     def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
@@ -80,12 +80,12 @@ class Ranges:
         try:
             for position, found, data in rows:
                 if data is None or schema.checksum(owner, position, data) != found:
-                    raise schema.damaged(self._folder, schema.Rotten(owner, position))
+                    raise schema.damaged(self._folder, schema.Corrupt(owner, position))
                 begin = start + size - position
                 if not 0 <= begin < len(data) or (pieces and begin):
                     if not pieces:
                         raise Vanished
-                    raise schema.damaged(self._folder, schema.Rotten(owner, start + size))
+                    raise schema.damaged(self._folder, schema.Corrupt(owner, start + size))
                 if begin or position + len(data) > stop:
                     data = data[begin : stop - position]
                 pieces.append(data)

@@ -123,7 +123,7 @@ LINEAGE = (
 )
 
 
-class Rotten(Exception):
+class Corrupt(Exception):
     """Bytes of a stream are missing or not what was written."""
 
     def __init__(self, stream: int, position: int) -> None:

@@ -1,4 +1,4 @@
-"""Upkeep, every second or so: what is over is removed, what is too much trimmed, what is left freed.
+"""Sweeper, every second or so: what is over is removed, what is too much trimmed, what is left freed.
 
 All of it goes the way of every other change, through decisions and batches. What does not succeed
 now is tried again by a later sweep.
@@ -35,13 +35,13 @@ _ENDED = (
 class AddToBatch(Protocol):
     """Adds statements, or a step of cleaning, to the open batch, and returns that."""
 
-    def __call__(self, statements: Statements = (), *, cleans: bool = False) -> Batch: ...
+    def __call__(self, statements: Statements = (), *, collects_garbage: bool = False) -> Batch: ...
 
 
-class Upkeep:
+class Sweeper:
     """Looks after ``store``: a sweep's parts, and what they remember from one sweep to the next.
 
-    ``cleaning`` says that removed or trimmed streams may have left rows to free.
+    ``garbage`` says that removed or trimmed streams may have left rows to free.
     """
 
     def __init__(
@@ -53,21 +53,21 @@ class Upkeep:
         self._trimmer = trimmer
         self._add = add
         self._saved_at = store.now().steady
-        self.cleaning = True  # the first sweep sees whether there is anything to free
+        self.garbage = True  # the first sweep sees whether there is anything to free
 
     def note(self, batch: Batch) -> None:
         """Take in what a durable batch leaves to do."""
-        if batch.cleans:
-            self.cleaning = batch.more
-        elif batch.litters:
-            self.cleaning = True
+        if batch.collects_garbage:
+            self.garbage = batch.more
+        elif batch.leaves_garbage:
+            self.garbage = True
         if self._trimmer is not None:
             self._trimmer.active.update([row[6] for row in batch.rows])
 
     async def sweep(self) -> int:
         """Do what is due; returns how many streams were over."""
         now = self._store.now()
-        ended = self._queries.now(_ended, now)
+        ended = self._queries.run_nowait(_ended, now)
         async with trio.open_nursery() as nursery:
             for path in ended:
                 nursery.start_soon(self._try, path, expire)
@@ -87,8 +87,8 @@ class Upkeep:
     async def _clean(self) -> None:
         # A tenth of the time is for this, in steps so small that appends hardly wait.
         ends = trio.current_time() + _CLEAN_FOR
-        while self.cleaning or self._committer.shrinking:
-            batch = self._add(cleans=True)
+        while self.garbage or self._committer.shrinking:
+            batch = self._add(collects_garbage=True)
             await batch.done.wait()
             if batch.error is not None or trio.current_time() >= ends:
                 break
@@ -125,7 +125,7 @@ class Upkeep:
         now = self._store.now()
         self._saved_at = now.steady
         # Only what ends by itself needs it, and a flash disk at rest should stay at rest.
-        if self._trimmer is None and not self._queries.now(_mortal):
+        if self._trimmer is None and not self._queries.run_nowait(_mortal):
             return
         statement = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
         self._add([(statement, ("steady", now.steady)), (statement, ("wall", now.wall))])

@@ -1,4 +1,4 @@
-"""Large appends go down a lane of their own: what small ones, failures and crashes make of that."""
+"""Large appends go down a queue of their own: what small ones, failures and crashes make of that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ds_core.server.errors import ProtocolError
 from ds_trio_server.cli import maintenance
 from ds_trio_server.store.base import StorageFull
 from ds_trio_server.store.sqlite import cache, committer, schema
-from ds_trio_server.store.sqlite.batches import Batch, Lanes
+from ds_trio_server.store.sqlite.batches import Batch, Queues
 from ds_trio_server.store.sqlite.cache import Entry
 from ds_trio_server.store.sqlite.committer import Committer
 from tests.store.rig import Rig, Time, full, narrow
@@ -53,7 +53,7 @@ class Steps:
         def step(committer: Committer, batch: Any) -> None:
             assert self._may.acquire(timeout=60)
             write(committer, batch)
-            self.seen.append(name[1:] if name == "_stage" else "bulk" if batch.bulk else "light")
+            self.seen.append(name[1:] if name == "_stage" else "bulk" if batch.bulk else "small")
 
         return step
 
@@ -98,7 +98,7 @@ async def test_small_appends_wait_for_a_step_of_a_large_one_and_not_for_all_of_i
         assert await rig.read("a") == b"", "nothing of it is seen before all of it is"
         steps.free()
     # Four steps of three rows each (the last of one), and the commit.
-    assert steps.seen == ["stage", "light", "stage", "light", "stage", "stage", "bulk", "bulk"]
+    assert steps.seen == ["stage", "small", "stage", "small", "stage", "stage", "bulk", "bulk"]
     assert sorted(answered) == ["behind the large one", "first", "large", "second"]
     async with opened(tmp_path) as rig:
         assert await rig.read("a") == LARGE + b"!"
@@ -205,21 +205,21 @@ async def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
 
 
 def test_a_bulk_batch_comes_after_the_light_one_with_earlier_changes() -> None:
-    lanes = Lanes()
+    queues = Queues()
     both, large = Entry("both", None), Entry("large", None)
-    lanes.light.cleans = True
-    first = lanes.next()
-    lanes.light.entries[both] = None
-    both.batch = earlier = lanes.light
+    queues.small.collects_garbage = True
+    first = queues.next()
+    queues.small.entries[both] = None
+    both.batch = earlier = queues.small
     large.batch = Batch(bulk=True)
-    later = lanes.of([both, large], 0, False)
+    later = queues.of([both, large], 0, False)
     assert later.bulk and later is not large.batch
     later.entries[both] = None
     assert first is not None
-    lanes.written(first)
-    assert lanes.next() is earlier
-    lanes.written(earlier)
-    assert lanes.next() is later
+    queues.written(first)
+    assert queues.next() is earlier
+    queues.written(earlier)
+    assert queues.next() is later
 
 
 class Author:
@@ -266,7 +266,7 @@ async def test_every_record_once_under_concurrency_and_full_disks(
 ) -> None:
     rng = random.Random(seed)
     flaws = random.Random(seed + 1)  # the writer's thread has its own
-    narrow(monkeypatch, row=100, step=250, light=2_000)
+    narrow(monkeypatch, row=100, step=250, small=2_000)
     monkeypatch.setattr(cache, "_PRODUCERS", 2)
 
     def failing(write: Any) -> Any:
