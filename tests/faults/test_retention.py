@@ -17,9 +17,9 @@ from ds_core.server.offsets import token
 from ds_trio_server import server
 from ds_trio_server.cli import maintenance, serve as cli
 from ds_trio_server.clock import BUILT, Clock
-from ds_trio_server.store import retention
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.retention import Retention, parse
+from ds_trio_server.store.sqlite import trimmer
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import DefaultMinFree, MinFree, Space
 from tests.server.site import Client, request, running
@@ -35,7 +35,7 @@ DAY = 86400.0
 @pytest.fixture(autouse=True)
 def looking_takes_no_time(monkeypatch):
     """The rhythm of retention follows how long a look takes, and these clocks are set by hand."""
-    monkeypatch.setattr(retention, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(trimmer, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 class Time:
