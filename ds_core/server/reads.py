@@ -44,19 +44,20 @@ class Plan:
         )
 
 
-def plan(view: View, command: Read) -> "tuple[Plan, Renewed | None]":
-    """Decide a GET. Every kind of read renews a sliding TTL, when it begins."""
+def plan(
+    view: View, offset: "tuple[int, int] | str", live: "str | None" = None
+) -> "tuple[Plan, Renewed | None]":
+    """Decide a GET, by the ``offset`` and ``live`` of its command. Every kind of read renews a sliding TTL, when it
+    begins."""
     stream = require(view.stream, view.now)
-    if command.offset == names.NOW:
+    if offset == names.NOW:
         start = stream.visible_tail
     else:
-        assert not isinstance(command.offset, str)
-        start = offsets.position(
-            command.offset, stream.incarnation, stream.start, stream.visible_tail, view.fresh - 1
-        )
+        assert not isinstance(offset, str)
+        start = offsets.position(offset, stream.incarnation, stream.start, stream.visible_tail, view.fresh - 1)
     deadline = renewal(stream, view.now)
     change = None if deadline is None else Renewed(deadline)
-    return Plan(stream, start, command.live is not None), change
+    return Plan(stream, start, live is not None), change
 
 
 def check_start(kind: int, piece: "tuple[int, bytes]", start: int) -> None:

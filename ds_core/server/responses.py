@@ -234,7 +234,8 @@ def long_poll(position: Position, cursor: str, cache_control: str) -> Response:
 
 def sse(binary: bool) -> Response:
     """The head of an SSE response."""
-    headers = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache")]
+    # nginx would hold events back until its buffer is full.
+    headers = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]
     if binary:
         headers.append((names.SSE_DATA_ENCODING, "base64"))
     return Response(200, headers)

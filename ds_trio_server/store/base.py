@@ -20,6 +20,8 @@ from ..stats import Commits
 T = TypeVar("T")
 Change = Created | Appended | Renewed | Removed | Trimmed
 Decide = Callable[[View], tuple[T, Change | None]]
+Done = Callable[[T, Exception | None], object]
+"""Told the response of a decision when it is durable, or why it never will be; must not raise."""
 Piece = tuple[int, bytes]
 """An append: the position of its first byte, and its stored bytes."""
 
@@ -87,7 +89,7 @@ class Store(ABC):
         """
 
     def transact_nowait(
-        self, path: str, decide: Decide[T], done: Callable[[T, Exception | None], object]
+        self, path: str, decide: Decide[T], done: Done[T]
     ) -> None:
         """As ``transact``, but ``done(response, error)`` is called instead of waiting, possibly at
         once; it must not raise. Raises what ``decide`` raises, and trio.WouldBlock when that may rest on a

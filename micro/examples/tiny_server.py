@@ -204,7 +204,7 @@ class Shell:
 
     async def read(self, command, connection):
         view = self.view(command.path)
-        plan, change = reads.plan(view, command)
+        plan, change = reads.plan(view, command.offset, command.live)
         self.apply(view.stream, change)
         piece = self.piece(plan.stream, plan.start)
         if piece:

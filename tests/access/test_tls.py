@@ -191,7 +191,7 @@ async def test_a_handshake_has_a_deadline(files: Files, said: bytes, autojump_cl
         started = trio.current_time()
         await client.ended()
         assert 9 < trio.current_time() - started < 12
-        assert site.server._handlers.stats.handshakes_failed == 1
+        assert site.server.app.stats.handshakes_failed == 1
 
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", bytes(300), b"\x16\x03\x01\x00\x05hello"])

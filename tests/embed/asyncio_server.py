@@ -78,7 +78,7 @@ class Shell:
 
     async def read(self, command, writer):
         view = self.view(command.path)
-        plan, change = reads.plan(view, command)
+        plan, change = reads.plan(view, command.offset, command.live)
         self.apply(view.stream, change)
         if piece := self.piece(plan.stream, plan.start):
             reads.check_start(plan.stream.kind, piece, plan.start)

@@ -36,7 +36,7 @@ class Log:
     def read(self, offset: str) -> tuple[bytes, str]:
         """Everything from an offset on as a reader sees it, and the offset to go on from."""
         command = requests.parse("GET", f"{PATH}?offset={offset}", {})
-        plan, _ = reads.plan(stream.View(self.state, self.now, fresh=2), command)
+        plan, _ = reads.plan(stream.View(self.state, self.now, fresh=2), command.offset, command.live)
         shown = messages.shown(self.state.kind, bytes(self.data[plan.start : plan.tail]))
         return shown, offsets.token(self.state.incarnation, plan.tail)
 

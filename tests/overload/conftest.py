@@ -27,6 +27,6 @@ async def site(
             site.disconnect()
             await until(lambda: held(site) == 0)
             assert site.server._budget._left == Config().body_memory
-            assert site.server._handlers.hub.count() == 0
-            assert site.server._handlers.reading._held == 0
+            assert site.server.app.fanout.count() == 0
+            assert site.server.app.reading._held == 0
     assert caplog.records == []

@@ -53,7 +53,7 @@ async def test_many_slow_readers_hold_a_little_each(
         await client.send(request("GET", S + query))
         clients.append(client)
         await wait_all_tasks_blocked(0.001)
-    held = cramped.server._handlers.reading._held
+    held = cramped.server.app.reading._held
     assert 1 << 19 <= held < (1 << 19) + reading.WINDOW + 25 * reading._NARROW
     # What they get is right nevertheless, whether it began when there was room or not.
     for client in (clients[0], clients[-1]):
@@ -68,7 +68,7 @@ async def test_many_slow_readers_hold_a_little_each(
             found = json.loads((await client.answer()).body)
         assert [int(message[:5]) for message in found] == list(range(5_000))
     cramped.disconnect()
-    await until(lambda: cramped.server._handlers.reading._held == 0)
+    await until(lambda: cramped.server.app.reading._held == 0)
 
 
 @contextlib.asynccontextmanager

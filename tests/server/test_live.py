@@ -40,14 +40,14 @@ async def settled() -> None:
 
 async def waiting(site: Site, count: int) -> None:
     """Return when that many readers are asleep at the tail."""
-    while site.server._handlers.hub.count() != count:
+    while site.server.app.fanout.count() != count:
         await trio.sleep(0)
 
 
 async def poll(site: Site, query: str = "offset=now", **headers: Any) -> Client:
     """A long-poll that waits."""
     client = await site.connect()
-    before = site.server._handlers.hub.count()
+    before = site.server.app.fanout.count()
     await client.send(request("GET", f"{S}?{query}&live=long-poll", **headers))
     await waiting(site, before + 1)
     return client

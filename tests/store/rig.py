@@ -171,7 +171,7 @@ class Rig:
     async def use(self, path: str) -> Stream:
         """The state that a reader gets, renewing a TTL as a read does."""
         command = requests.Read(path, {}, {})
-        return (await self.store.look(path, lambda view: reads.plan(view, command))).stream
+        return (await self.store.look(path, lambda view: reads.plan(view, command.offset, command.live))).stream
 
     async def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """The bytes of a range, window by window."""

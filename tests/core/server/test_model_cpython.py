@@ -101,7 +101,7 @@ class Shell:
         while True:
             command = requests.parse("GET", f"/v1/stream/{path}?offset={offset}", {})
             view = self.view(path)
-            plan, change = reads.plan(view, command)
+            plan, change = reads.plan(view, command.offset, command.live)
             self.apply(view.stream, change)
             piece = self.piece(plan.stream, plan.start)
             if piece is not None:

@@ -61,7 +61,7 @@ def outcome(state, asked, now=NOW):
     """(status, error code or None)."""
     try:
         if asked.kind == requests.READ:
-            reads.plan(stream.View(state, now, 4), asked)
+            reads.plan(stream.View(state, now, 4), asked.offset, asked.live)
             return 200, None
         return do(state, asked, now)[0].status, None
     except ProtocolError as error:
@@ -274,7 +274,7 @@ def test_uses_renew_a_ttl_and_a_head_does_not():
     ):
         state = make(ttl=60, deadline=NOW.steady + 5)
         if asked.kind == requests.READ:
-            change = reads.plan(stream.View(state, NOW, 4), asked)[1]
+            change = reads.plan(stream.View(state, NOW, 4), asked.offset, asked.live)[1]
         else:
             change = do(state, asked)[1]
         assert (change is not None) == renews, asked.kind
@@ -291,7 +291,7 @@ def test_uses_renew_a_ttl_and_a_head_does_not():
 def test_an_expiry_instant_is_never_renewed():
     state = make(expires_at="2026-01-01T00:00:00Z", expires=NOW.wall + 60)
     assert do(state, post())[1].deadline is None
-    assert reads.plan(stream.View(state, NOW, 4), command("GET"))[1] is None
+    assert reads.plan(stream.View(state, NOW, 4), command("GET").offset)[1] is None
     assert outcome(state, post()) == (204, None)
     assert outcome(state, post(), LATER) == (404, "STREAM_NOT_FOUND")
 
@@ -369,10 +369,10 @@ def test_trimming_moves_the_start_forward_only_and_only_of_the_stream_it_was_mea
         if trimmed:
             change.apply(state)
             assert (state.start, state.tail) == (start, 5)
-            assert reads.plan(stream.View(state, NOW, 4), command("GET"))[0].start == start
+            assert reads.plan(stream.View(state, NOW, 4), command("GET").offset)[0].start == start
             early = requests.parse("GET", URL + "?offset=" + offsets.token(3, start - 1), {})
             with raises(ProtocolError, offsets.token(3, start)) as caught:
-                reads.plan(stream.View(state, NOW, 4), early)
+                reads.plan(stream.View(state, NOW, 4), early.offset, early.live)
             assert caught.value.status == 410
 
 
