@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+import trio
+
 from ds_core.server import responses, targets
 from ds_core.server.errors import ProtocolError
 from ds_core.wire import names
@@ -77,11 +79,15 @@ class App:
 
     def answer_nowait(self, exchange: Exchange) -> None:
         """Answer a request that has come whole. Raises trio.WouldBlock where that needs waiting."""
-        if exchange.method == "OPTIONS":
-            exchange.respond_nowait(responses.preflight())
-        else:
-            self._route(exchange.target).answer_nowait(exchange)
         self.stats.requests += 1
+        try:
+            if exchange.method == "OPTIONS":
+                exchange.respond_nowait(responses.preflight())
+            else:
+                self._route(exchange.target).answer_nowait(exchange)
+        except trio.WouldBlock:
+            self.stats.requests -= 1  # it comes again
+            raise
 
     async def answer(self, exchange: Exchange) -> Suspended | None:
         """Answer a request, or begin to."""

@@ -11,7 +11,7 @@ from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import Site, running
-from tests.server.test_hotpath import held, until
+from tests.server.test_idle import held, until
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -18,7 +18,7 @@ from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import batches
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import ROOT, Client, Site, request, running, small_send_buffers
-from tests.server.test_hotpath import Gate, until
+from tests.server.test_idle import Gate, until
 
 S = ROOT + "s"
 

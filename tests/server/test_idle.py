@@ -21,6 +21,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from ds_trio_server import server
 from ds_trio_server.access.file import Access
 from ds_trio_server.http import idle
+from ds_trio_server.http.exchange import Exchange
 from ds_trio_server.store.base import StorageFailed, StorageFull, Store
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite.engine import SQLiteStore
@@ -571,9 +572,8 @@ async def test_an_internal_error_ends_its_connection_only(
     async with running(store) as site:
         await site.create("s")
         client = await site.connect()
-        assert site.server._idle is not None
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "ds"):
-            patch.setattr(site.server._idle, "_send", lambda *args: 1 / 0)
+            patch.setattr(Exchange, "encode", lambda *args: 1 / 0)
             await client.send(request("POST", S, b"x", content_type="text/plain"))
             await client.ended()
         assert len(caplog.records) == 1
