@@ -62,7 +62,7 @@ class App:
         self.reading = Reading(store, config)
         self.fanout = FanOut(store)
         self.streams = Streams(store, self.reading)
-        live = LiveReads(self.reading, CatchUp(self.reading), self.fanout, config)
+        live = LiveReads(self.reading, CatchUp(store, self.reading), self.fanout, config)
         endpoints = Endpoints(store, self.stats, access, lambda: (connections(), self.fanout.count()))
         self._streams_route = StreamsRoute(self.streams, live, access, store.now)
         self._routes: dict[str, Route] = {
@@ -83,6 +83,8 @@ class App:
         try:
             if exchange.method == "OPTIONS":
                 exchange.respond_nowait(responses.preflight())
+            elif exchange.target.startswith(names.ROOT):
+                self._streams_route.answer_nowait(exchange)
             else:
                 self._route(exchange.target).answer_nowait(exchange)
         except trio.WouldBlock:

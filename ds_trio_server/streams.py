@@ -117,15 +117,17 @@ class StreamsRoute:
 
     def answer_nowait(self, exchange: Exchange) -> None:
         """Appends and small catch-up reads need no waiting, mostly."""
-        if exchange.method not in ("POST", "GET"):
-            raise trio.WouldBlock
-        command = self._command(exchange)
-        if isinstance(command, Append):
+        if exchange.method == "POST":
+            command = self._command(exchange)
+            assert isinstance(command, Append)
             command.body = exchange.body_nowait()
             self._streams.append_nowait(command, exchange.finish)
-        else:
+        elif exchange.method == "GET":
+            command = self._command(exchange)
             assert isinstance(command, Read)
-            exchange.respond_nowait(self._catchup.answer_nowait(command, accepted(exchange)))
+            exchange.finish(self._catchup.answer_nowait(command, accepted(exchange)))
+        else:
+            raise trio.WouldBlock
 
     async def answer(self, exchange: Exchange) -> Suspended | None:
         """Answer a request, or begin to."""

@@ -12,7 +12,7 @@ import trio
 from ds_core.server.errors import ProtocolError
 
 from ..config import Config
-from .exchange import Application, Exchange, Suspended, encode_head
+from .exchange import Application, Exchange, Suspended, encode_last
 from .readers import BodyBudget, H11Reader, PlainReader, Reader
 from .transport import Disconnected, Transport
 
@@ -153,10 +153,8 @@ class Connection:
 
     async def _last_words(self, refusal: ProtocolError) -> float:
         """Refuse what no exchange could be made of; how long the peer may take to read that."""
-        response = self._app.refused(None, refusal)
-        head = encode_head(response, "", len(response.body), cors=True, keep_alive=False)
         try:
-            await self.transport.send_all(head + response.body)
+            await self.transport.send_all(encode_last(self._app.refused(None, refusal)))
         except Disconnected:
             return 0.0
         return _LINGER

@@ -17,6 +17,7 @@ from ds_core.server import responses
 from .transport import Disconnected, Transport
 
 _ONE_PACKET = 65536
+_CLOSE = "connection: close\r\n"
 
 
 class Suspended(Protocol):
@@ -150,9 +151,9 @@ class Exchange:
 
     def encode(self, response: responses.Response) -> bytes:
         """The bytes of a whole answer."""
+        body = response.body
         if self.method == "HEAD":
             return self._head(response, "", None)
-        body = response.body
         return self._head(response, "", len(body)) + body
 
     async def respond(self, response: responses.Response) -> None:
@@ -195,8 +196,13 @@ class Exchange:
         await self.connection.transport.send_all(data)
 
     def _head(self, response: responses.Response, framing: str, length: int | None) -> bytes:
+        extra = _line if _second <= time.time() < _second + 1 else _date()
+        if framing:
+            extra += framing
+        if self.connection.closing or not self.keep_alive:
+            extra += _CLOSE
         cors = self.method != "POST" or "origin" in self.headers
-        return encode_head(response, framing, length, cors, self.keep_alive and not self.connection.closing)
+        return responses.encode_head(response.status, response.headers, extra, cors, length)
 
     def _open_head(self, response: responses.Response) -> bytes:
         if self.http10:
@@ -223,28 +229,25 @@ class Exchange:
         return self.connection.keep(data)
 
 
-def encode_head(
-    response: responses.Response, framing: str, length: int | None, cors: bool, keep_alive: bool
-) -> bytes:
-    """The bytes of an answer's head; ``framing`` is header lines for a body without a length."""
-    extra = date() + framing + ("" if keep_alive else "connection: close\r\n")
-    return responses.encode_head(response.status, response.headers, extra, cors, length)
+def encode_last(response: responses.Response) -> bytes:
+    """The bytes of the last answer on a connection, to a request that could not be read."""
+    length = len(response.body)
+    return responses.encode_head(response.status, response.headers, _date() + _CLOSE, True, length) + response.body
 
 
-def date() -> str:
-    """The Date header line of this second."""
-    global _second, _line
-    now = int(time.time())
-    if _second != now:
-        _second, _line = now, f"date: {formatdate(now, usegmt=True)}\r\n"
+# The Date header line of this second.
+_line, _second = "", -1
+
+
+def _date() -> str:
+    global _line, _second
+    _second = int(time.time())
+    _line = f"date: {formatdate(_second, usegmt=True)}\r\n"
     return _line
-
-
-_second, _line = 0, ""
 
 
 def _says_close(connection: str) -> bool:
     return any(token.strip().lower() == "close" for token in connection.split(","))
 
 
-__all__ = ["Application", "Channel", "Disconnected", "Exchange", "Suspended", "encode_head"]
+__all__ = ["Application", "Channel", "Disconnected", "Exchange", "Suspended", "encode_last"]

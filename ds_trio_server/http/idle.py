@@ -27,6 +27,7 @@ log = logging.getLogger("ds")
 _AT_ONCE = 64
 _RECEIVE = 65536
 _NONE = Response(500, [])
+_FOREVER = float("inf")
 
 
 class IdleConnections:
@@ -118,10 +119,25 @@ class IdleConnections:
             self._end(connection)
             return
         exchange = self._exchange(connection, data)
-        if exchange is None or not self._answer(connection, exchange):
-            self._leave(connection)
-            connection.keep(data)
-            self._serve(connection, b"")
+        if exchange is not None:
+            # From here on it may wait for its commit, which may have come before the application returns.
+            self._answering.add(connection)
+            connection.idle = False
+            connection.transport.deadline = _FOREVER
+            try:
+                self._app.answer_nowait(exchange)
+                return
+            except trio.WouldBlock:
+                self._answering.discard(connection)
+            except Exception as error:
+                if exchange.started:
+                    log.exception("a request failed inside the server behind its answer")
+                self._finish(exchange, _NONE, error)
+                return
+        # Nothing has happened: a task begins with the same bytes.
+        self._leave(connection)
+        connection.keep(data)
+        self._serve(connection, b"")
 
     def _exchange(self, connection: Connection, data: bytes) -> Exchange | None:
         """The request that these bytes are, if they are one, whole and plain."""
@@ -134,25 +150,8 @@ class IdleConnections:
         if "expect" in head.headers:
             return None
         return Exchange(
-            connection, head.method, head.target, head.headers, head.length, body=data[end:], finish=self._finish
+            connection, head.method, head.target, head.headers, head.length, False, data[end:], self._finish
         )
-
-    def _answer(self, connection: Connection, exchange: Exchange) -> bool:
-        """Whether a request is answered, or will be; if not, nothing has happened."""
-        # From here on it may wait for its commit, which may have come before the application returns.
-        self._answering.add(connection)
-        connection.idle = False
-        connection.transport.deadline = float("inf")
-        try:
-            self._app.answer_nowait(exchange)
-        except trio.WouldBlock:
-            self._answering.discard(connection)
-            return False
-        except Exception as error:
-            if exchange.started:
-                log.exception("a request failed inside the server behind its answer")
-            self._finish(exchange, _NONE, error)
-        return True
 
     def _finish(self, exchange: Exchange, response: Response, error: Exception | None) -> None:
         """Send an answer: as far as the socket takes it here, the rest by a task."""

@@ -13,7 +13,7 @@ from ds_core.server.requests import Read
 from ds_core.server.responses import Position, Response
 
 from ..http.exchange import Exchange
-from ..store.base import Vanished
+from ..store.base import Store, Vanished
 from . import compression
 from .reading import Reading, vanished
 
@@ -38,7 +38,8 @@ class CatchUp:
     """Answers reads of one store. ``accept`` is a client's Accept-Encoding, None for one who can't be sent a body
     whose length isn't known."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, store: Store, reading: Reading) -> None:
+        self._store = store
         self._reading = reading
 
     async def send(self, exchange: Exchange, command: Read, plan: reads.Plan) -> None:
@@ -82,17 +83,18 @@ class CatchUp:
         if command.live is not None:
             raise trio.WouldBlock
         plan = reading.plan_nowait(command.path, command.offset)
-        if plan.tail - plan.start > min(reading.limit(command), _AT_ONCE):
+        size = plan.tail - plan.start
+        if size > _AT_ONCE or size > reading.limit(command):
             raise trio.WouldBlock
         response, packed = self.response(command, plan.position(plan.tail), accept, "")
-        if response.status == 200 and plan.start < plan.tail:
+        if size and response.status == 200:
             if packed:
                 raise trio.WouldBlock
             try:
-                data = reading.data_nowait(plan.stream, plan.start, plan.tail)
+                pieces = self._store.read_nowait(plan.stream, plan.start, plan.tail)
             except Vanished:
                 raise trio.WouldBlock from None
-            response.body = messages.shown(plan.stream.kind, data)
+            response.body = messages.shown(plan.stream.kind, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         return response
 
     def response(self, command: Read, position: Position, accept: str | None, cursor: str) -> tuple[Response, bool]:
@@ -101,7 +103,7 @@ class CatchUp:
         response = reads.answer(command, position, b"", cursor, reading.cache_control)
         worthwhile = compression.is_worthwhile(position.content_type, position.size())
         response.headers += reading.vary[worthwhile]
-        return response, worthwhile and compression.wants_gzip(accept)
+        return response, worthwhile and accept is not None and compression.wants_gzip(accept)
 
 
 def accepted(exchange: Exchange) -> str | None:

@@ -57,8 +57,8 @@ class Reading:
 
     def plan_nowait(self, path: str, offset: tuple[int, int] | str) -> reads.Plan:
         """As ``plan`` for a catch-up read, where that needs no waiting. Raises trio.WouldBlock where it does."""
-        plan = self._store.look_nowait(path, _decide(offset, None, True))
-        if _may_be_inside(plan):
+        plan = self._store.look_nowait(path, lambda view: reads.plan(view, offset))
+        if plan.stream.kind != media.BYTES and _may_be_inside(plan):
             try:
                 if self._store.span_nowait(plan.stream, plan.start)[0] != plan.start:
                     raise trio.WouldBlock
@@ -91,7 +91,8 @@ class Reading:
 
     def limit(self, command: Read) -> int:
         """Most bytes of the stream in one answer."""
-        return self._chunk if command.max_bytes is None else max(1, min(self._chunk, command.max_bytes))
+        most = command.max_bytes
+        return self._chunk if most is None or most > self._chunk else max(1, most)
 
     async def end(self, plan: reads.Plan, limit: int) -> int:
         """Where an answer of at most ``limit`` bytes ends. Raises Vanished."""
@@ -119,11 +120,6 @@ class Reading:
             found = await self._store.read(stream, at, end)
             pieces += found
             at += sum(map(len, found))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def data_nowait(self, stream: Stream, at: int, end: int) -> bytes:
-        """As ``data`` where that needs no waiting. Raises trio.WouldBlock where it does, and Vanished."""
-        pieces = self._store.read_nowait(stream, at, end)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def body(self, plan: reads.Plan, end: int) -> AsyncGenerator[bytes, None]:
