@@ -223,7 +223,7 @@ async def test_old_versions_are_refused(files: Files, authority: trustme.CA) -> 
         assert (await client.ask("GET", "/healthz")).status == 200
 
 
-async def test_a_crowd_is_not_worth_a_handshake(files: Files, authority: trustme.CA) -> None:
+async def test_who_is_turned_away_is_not_worth_a_handshake(files: Files, authority: trustme.CA) -> None:
     async with serving(files, max_connections=1) as site:
         first = await connect(site, trusting(authority))
         with pytest.raises(trio.BrokenResourceError):

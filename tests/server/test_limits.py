@@ -231,7 +231,7 @@ async def test_connections_over_the_limit_read_503() -> None:
         assert (await served[0].ask("GET", S)).status == 404
 
 
-async def test_a_crowd_that_comes_at_once_is_counted_too() -> None:
+async def test_what_comes_at_once_is_counted_too() -> None:
     async with running(max_connections=3) as site:
         clients: list[Client] = []
         statuses: list[int] = []
