@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ds_core.server import create, messages, reads, requests, responses, stream, targets
+from ds_core.server import create, decide, messages, reads, requests, responses, stream, targets
 from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.wire import media, names
@@ -117,7 +117,7 @@ class Handlers:
         command.body = await connection.body(request)
         codecs = await self._parsed(command)
         response = await self._store.transact(
-            command.path, lambda view: stream.append(view, command, codecs)
+            decide.needs(command), lambda view: stream.append(view, command, codecs)
         )
         await connection.respond(request, response)
 
@@ -126,7 +126,7 @@ class Handlers:
         codecs = await self._parsed(command)
         piece = await self._fork_piece(command) if command.source is not None else None
         response = await self._store.transact(
-            command.path, lambda view: create.create(view, command, codecs), command.source, piece
+            decide.needs(command, piece), lambda view: create.create(view, command, codecs)
         )
         await connection.respond(request, response)
 
@@ -175,7 +175,7 @@ class Handlers:
         else:
             deletion = command
             response = await self._store.transact(
-                deletion.path, lambda view: stream.delete(view, deletion)
+                decide.needs(deletion), lambda view: stream.delete(view, deletion)
             )
         await connection.respond(request, response)
 
@@ -186,7 +186,7 @@ class Handlers:
         now = trio.current_time()
         if command.live == names.SSE:
             return await start_events(connection, self, request, command, now + self._config.sse_max)
-        plan = await self.reading.plan(command)
+        plan = await self.reading.plan(command.path, command.offset, command.live is not None)
         if plan.waits:
             deadline = now + self._config.long_poll_timeout
             return LongPoll(connection, self, request, command, plan, deadline)
@@ -203,7 +203,7 @@ class Handlers:
             if connection.started:
                 raise
             # Deleted or trimmed since the look: a second one tells which, or where it begins now.
-            plan = await self.reading.plan(command, renew=False)
+            plan = await self.reading.plan(command.path, command.offset, command.live is not None, renew=False)
             try:
                 await self._show(connection, request, command, plan)
             except Vanished:

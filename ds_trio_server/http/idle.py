@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import trio
 
-from ds_core.server import heads, messages, reads, requests, responses, stream
+from ds_core.server import decide, heads, messages, reads, requests, responses, stream
 from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Append, Read
 from ds_core.wire import media
@@ -168,7 +168,7 @@ class HotPath:
         connection.transport.deadline = float("inf")
         try:
             self._store.transact_nowait(
-                command.path,
+                decide.needs(command),
                 lambda view: stream.append(view, command, codecs),
                 lambda response, error: self._finish(connection, request, response, error),
             )
@@ -201,7 +201,7 @@ class HotPath:
             return False
         self._handlers.admit(connection.transport, request, command)
         store, reading = self._store, self._handlers.reading
-        plan = store.look_nowait(command.path, lambda view: reads.plan(view, command))
+        plan = store.look_nowait(command.path, lambda view: reads.plan(view, command.offset, False))
         source, start, end = plan.stream, plan.start, plan.tail
         if end - start > self._largest_read or (command.max_bytes is not None and end - start > command.max_bytes):
             return False

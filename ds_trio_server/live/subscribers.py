@@ -73,7 +73,7 @@ class LongPoll(Waiter):
             await self.transport.send_all(self.unsent)
         if not self.served:
             self._command.offset = (self.stream.incarnation, self.position)
-            plan = await self._handlers.reading.plan(self._command, renew=False)
+            plan = await self._handlers.reading.plan(self._command.path, self._command.offset, True, renew=False)
             await self._handlers.answer(self._connection, self._request, self._command, plan)
 
 
@@ -120,12 +120,10 @@ class EventStream(Waiter):
 
     async def _next(self) -> Waiter | None:
         """Whatever there is to send; then itself, to sleep again, or the end of the response."""
-        command = Read(self._path, {}, {})
         while not (self.ended or self._hub.closing or trio.current_time() >= self.deadline):
-            command.offset = (self.stream.incarnation, self.position)
-            command.live = "sse"
+            here = (self.stream.incarnation, self.position)
             try:
-                plan = await self._reading.plan(command, renew=False)
+                plan = await self._reading.plan(self._path, here, True, renew=False)
             except ProtocolError:
                 break  # deleted, expired or trimmed: the next request is told
             if plan.waits:
@@ -135,8 +133,8 @@ class EventStream(Waiter):
             await self._catch_up(plan)
         if self._hub.closing and not self.ended:
             # A last word before the server stops: where to go on.
-            here = reads.Plan(self.stream, self.position, True)
-            await self.transport.send_all(self._frame(here, self.position, b""))
+            last = reads.Plan(self.stream, self.position, True)
+            await self.transport.send_all(self._frame(last, self.position, b""))
         if self._framed:
             await self.transport.send_all(b"0\r\n\r\n")
         return None
@@ -184,7 +182,7 @@ async def start_events(
     connection: "Connection", handlers: "Handlers", request: Request, command: Read, ends: float
 ) -> Waiter | None:
     """Begin an event stream; the waiter that goes on with it, None when it has ended already."""
-    plan = await handlers.reading.plan(command)
+    plan = await handlers.reading.plan(command.path, command.offset, True)
     request.keep_alive = False
     await connection.start(request, responses.sse(not media.is_text(plan.stream.content_type)))
     stream = EventStream(connection, handlers.hub, handlers.reading, command, plan, ends, not request.http10)

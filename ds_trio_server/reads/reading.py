@@ -41,15 +41,17 @@ class Reading:
         self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
         self.vary = _VARY_PRIVATE if config.private else _VARY_PUBLIC
 
-    async def plan(self, command: Read, renew: bool = True) -> reads.Plan:
+    async def plan(
+        self, path: str, offset: tuple[int, int] | str, live: bool, renew: bool = True
+    ) -> reads.Plan:
         """What a read may show now. Raises ProtocolError; ``renew`` is false after the first look.
 
         Nothing is awaited after the look when the read starts at the tail.
         """
         if renew:
-            plan = await self._store.look(command.path, lambda view: reads.plan(view, command))
+            plan = await self._store.look(path, lambda view: reads.plan(view, offset, live))
         else:
-            plan = await self._store.look(command.path, lambda view: (reads.plan(view, command)[0], None))
+            plan = await self._store.look(path, lambda view: (reads.plan(view, offset, live)[0], None))
         if plan.stream.kind != media.BYTES and plan.stream.start < plan.start < plan.tail:
             await self._check_start(plan)
         return plan

@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from ds_core.server.errors import ProtocolError
 from ds_trio_server.cli import maintenance
 from ds_trio_server.store.base import StorageFull
-from ds_trio_server.store.sqlite import cache, committer, schema
+from ds_trio_server.store.sqlite import committer, producers, schema
 from ds_trio_server.store.sqlite.batches import Batch, Queues
 from ds_trio_server.store.sqlite.cache import Entry
 from ds_trio_server.store.sqlite.committer import Committer
@@ -267,7 +267,7 @@ async def test_every_record_once_under_concurrency_and_full_disks(
     rng = random.Random(seed)
     flaws = random.Random(seed + 1)  # the writer's thread has its own
     narrow(monkeypatch, row=100, step=250, small=2_000)
-    monkeypatch.setattr(cache, "_PRODUCERS", 2)
+    monkeypatch.setattr(producers, "_GENERATION", 2)
 
     def failing(write: Any) -> Any:
         def step(self: Committer, batch: Any) -> None:

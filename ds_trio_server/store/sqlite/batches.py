@@ -16,6 +16,7 @@ from ds_core.server.stream import Stream
 from ..base import Overloaded, StorageFailed, StorageFull
 from . import schema
 from .cache import Entry
+from .producers import Key, State
 
 STEP_BYTES = 512 * 1024
 """About how much a step of the bulk queue takes at once, at most."""
@@ -51,7 +52,7 @@ class Batch:
         self.appends: list[tuple[int, int, bytes]] = []
         self.entries: dict[Entry, None] = {}
         self.ended: list[Stream] = []
-        self.producers: dict[tuple[int, str], tuple[int, int]] = {}
+        self.producers: dict[Key, State] = {}
         self.rows: list[tuple[Any, ...]] = []
         self.size = 0
         self.seconds = 0.0
@@ -180,13 +181,13 @@ class Queues:
         """A batch that is not durable yet, if there is one."""
         return self._writing or self._staging or next(filter(None, (self.small, self.bulk)), None)
 
-    def producers(self, stream: int) -> dict[str, tuple[int, int]]:
-        """The newest states of a stream's producers that are not durable yet."""
-        found: dict[str, tuple[int, int]] = {}
-        for batch in (self.small, self._staging, self.bulk):  # the order in which they were decided
-            if batch is not None:
-                found.update((key[1], state) for key, state in batch.producers.items() if key[0] == stream)
-        return found
+    def producer(self, stream: int, producer: str) -> State | None:
+        """The newest state of a stream's producer that is not durable yet, if there is one."""
+        key = (stream, producer)
+        for batch in (self.bulk, self._staging, self.small, self._writing):  # the latest decided first
+            if batch is not None and key in batch.producers:
+                return batch.producers[key]
+        return None
 
     def fail(self, error: Exception, failed: Batch | None = None) -> list[Batch]:
         """Take out everything that can't become durable: all, or when one batch ``failed``, that one

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from ds_core.server.stream import Stream
 
 from . import schema
+from .queries import Queries
 
 if TYPE_CHECKING:
     from .batches import Batch
 
-_PRODUCERS = 1024
 _LATEST = 3600.0
 
 
@@ -57,42 +57,14 @@ class Entry:
         return self.stored_deadline
 
 
-class Producers(dict[str, tuple[int, int]]):
-    """A stream's producers, fetched from the file as they turn up."""
-
-    __slots__ = ("_db", "_stream", "_complete")
-
-    def __init__(self, db: sqlite3.Connection, stream: int, *, complete: bool) -> None:
-        self._db = db
-        self._stream = stream
-        self._complete = complete
-
-    def get(self, id: str, default: object = None) -> tuple[int, int] | None:  # type: ignore[override]
-        found = super().get(id)
-        if found is None and not self._complete:
-            found = schema.one(
-                self._db, "SELECT epoch, seq FROM producers WHERE stream = ? AND id = ?", self._stream, id
-            )
-            if found is not None:
-                self[id] = found
-        return found
-
-    def trim(self, pending: Callable[[int], dict[str, tuple[int, int]]]) -> None:
-        """When there are many, forget all that the file has: all but a stream's ``pending`` ones."""
-        if len(self) > _PRODUCERS:
-            keep = pending(self._stream)
-            self.clear()
-            self.update(keep)
-            self._complete = False
-
-
 class StreamCache:
-    """Entries by path and by stream id, loaded on demand, at most about ``limit`` of them."""
+    """Entries by path and by stream id, loaded on demand, at most about ``limit`` of them.
 
-    def __init__(
-        self, db: sqlite3.Connection, limit: int, watched: Callable[[Stream], bool]
-    ) -> None:
-        self._db = db
+    What loads one raises StorageFailed when the file can't say.
+    """
+
+    def __init__(self, queries: Queries, limit: int, watched: Callable[[Stream], bool]) -> None:
+        self._queries = queries
         self._limit = limit
         self._watched = watched
         self._by_path: dict[str, Entry] = {}
@@ -102,7 +74,7 @@ class StreamCache:
         """The entry of a path; an empty one, not kept, when there is no stream."""
         entry = self._by_path.get(path)
         if entry is None:
-            entry = Entry(path, self._load("path", path))
+            entry = Entry(path, self._queries.run_nowait(schema.load, "path", path))
             if entry.stream is not None:
                 self.keep(entry)
         return entry
@@ -111,9 +83,7 @@ class StreamCache:
         """The entry of a stream that must exist: a fork's ancestor."""
         entry = self._by_id.get(id)
         if entry is None:
-            stream = self._load("id", id)
-            if stream is None:
-                raise sqlite3.DatabaseError(f"stream {id}, which a fork needs, is missing")
+            stream = self._queries.run_nowait(_load_ancestor, id)
             entry = Entry(stream.path, stream)
             self.keep(entry)
         return entry
@@ -121,10 +91,6 @@ class StreamCache:
     def get(self, id: int) -> Entry | None:
         """The entry of a stream id if it is in memory."""
         return self._by_id.get(id)
-
-    def producers(self, stream: Stream, *, complete: bool) -> Producers:
-        """The producers of a stream; ``complete`` when the file has none that are not in it."""
-        return Producers(self._db, stream.id, complete=complete)
 
     def pending(self, path: str) -> "Batch | None":
         """The batch with the last change at a path that is not durable yet, if there is one."""
@@ -175,8 +141,9 @@ class StreamCache:
                 self.drop(entry)
                 excess -= 1
 
-    def _load(self, where: str, value: str | int) -> Stream | None:
-        stream = schema.load(self._db, where, value)
-        if stream is not None:
-            stream.producers = self.producers(stream, complete=False)
-        return stream
+
+def _load_ancestor(db: sqlite3.Connection, id: int) -> Stream:
+    stream = schema.load(db, "id", id)
+    if stream is None:
+        raise sqlite3.DatabaseError(f"stream {id}, which a fork needs, is missing")
+    return stream

@@ -27,7 +27,6 @@ def create(cache: StreamCache, batch: Batch, entry: Entry, change: Created) -> N
     """Make a stream where there is none."""
     stream = change.stream
     entry.renew(stream)
-    stream.producers = cache.producers(stream, complete=True)
     cache.keep(entry)
     batch.structure.append((schema.INSERT_STREAM, schema.new_row(stream, entry.deadline_to_store())))
     batch.structure.append((schema.NEWEST, (stream.id,)))

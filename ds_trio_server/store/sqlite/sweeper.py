@@ -10,6 +10,7 @@ from typing import Protocol
 
 import trio
 
+from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Now, expire, trim
 
@@ -80,7 +81,7 @@ class Sweeper:
 
     async def _try(self, path: str, decide: Decide[None]) -> None:
         try:
-            await self._store.transact(path, decide)
+            await self._store.transact(Needs(path), decide)
         except (ProtocolError, StorageFailed):
             pass
 
@@ -116,7 +117,7 @@ class Sweeper:
                     return
                 first, _ = await self._store.span(found, found.visible_tail - cut.keep)
                 position = max(position, first)
-            await self._store.transact(cut.path, lambda view: trim(view, cut.stream, position))
+            await self._store.transact(Needs(cut.path), lambda view: trim(view, cut.stream, position))
         except (ProtocolError, StorageFailed, Vanished):
             pass
 
