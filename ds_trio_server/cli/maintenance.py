@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..store.sqlite import schema
+from ..store.sqlite import rows, schema
 
 _MOST_PROBLEMS = 20
 
@@ -106,17 +106,17 @@ def _connect(folder: Path) -> sqlite3.Connection:
 
 def _check_streams(db: sqlite3.Connection, report: Report) -> None:
     newest = db.execute("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'newest'").fetchone()[0]
-    rows = db.execute(
+    streams = db.execute(
         "SELECT s.id, s.path, s.incarnation, s.start, s.tail, s.source, s.fork_at, s.forks, s.deleted, s.closed_by,"
         " (SELECT count(*) FROM streams f WHERE f.source = s.id), o.incarnation, o.tail, r.stream"
         " FROM streams s LEFT JOIN streams o ON o.id = s.source"
         " LEFT JOIN removed r ON r.stream = s.id AND r.below IS NULL"
     )
-    for id, path, incarnation, start, tail, source, at, forks, deleted, by, actual, root, limit, removed in rows:
+    for id, path, incarnation, start, tail, source, at, forks, deleted, by, actual, root, limit, removed in streams:
         report.streams += not deleted
         name = f"stream {id} ({path})"
         try:
-            schema.load(db, "id", id)
+            rows.load(db, "id", id)
         except sqlite3.DatabaseError as error:
             report.add(str(error))
         if not 0 < incarnation <= id <= newest:
@@ -143,29 +143,29 @@ def _check_streams(db: sqlite3.Connection, report: Report) -> None:
 def _check_appends(db: sqlite3.Connection, report: Report) -> None:
     expected = _expected(db)
     at = next(expected, None)
-    stream, rows = 0, _Rows(0, 0, 0)
+    stream, known = 0, _Rows(0, 0, 0)
     for id, position, part, sum, data in db.execute(
         "SELECT stream, position, part, sum, data FROM stored ORDER BY stream, position"
     ):
         if id != stream:
-            rows.finish(report)
-            stream, rows = id, _Rows(id, position, position)
+            known.finish(report)
+            stream, known = id, _Rows(id, position, position)
             while at is not None and at[0] < id:
                 if at[3] > at[2]:
                     report.add(f"stream {at[0]}: its bytes from {at[2]} to {at[3]} are missing")
                 at = next(expected, None)
             if at is not None and at[0] == id:
                 _, base, first, tail = at
-                rows = _Rows(id, position, tail)
+                known = _Rows(id, position, tail)
                 if position < base or (position > first and first < tail):
                     report.add(f"stream {id}: its first append is at {position}, expected {first}")
                 at = next(expected, None)
             else:
-                rows.orphan = not db.execute(
+                known.orphan = not db.execute(
                     "SELECT 1 FROM removed WHERE stream = ? AND below IS NULL", (id,)
                 ).fetchone()
-        rows.add(report, position, part, sum, data)
-    rows.finish(report)
+        known.add(report, position, part, sum, data)
+    known.finish(report)
     while at is not None:
         if at[3] > at[2]:
             report.add(f"stream {at[0]}: its bytes from {at[2]} to {at[3]} are missing")
@@ -204,7 +204,7 @@ class _Rows:
             report.add(f"stream {self.stream}: bytes from {self.next} to {position} are missing or there twice")
         if part and self._in_append is not None and part != self._in_append:
             report.add(f"stream {self.stream}: the append at {position - part} is not whole")
-        if schema.checksum(self.stream, position, data) != sum:
+        if rows.checksum(self.stream, position, data) != sum:
             report.add(f"stream {self.stream}: its data at position {position} is damaged")
         self.next = position + len(data)
         self._in_append = part + len(data)

@@ -438,7 +438,7 @@ def test_the_watermark_does_not_flap(tmp_path, monkeypatch):
     seen = []
     for free in (1601, 1599, 1601, 1650, 1701, 1601, 0):
         Found.f_bavail = free
-        space.look()
+        space.measure()
         seen.append(space.low)
     assert seen == [False, True, True, True, False, False, True]
 

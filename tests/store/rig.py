@@ -16,7 +16,7 @@ from ds_core.server.responses import Response
 from ds_core.server.stream import Stream
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import WINDOW, Store
-from ds_trio_server.store.sqlite import batches, committer, schema
+from ds_trio_server.store.sqlite import committer, queues, schema
 
 CODECS = Codecs()
 WALL = BUILT + 1000.0
@@ -45,7 +45,7 @@ def narrow(patch: pytest.MonkeyPatch, row: int, step: int, small: int = 1 << 20)
     """Make rows, and the queue for small changes, so narrow that a test's bytes don't fit."""
     patch.setattr(schema, "INLINE_LIMIT", row // 2)
     patch.setattr(schema, "ROW_LIMIT", row)
-    patch.setattr(batches, "_SMALL_BYTES", small)
+    patch.setattr(queues, "_SMALL_BYTES", small)
     patch.setattr(committer, "STEP_BYTES", step)
 
 

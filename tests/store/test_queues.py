@@ -17,9 +17,9 @@ from ds_core.server.errors import ProtocolError
 from ds_trio_server.cli import maintenance
 from ds_trio_server.store.base import StorageFull
 from ds_trio_server.store.sqlite import committer, producers, schema
-from ds_trio_server.store.sqlite.batches import Batch, Queues
-from ds_trio_server.store.sqlite.cache import Entry
+from ds_trio_server.store.sqlite.batches import Batch, Entry
 from ds_trio_server.store.sqlite.committer import Committer
+from ds_trio_server.store.sqlite.queues import Queues
 from tests.store.rig import Rig, Time, full, narrow
 from tests.store.test_sqlite import disk_held, opened
 

@@ -27,12 +27,13 @@ from ..base import Change, Decide, Overloaded, StorageFailed, StorageFull, Store
 from ..retention import Retention
 from ..watchers import Watchers
 from . import lifecycle, schema
-from .batches import Batch, Queues
-from .cache import Entry, StreamCache
+from .batches import Batch, Entry
+from .cache import StreamCache
 from .committer import Committer
 from .lock import lock
 from .producers import Producers
 from .queries import Queries
+from .queues import Queues
 from .ranges import Ranges
 from .space import MinFree, Space
 from .sweeper import Statements, Sweeper
@@ -86,7 +87,7 @@ class SQLiteStore(Store):
         except BaseException:
             self._lock.close()
             raise
-        self._space.look()
+        self._space.measure()
 
     def _load(self) -> None:
         self._reader = schema.connect(self._folder, cache_kib=4096)
@@ -283,7 +284,7 @@ class SQLiteStore(Store):
             self._undo(batch)
         elif batch.durable:
             self._publish(batch)
-            size = sum([len(append[2]) for append in batch.appends])
+            size = sum([len(data) for _, _, data in batch.appends])
             self.commits.count(len(batch.appends), size, batch.seconds, batch.synced)
             batch.finish()
         if self._failure is not None:
@@ -305,8 +306,7 @@ class SQLiteStore(Store):
         for id, at, data in batch.appends:
             self._tails.add(id, at, data)
             fresh.setdefault(id, []).append(data)
-        for row in batch.rows:
-            tail, closed, id = row[0], row[1], row[6]
+        for tail, closed, _, _, deadline, _, id in batch.rows:
             found = self._cache.get(id)
             if found is None or found.stream is None:
                 continue
@@ -314,7 +314,7 @@ class SQLiteStore(Store):
             before = stream.visible_tail
             stream.visible_tail = tail
             stream.visible_closed = bool(closed)
-            found.durable_deadline = row[4]
+            found.durable_deadline = deadline
             if self._watchers.watched(stream):
                 self._watchers.notify(stream, before, b"".join(fresh.get(id, ())))
         for stream in batch.ended:
@@ -380,7 +380,7 @@ class SQLiteStore(Store):
 
     async def sweep(self) -> int:
         self._check_health()
-        self._space.look()
+        self._space.measure()
         ended = await self._sweeper.sweep()
         self._check_health()
         return ended
