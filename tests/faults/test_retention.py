@@ -16,11 +16,11 @@ from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
 from ds_trio_server import server
-from ds_trio_server.cli import maintenance, serve as cli
+from ds_trio_server.cli import serve as cli
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.retention import Retention, parse
-from ds_trio_server.store.sqlite import trimmer
+from ds_trio_server.store.sqlite import maintenance, trimmer
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import DefaultMinFree, MinFree, Space
 from tests.server.site import Client, request, running

@@ -12,11 +12,10 @@ import trio.testing
 from ds_core.server import stream
 from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.cli import maintenance
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import StorageFailed, StorageFull, Vanished
 from ds_trio_server.store.retention import Retention, parse
-from ds_trio_server.store.sqlite import committer, engine, producers, queries, schema
+from ds_trio_server.store.sqlite import committer, engine, maintenance, producers, queries, schema
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree
 from tests.store.rig import full

@@ -14,9 +14,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.cli import maintenance
 from ds_trio_server.store.base import StorageFull
-from ds_trio_server.store.sqlite import committer, producers, schema
+from ds_trio_server.store.sqlite import committer, maintenance, producers, schema
 from ds_trio_server.store.sqlite.batches import Batch, Entry
 from ds_trio_server.store.sqlite.committer import Committer
 from ds_trio_server.store.sqlite.queues import Queues

@@ -16,9 +16,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from ds_core.server import create, stream
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.cli import maintenance
 from ds_trio_server.store.base import StorageFailed, StorageFull
-from ds_trio_server.store.sqlite import engine, producers, schema
+from ds_trio_server.store.sqlite import engine, maintenance, producers, schema
 from ds_trio_server.store.sqlite.committer import Committer
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.store.rig import Rig, Soon, Time, Watch, header
