@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import trio
 
-from ds_core.server import create, messages, requests, responses, stream, targets
+from ds_core.server import create, decide, messages, requests, responses, stream, targets
 from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.server.stream import Now
@@ -43,19 +43,19 @@ class Streams:
         """Append, or close; ``done(response, error)`` is called when it is durable. Raises trio.WouldBlock where it
         can't be decided without waiting; nothing has happened then."""
         codecs = self._codecs
-        self._store.transact_nowait(command.path, lambda view: stream.append(view, command, codecs), done)
+        self._store.transact_nowait(decide.needs(command), lambda view: stream.append(view, command, codecs), done)
 
     async def append(self, command: Append) -> responses.Response:
         """Append, or close; returns when it is durable."""
         codecs = await self._parsed(command)
-        return await self._store.transact(command.path, lambda view: stream.append(view, command, codecs))
+        return await self._store.transact(decide.needs(command), lambda view: stream.append(view, command, codecs))
 
     async def create(self, command: Create) -> responses.Response:
         """Create a stream or a fork; returns when it is durable."""
         codecs = await self._parsed(command)
         piece = await self._fork_piece(command) if command.source is not None else None
         return await self._store.transact(
-            command.path, lambda view: create.create(view, command, codecs), command.source, piece
+            decide.needs(command, piece), lambda view: create.create(view, command, codecs)
         )
 
     async def head(self, command: Head) -> responses.Response:
@@ -64,7 +64,7 @@ class Streams:
 
     async def delete(self, command: Delete) -> responses.Response:
         """Delete a stream; returns when that is durable."""
-        return await self._store.transact(command.path, lambda view: stream.delete(view, command))
+        return await self._store.transact(decide.needs(command), lambda view: stream.delete(view, command))
 
     async def _parsed(self, command: Append | Create) -> messages.Codecs:
         """The parsers for a command's body; a large body is parsed here and now, in a thread."""
@@ -165,6 +165,6 @@ class StreamsRoute:
             return await self._live.events(exchange, command)
         if command.live is not None:
             return await self._live.long_poll(exchange, command)
-        plan = await self._reading.plan(command.path, command.offset, None)
+        plan = await self._reading.plan(command.path, command.offset, False)
         await self._catchup.send(exchange, command, plan)
         return None

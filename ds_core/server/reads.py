@@ -44,20 +44,21 @@ class Plan:
         )
 
 
-def plan(
-    view: View, offset: "tuple[int, int] | str", live: "str | None" = None
-) -> "tuple[Plan, Renewed | None]":
-    """Decide a GET, by the ``offset`` and ``live`` of its command. Every kind of read renews a sliding TTL, when it
-    begins."""
+def plan(view: View, offset: "tuple[int, int] | str", live: bool) -> "tuple[Plan, Renewed | None]":
+    """Decide a read from an offset, as ``offsets.parse`` gives it; a ``live`` one may wait for more.
+
+    Every kind of read renews a sliding TTL, when it begins: a shell that goes on with one leaves the change out.
+    Raises ProtocolError 400, 404 or 410.
+    """
     stream = require(view.stream, view.now)
-    if offset == names.NOW:
+    if isinstance(offset, str):
+        assert offset == names.NOW
         start = stream.visible_tail
     else:
-        assert not isinstance(offset, str)
         start = offsets.position(offset, stream.incarnation, stream.start, stream.visible_tail, view.fresh - 1)
     deadline = renewal(stream, view.now)
     change = None if deadline is None else Renewed(deadline)
-    return Plan(stream, start, live is not None), change
+    return Plan(stream, start, live), change
 
 
 def check_start(kind: int, piece: "tuple[int, bytes]", start: int) -> None:

@@ -44,7 +44,7 @@ class Stream:
         "id", "path", "incarnation", "content_type", "kind",
         "start", "tail", "closed", "visible_tail", "visible_closed",
         "ttl", "deadline", "expires_at", "expires",
-        "producers", "closed_by", "stream_seq",
+        "closed_by", "stream_seq",
         "lineage", "recipe", "forks", "deleted",
     )  # fmt: skip
 
@@ -62,7 +62,6 @@ class Stream:
     deadline: "float | None"
     expires_at: "str | None"
     expires: "float | None"
-    producers: "dict[str, tuple[int, int]]"
     closed_by: "tuple[str, int, int] | None"
     stream_seq: "str | None"
     lineage: "tuple[tuple[int, int], ...]"
@@ -78,7 +77,6 @@ class Stream:
         self.start = self.tail = self.visible_tail = 0
         self.closed = self.visible_closed = self.deleted = False
         self.ttl = self.deadline = self.expires_at = self.expires = None
-        self.producers = {}
         self.closed_by = self.stream_seq = self.recipe = None
         self.lineage = ()
         self.forks = 0
@@ -101,11 +99,12 @@ class Stream:
 
 
 class View:
-    """What a decision may look at: the stream at the path, if any; for a fork its source and what
-    matters of the append its fork offset falls into (``create.divergence``), as (position, stored bytes);
-    the time; and ``fresh``, the incarnation a stream created now gets (one more than the newest issued)."""
+    """What a decision may look at: the stream at the path, if any; the last (epoch, seq) that it accepted of
+    the request's ``producer``, if any; for a fork its source and what matters of the append its fork offset
+    falls into (``create.divergence``), as (position, stored bytes); the time; and ``fresh``, the incarnation
+    a stream created now gets (one more than the newest issued)."""
 
-    __slots__ = ("stream", "source", "piece", "now", "fresh")
+    __slots__ = ("stream", "source", "piece", "producer", "now", "fresh")
 
     def __init__(
         self,
@@ -114,10 +113,12 @@ class View:
         fresh: int,
         source: "Stream | None" = None,
         piece: "tuple[int, bytes] | None" = None,
+        producer: "tuple[int, int] | None" = None,
     ) -> None:
         self.stream = stream
         self.source = source
         self.piece = piece
+        self.producer = producer
         self.now = now
         self.fresh = fresh
 
@@ -136,7 +137,8 @@ class Created:
 
 class Appended:
     """Bytes at the tail, the closing of the stream, or both, with the producer's new state: one
-    atomic commit (section 5)."""
+    atomic commit (section 5). ``producer`` is (id, epoch, seq) or None: the shell keeps it beside the
+    stream, and shows it to the next decision that needs it."""
 
     __slots__ = ("at", "data", "closes", "producer", "stream_seq", "deadline")
 
@@ -153,8 +155,6 @@ class Appended:
     def apply(self, stream: Stream) -> None:
         """Move the state past this change; readers see it only after ``publish``."""
         stream.tail = self.at + len(self.data)
-        if self.producer is not None:
-            stream.producers[self.producer[0]] = self.producer[1:]
         if self.closes:
             stream.closed = True
             stream.closed_by = self.producer
@@ -236,7 +236,7 @@ def append(
     state = None
     found = producers.ACCEPT
     if producer is not None:
-        state = stream.producers.get(producer[0])
+        state = view.producer
         found = producers.verdict(state, producer[1], producer[2])
         if found == producers.STALE:
             assert state is not None

@@ -9,7 +9,7 @@ import trio
 from ds_core.server import messages, reads, responses
 from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Read
-from ds_core.wire import media, names
+from ds_core.wire import media
 
 from ..config import Config
 from ..http.exchange import Exchange
@@ -36,7 +36,7 @@ class LiveReads:
     async def long_poll(self, exchange: Exchange, command: Read) -> Subscriber | None:
         """Answer at once when there is something to show; else the subscriber that will."""
         deadline = trio.current_time() + self._config.long_poll_timeout
-        plan = await self.reading.plan(command.path, command.offset, command.live)
+        plan = await self.reading.plan(command.path, command.offset, True)
         if plan.waits:
             return LongPoll(self, exchange, command, plan, deadline)
         await self.catchup.send(exchange, command, plan)
@@ -45,7 +45,7 @@ class LiveReads:
     async def events(self, exchange: Exchange, command: Read) -> Subscriber | None:
         """Begin an event stream; the subscriber that goes on with it, None when it has ended already."""
         ends = trio.current_time() + self._config.sse_max
-        plan = await self.reading.plan(command.path, command.offset, command.live)
+        plan = await self.reading.plan(command.path, command.offset, True)
         exchange.keep_alive = False
         response = responses.sse(not media.is_text(plan.stream.content_type))
         await exchange.start(response)
@@ -89,7 +89,7 @@ class LongPoll(Subscriber):
         if not self.served:
             command = self._command
             command.offset = (self.stream.incarnation, self.position)
-            plan = await self._live.reading.plan(command.path, command.offset, command.live, renew=False)
+            plan = await self._live.reading.plan(command.path, command.offset, True, renew=False)
             await self._live.catchup.send(self.exchange, command, plan)
         return None
 
@@ -139,7 +139,7 @@ class EventStream(Subscriber):
         while not (self.ended or self._fanout.closing or trio.current_time() >= self.deadline):
             offset = (self.stream.incarnation, self.position)
             try:
-                plan = await self._reading.plan(self._path, offset, names.SSE, renew=False)
+                plan = await self._reading.plan(self._path, offset, True, renew=False)
             except ProtocolError:
                 break  # deleted, expired or trimmed: the next request is told
             if plan.waits:

@@ -56,7 +56,7 @@ class CatchUp:
             return await self._answer(command, accept, plan)
         except Vanished:
             # Deleted or trimmed since the look: a second one tells which, or where it begins now.
-            plan = await self._reading.plan(command.path, command.offset, command.live, renew=False)
+            plan = await self._reading.plan(command.path, command.offset, command.live is not None, renew=False)
             try:
                 return await self._answer(command, accept, plan)
             except Vanished:

@@ -44,7 +44,7 @@ class Reading:
         self.vary = _VARY_PRIVATE if config.private else _VARY_PUBLIC
 
     async def plan(
-        self, path: str, offset: tuple[int, int] | str, live: str | None, renew: bool = True
+        self, path: str, offset: tuple[int, int] | str, live: bool, renew: bool = True
     ) -> reads.Plan:
         """What a read may show now. Raises ProtocolError; ``renew`` is false after the first look.
 
@@ -57,7 +57,7 @@ class Reading:
 
     def plan_nowait(self, path: str, offset: tuple[int, int] | str) -> reads.Plan:
         """As ``plan`` for a catch-up read, where that needs no waiting. Raises trio.WouldBlock where it does."""
-        plan = self._store.look_nowait(path, lambda view: reads.plan(view, offset))
+        plan = self._store.look_nowait(path, lambda view: reads.plan(view, offset, False))
         if plan.stream.kind != media.BYTES and _may_be_inside(plan):
             try:
                 if self._store.span_nowait(plan.stream, plan.start)[0] != plan.start:
@@ -166,7 +166,7 @@ class Reading:
         return usual if given is None or cursors.next_cursor(wall, given, 0.0) == usual else None
 
 
-def _decide(offset: tuple[int, int] | str, live: str | None, renew: bool) -> Decide[reads.Plan]:
+def _decide(offset: tuple[int, int] | str, live: bool, renew: bool) -> Decide[reads.Plan]:
     def decide(view: View) -> tuple[reads.Plan, Renewed | None]:
         plan, renewal = reads.plan(view, offset, live)
         return plan, renewal if renew else None

@@ -1,0 +1,30 @@
+"""Where streams are kept: the interface of every engine, and the one in memory.
+
+The engine that a gateway uses is ``store.sqlite.SQLiteStore``; this package loads no engine that is not asked for.
+"""
+
+from .base import (
+    Overloaded,
+    Piece,
+    StorageFailed,
+    StorageFull,
+    Store,
+    Usage,
+    Vanished,
+    Watcher,
+)
+from .memory import MemoryStore
+from .retention import Retention
+
+__all__ = [
+    "MemoryStore",
+    "Overloaded",
+    "Piece",
+    "Retention",
+    "StorageFailed",
+    "StorageFull",
+    "Store",
+    "Usage",
+    "Vanished",
+    "Watcher",
+]

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import trio
 
+from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View
 
@@ -77,19 +78,16 @@ class Store(ABC):
         when that fails, unless it had failed before."""
 
     @abstractmethod
-    async def transact(
-        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
-    ) -> T:
+    async def transact(self, needs: Needs, decide: Decide[T]) -> T:
         """Show ``decide`` the present state, make its change durable, return its response.
 
-        ``source`` is the path a fork comes from, ``piece`` the append its offset falls into (see
-        ``append_at``). ``decide`` must be pure: a backend may run it again. Whatever it returns or
-        raises leaves only when all it was based on is durable. Raises what ``decide`` raises,
-        StorageFull, Overloaded or StorageFailed.
+        All that it ``needs`` is loaded into its view before it runs. It must be pure: a backend may run it
+        again. Whatever it returns or raises leaves only when all it was based on is durable. Raises what
+        ``decide`` raises, StorageFull, Overloaded or StorageFailed.
         """
 
     def transact_nowait(
-        self, path: str, decide: Decide[T], done: Done[T]
+        self, needs: Needs, decide: Decide[T], done: Done[T]
     ) -> None:
         """As ``transact``, but ``done(response, error)`` is called instead of waiting, possibly at
         once; it must not raise. Raises what ``decide`` raises, and trio.WouldBlock when that may rest on a
@@ -110,7 +108,8 @@ class Store(ABC):
 
     @abstractmethod
     async def look(self, path: str, decide: Decide[T]) -> T:
-        """As ``transact`` for reads: decides on what is durable now and waits for no append.
+        """As ``transact`` for reads of the stream at ``path`` alone: decides on what is durable now and waits
+        for no append.
 
         Nothing is awaited after the decision, so that what it saw is still so when this returns.
         """

@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from ds_trio_server.reads import reading
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import batches
+from ds_trio_server.store.sqlite import queues
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import ROOT, Client, Site, request, running, small_send_buffers
 from tests.server.test_idle import Gate, until
@@ -73,7 +73,7 @@ async def test_many_slow_readers_hold_a_little_each(
 
 @contextlib.asynccontextmanager
 async def _stuck(folder: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> AsyncIterator[tuple[Site, Gate]]:
-    monkeypatch.setattr(batches, "_WAITING_BYTES", room)
+    monkeypatch.setattr(queues, "_WAITING_BYTES", room)
     async with running(SQLiteStore(folder / "data")) as site:
         await site.create("s")
         gate = Gate(site)

@@ -12,6 +12,7 @@ import cbor2
 import pytest
 
 from ds_core.server import messages
+from ds_core.server.decide import Needs
 from ds_core.server.stream import Stream, trim
 from ds_core.wire import media
 from ds_trio_server.reads import message_index
@@ -193,7 +194,7 @@ async def test_what_was_trimmed_is_gone_and_says_where_to_go_on(store: Store) ->
     async with running(store) as site:
         await site.create("s", body=b"old")
         await site.append("s", b"new")
-        await store.transact("s", lambda view: trim(view, 1, 3))
+        await store.transact(Needs("s"), lambda view: trim(view, 1, 3))
         for live in ("", "&live=long-poll", "&live=sse"):
             answer = await site.ask("GET", f"{S}?offset={token(1)}{live}")
             assert (answer.status, answer.code) == (410, "OFFSET_TRIMMED")

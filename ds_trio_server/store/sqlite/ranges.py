@@ -13,7 +13,7 @@ from ds_core.server.create import owners
 from ds_core.server.stream import Stream
 
 from ..base import PIECES, WINDOW, Vanished
-from . import schema
+from . import rows, schema
 from .queries import Queries
 from .tail import TailCache
 
@@ -76,16 +76,16 @@ class Ranges:
         """The query for a range of one stream's own rows, up to about ``WINDOW`` bytes or ``PIECES``."""
         pieces: list[bytes] = []
         size = 0
-        rows = db.execute(_RANGE, (owner, start, stop))
+        cursor = db.execute(_RANGE, (owner, start, stop))
         try:
-            for position, found, data in rows:
-                if data is None or schema.checksum(owner, position, data) != found:
-                    raise schema.damaged(self._folder, schema.Corrupt(owner, position))
+            for position, sum, data in cursor:
+                if data is None or rows.checksum(owner, position, data) != sum:
+                    raise schema.damaged(self._folder, rows.Corrupt(owner, position))
                 begin = start + size - position
                 if not 0 <= begin < len(data) or (pieces and begin):
                     if not pieces:
                         raise Vanished
-                    raise schema.damaged(self._folder, schema.Corrupt(owner, start + size))
+                    raise schema.damaged(self._folder, rows.Corrupt(owner, start + size))
                 if begin or position + len(data) > stop:
                     data = data[begin : stop - position]
                 pieces.append(data)
@@ -93,15 +93,16 @@ class Ranges:
                 if size >= WINDOW or len(pieces) >= PIECES:
                     break
         finally:
-            rows.close()  # a statement left open would hold up every checkpoint
+            cursor.close()  # a statement left open would hold up every checkpoint
         if not pieces:
             raise Vanished
         return pieces
 
 
 def _find(db: sqlite3.Connection, owner: int, position: int, stop: int) -> tuple[int, int]:
-    row = schema.one(db, _FLOOR, owner, position)
-    if row is None:
+    found = schema.one(db, _FLOOR, owner, position)
+    if found is None:
         raise Vanished
-    following = schema.one(db, _NEXT_FIRST, owner, row[0])[0]
-    return row[0] - row[1], stop if following is None else following
+    begin, part = found
+    (following,) = schema.one(db, _NEXT_FIRST, owner, begin)
+    return begin - part, stop if following is None else following

@@ -11,8 +11,14 @@ NOW = stream.Now(1000.0, 1750000000.0)
 LATER = stream.Now(1061.0, 1750000061.0)
 
 
+class Kept(stream.Stream):
+    """A stream with what a shell keeps beside it: the last (epoch, seq) of each producer."""
+
+    producers = {}
+
+
 def make(content_type="text/plain", data=b"hello", **attributes):
-    state = stream.Stream(3, "a", content_type)
+    state = Kept(3, "a", content_type)
     state.tail = len(data)
     for name in attributes:
         setattr(state, name, attributes[name])
@@ -40,7 +46,9 @@ def command(method, **headers):
 
 
 def do(state, asked, now=NOW):
-    return decide.decide(stream.View(state, now, 4), asked)
+    producer = decide.needs(asked).producer
+    known = state.producers.get(producer) if state is not None else None
+    return decide.decide(stream.View(state, now, 4, producer=known), asked)
 
 
 def apply(state, asked, now=NOW):
@@ -48,6 +56,9 @@ def apply(state, asked, now=NOW):
     if change is not None:
         change.apply(state)
         state.publish()
+        if change.producer is not None:
+            state.producers = dict(state.producers)
+            state.producers[change.producer[0]] = change.producer[1:]
     return response
 
 
@@ -61,7 +72,7 @@ def outcome(state, asked, now=NOW):
     """(status, error code or None)."""
     try:
         if asked.kind == requests.READ:
-            reads.plan(stream.View(state, now, 4), asked.offset, asked.live)
+            reads.plan(stream.View(state, now, 4), asked.offset, asked.live is not None)
             return 200, None
         return do(state, asked, now)[0].status, None
     except ProtocolError as error:
@@ -274,7 +285,7 @@ def test_uses_renew_a_ttl_and_a_head_does_not():
     ):
         state = make(ttl=60, deadline=NOW.steady + 5)
         if asked.kind == requests.READ:
-            change = reads.plan(stream.View(state, NOW, 4), asked.offset, asked.live)[1]
+            change = reads.plan(stream.View(state, NOW, 4), asked.offset, asked.live is not None)[1]
         else:
             change = do(state, asked)[1]
         assert (change is not None) == renews, asked.kind
@@ -291,7 +302,7 @@ def test_uses_renew_a_ttl_and_a_head_does_not():
 def test_an_expiry_instant_is_never_renewed():
     state = make(expires_at="2026-01-01T00:00:00Z", expires=NOW.wall + 60)
     assert do(state, post())[1].deadline is None
-    assert reads.plan(stream.View(state, NOW, 4), command("GET").offset)[1] is None
+    assert reads.plan(stream.View(state, NOW, 4), offsets.START, False)[1] is None
     assert outcome(state, post()) == (204, None)
     assert outcome(state, post(), LATER) == (404, "STREAM_NOT_FOUND")
 
@@ -369,10 +380,10 @@ def test_trimming_moves_the_start_forward_only_and_only_of_the_stream_it_was_mea
         if trimmed:
             change.apply(state)
             assert (state.start, state.tail) == (start, 5)
-            assert reads.plan(stream.View(state, NOW, 4), command("GET").offset)[0].start == start
+            assert reads.plan(stream.View(state, NOW, 4), offsets.START, False)[0].start == start
             early = requests.parse("GET", URL + "?offset=" + offsets.token(3, start - 1), {})
             with raises(ProtocolError, offsets.token(3, start)) as caught:
-                reads.plan(stream.View(state, NOW, 4), early.offset, early.live)
+                reads.plan(stream.View(state, NOW, 4), early.offset, early.live is not None)
             assert caught.value.status == 410
 
 
