@@ -5,6 +5,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
 
