@@ -17,7 +17,6 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.wire import media, names
 
-from .access.file import Access
 from .config import Config
 from .http.readers import Request
 from .http.transport import Transport
@@ -31,6 +30,7 @@ from .stats import Stats
 from .store.base import Piece, Store, Vanished
 
 if TYPE_CHECKING:
+    from .access.file import Access
     from .http.connection import Connection
 
 # The same few targets come again and again.
@@ -49,7 +49,7 @@ class Handlers:
         self,
         store: Store,
         config: Config,
-        access: Access | None = None,
+        access: "Access | None" = None,
         connections: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store = store

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..config import Unusable
-from ..ops.endpoints import is_loopback
+from ..http.listeners import is_local
 from .parser import Usage
 from .serve_options import Settings
 
@@ -54,7 +54,7 @@ class Security:
 
     def check(self, listeners: Sequence[socket.socket]) -> None:
         """Say in one line who can come in. Raises Usage when that would be anybody and nobody said so."""
-        local = all(is_loopback(listener.getsockname()[0]) for listener in listeners)
+        local = all(map(is_local, listeners))
         if self.access is not None:
             log.info("access control by %s", self.access)
             self._warn()

@@ -3,12 +3,14 @@
 import argparse
 import logging
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING
 
 import trio
 
 from .. import server
+from ..http import listeners
 from ..ops import logs, systemd
 from ..store import retention
 from ..store.base import StorageFailed, Store
@@ -44,23 +46,22 @@ def run(options: argparse.Namespace) -> int:
     store = _store(settings)
     security = Security(settings)
     try:
-        listeners = server.listen(settings.host, settings.port)
+        sockets = _listen(settings)
     except OSError as error:
-        print(f"ds serve: can't listen on {settings.host} port {settings.port}: {error.strerror}", file=sys.stderr)
+        print(f"ds serve: {error.strerror}", file=sys.stderr)
         return 1
     try:
-        security.check(listeners)
+        security.check(sockets)
     except Usage:
-        for listener in listeners:
-            listener.close()
+        listeners.close(sockets)
         raise
     obedience = Obedience(security.reload)
 
     def started(running: server.Server) -> None:
         obedience.serving(running.stop)
         log.info("streams are %s", "in memory only" if settings.memory else f"in {settings.data or 'data'}")
-        for listener in listeners:
-            print(f"listening on {server.url_of(listener, security.scheme)}", flush=True)
+        for listener in sockets:
+            print(f"listening on {listeners.url_of(listener, security.scheme)}", flush=True)
         systemd.ready()
 
     async def serve() -> None:
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obedience.run, signals)
                 nursery.start_soon(systemd.watchdog)
-                await server.serve(store, settings, listeners, started, security.access, security.tls)
+                await server.serve(store, settings, sockets, started, security.access, security.tls)
                 nursery.cancel_scope.cancel()
 
     problems: list[BaseException] = []
@@ -82,6 +83,19 @@ def run(options: argparse.Namespace) -> int:
     if not problems:
         log.info("stopped")
     return 1 if problems else 0
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """Where the operator says, or else where systemd or the default does. Raises OSError."""
+    found = listeners.passed(os.environ)
+    addresses = settings.listen
+    if not found and not addresses:
+        addresses = (listeners.Address(settings.host, settings.port),)
+    try:
+        return found + listeners.listen_all(addresses)
+    except OSError:
+        listeners.close(found)
+        raise
 
 
 def _store(settings: Settings) -> Store:

@@ -14,6 +14,7 @@ from ds_core.wire.names import DEFAULT_PORT
 
 from .. import units
 from ..config import Config, Option, option, options
+from ..http import listeners
 from ..ops import logs
 from ..store import retention
 from ..store.sqlite.space import MinFree
@@ -64,6 +65,10 @@ class Settings(Config):
 
     host: str = option("127.0.0.1", partial(_text, of="host"), "address or name to listen on", **_listening)
     port: int = option(DEFAULT_PORT, units.port, "TCP port, 0 for a free one", **_listening)
+    listen: tuple[listeners.Address, ...] = option(
+        (), listeners.address, "listen here, in place of --host and --port: 127.0.0.1:4437, [::]:4437 for IPv6 and "
+        "IPv4, unix:/run/ds.sock; may be repeated; sockets that systemd passes on are listened on anyway",
+        metavar="ADDRESS", many=True, replaces=True, excludes=("host", "port"), **_listening)  # fmt: skip
     data: str | None = option(
         None, partial(_text, of="directory"), "directory of the SQLite file",
         metavar="DIR", shown="./data", **_storage)  # fmt: skip
