@@ -6,7 +6,7 @@ line in the table of ``App``. What stands behind a route can be called without H
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -14,7 +14,6 @@ from ds_core.server import responses, targets
 from ds_core.server.errors import ProtocolError
 from ds_core.wire import names
 
-from .access.file import Access
 from .config import Config
 from .http.exchange import Exchange, Suspended
 from .live.fanout import FanOut
@@ -25,6 +24,9 @@ from .reads.reading import Reading
 from .stats import Stats
 from .store.base import StorageFailed, Store, Vanished
 from .streams import Streams, StreamsRoute
+
+if TYPE_CHECKING:
+    from .access.file import Access
 
 log = logging.getLogger("ds")
 
@@ -55,7 +57,7 @@ class App:
         self,
         store: Store,
         config: Config,
-        access: Access | None = None,
+        access: "Access | None" = None,
         connections: Callable[[], int] = lambda: 0,
     ) -> None:
         self.stats = Stats()

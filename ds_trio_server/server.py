@@ -12,25 +12,28 @@ import select
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import trio
 
 from ds_core.server.errors import ProtocolError
-from ds_core.wire import names
 
-from .access.file import Access
 from .app import App
 from .config import Config
 from .http.connection import Connection
 from .http.idle import IdleConnections
+from .http.listeners import listen as listen, url_of as url_of
 from .http.readers import BodyBudget
-from .http.tls import TLS
 from .http.transport import Transport
+from .ops.logs import Seldom
 from .store.base import StorageFailed, Store
+
+if TYPE_CHECKING:
+    from .access.file import Access
+    from .http.tls import TLS
 
 log = logging.getLogger("ds")
 
-_BACKLOG = 1024
 _ACCEPT_PAUSE = 0.1
 _SWEEP_EVERY = 1.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -46,7 +49,7 @@ class Server:
     """One store behind one set of listeners."""
 
     def __init__(
-        self, store: Store, config: Config, access: Access | None = None, tls: TLS | None = None
+        self, store: Store, config: Config, access: "Access | None" = None, tls: "TLS | None" = None
     ) -> None:
         if access is not None:
             config = replace(config, private=True)
@@ -59,6 +62,7 @@ class Server:
         # Connections by client, where there is a limit to them.
         self._clients: dict[str, int] = {}
         self._turning_away = 0
+        self._exhausted = Seldom(log)
         self._stopping = trio.Event()
         self._serving: trio.Nursery | None = None
         # TLS keeps its own buffers, and other systems have no epoll: there, all have their tasks.
@@ -116,7 +120,7 @@ class Server:
                     break
                 except OSError as error:
                     if error.errno in _EXHAUSTED:
-                        log.warning("can't accept connections: %s", error)
+                        self._exhausted.warning("can't accept connections: %s", error)
                         await trio.sleep(_ACCEPT_PAUSE)
                     break
                 try:
@@ -218,42 +222,13 @@ def _client(peer: str) -> str:
     return str(ipaddress.IPv6Network((peer.partition("%")[0], 64), strict=False)) if ":" in peer else peer
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address of a host name; port 0 takes a free one."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    listeners: list[socket.socket] = []
-    try:
-        for family, kind, proto, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, kind, proto)
-            listeners.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if port == 0 and len(listeners) > 1:
-                address = (address[0], listeners[0].getsockname()[1], *address[2:])
-            sock.bind(address)
-            sock.listen(_BACKLOG)
-            sock.setblocking(False)
-    except OSError:
-        for sock in listeners:
-            sock.close()
-        raise
-    return listeners
-
-
-def url_of(listener: socket.socket, scheme: str = "http") -> str:
-    """The root URL that a listener serves."""
-    host, port = listener.getsockname()[:2]
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{names.ROOT.rstrip('/')}"
-
-
 async def serve(
     store: Store,
     config: Config,
     listeners: Sequence[socket.socket],
     started: Callable[[Server], None] = lambda server: None,
-    access: Access | None = None,
-    tls: TLS | None = None,
+    access: "Access | None" = None,
+    tls: "TLS | None" = None,
 ) -> None:
     """Open the store, serve it until the server's ``stop`` is called, close everything.
 

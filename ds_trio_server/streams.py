@@ -6,6 +6,7 @@ come to it: it reads the command, asks who may do that, and hands a read to ``re
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -15,13 +16,15 @@ from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.server.stream import Now
 from ds_core.wire import media, names
 
-from .access.file import Access
 from .http.exchange import Exchange, Suspended
 from .live.subscribers import LiveReads
 from .parsers import FastCodecs, Known
 from .reads.catchup import accepted
 from .reads.reading import Reading
 from .store.base import Done, Piece, Store, Vanished
+
+if TYPE_CHECKING:
+    from .access.file import Access
 
 # The same few targets come again and again.
 resolve = lru_cache(256)(targets.resolve)
@@ -107,7 +110,7 @@ class Streams:
 class StreamsRoute:
     """``/v1/stream/...``."""
 
-    def __init__(self, streams: Streams, live: LiveReads, access: Access | None, now: Callable[[], Now]) -> None:
+    def __init__(self, streams: Streams, live: LiveReads, access: "Access | None", now: Callable[[], Now]) -> None:
         self._streams = streams
         self._live = live
         self._reading = live.reading
@@ -157,7 +160,7 @@ class StreamsRoute:
         command = requests.parse(exchange.method, exchange.target, exchange.headers, origin, resolve=resolve)
         if self._access is not None:
             wall = self._now().wall
-            self._access.check(command, exchange.headers, exchange.target, exchange.certified, wall)
+            exchange.identity = self._access.check(command, exchange.headers, exchange.target, exchange.certified, wall)
         return command
 
     async def _read(self, exchange: Exchange, command: Read) -> Suspended | None:

@@ -1,29 +1,25 @@
-"""Access control: tokens with path globs, client certificates and signed read-only links, in one file.
+"""The access file: tokens with path globs and the keys of links, on disk; and as ``Access`` in a running server.
 
 ``ds token`` and ``ds share`` write the file, a server reads it at its start and at SIGHUP. A token is
 192 random bits. Nobody can guess or enumerate those, so a slow password hash would protect nothing
 and cost a small gateway its throughput: what the file keeps is a keyed BLAKE2b digest under a salt
-of its own. The server holds no token in memory and logs none.
-
-A link is ``share=<expiry>.<key id>.<signature>`` on a stream's URL. The signature is HMAC-SHA256, 128
-bits of it, over the expiry and the canonical path; its secret lives in the file, so the file is for
-the server's eyes only.
+of its own. The server holds no token in memory and logs none. The keys of links are secrets, so the
+file is for the server's eyes only.
 """
 
 import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ds_core.server import requests
-from ds_core.server.requests import Create
-
+from ..config import Unusable
 from ..globs import Glob
-from .policy import CREATE, READ, SHARE, WRITE, Grant, Policy, digest, forbidden, sign
+from . import links
+from .policy import CREATE, READ, WRITE, Grant, Policy, digest
 
 _PREFIX = "ds_"
 _SECRET = 24
@@ -31,33 +27,20 @@ _VERSION = 1
 _LIST = {"read": READ, "write": WRITE, "create": CREATE}
 _FIELDS = {"name", "hash", "created", "metrics", *_LIST}
 
-# A HEAD tells what every append tells as well: where the stream ends.
-_NEEDS = {
-    requests.READ: READ,
-    requests.HEAD: READ | WRITE,
-    requests.APPEND: WRITE,
-    requests.CREATE: CREATE,
-    requests.DELETE: CREATE,
-}
-_VERBS = {
-    requests.READ: "read",
-    requests.HEAD: "look at",
-    requests.APPEND: "append to",
-    requests.CREATE: "create",
-    requests.DELETE: "delete",
-}
 
-
-class AccessFileError(Exception):
+class AccessFileError(Unusable):
     """The access file can't be used; one line for the operator."""
 
 
 class Access:
-    """The access control of a running server: an access file's policy, replaced as a whole."""
+    """The access control of a running server: an access file's policy, replaced as a whole.
+
+    ``check`` and ``check_metrics`` are the policy's.
+    """
 
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
-        self.policy = read(self.file)
+        self._take(read(self.file))
 
     def __str__(self) -> str:
         count = len(self.policy)
@@ -65,34 +48,12 @@ class Access:
 
     def reload(self) -> None:
         """Take on the file as it is now; when that can't be used raise, and go on with the old one."""
-        self.policy = read(self.file)
+        self._take(read(self.file))
 
-    def check_metrics(
-        self, headers: dict[str, str], target: str, certified: Sequence[str] = (), wall: float = 0.0
-    ) -> None:
-        """401 or 403 unless the request may read the server's metrics."""
-        grant = self.policy.identify(headers, target, certified, wall)
-        if not grant.metrics:
-            raise forbidden(grant, "read the metrics")
-
-    def check(
-        self,
-        command: requests.Create | requests.Append | requests.Read | requests.Head | requests.Delete,
-        headers: dict[str, str],
-        target: str,
-        certified: Sequence[str] = (),
-        wall: float = 0.0,
-    ) -> None:
-        """401 or 403 unless the request may do what it asks; to be called before any look at a store."""
-        policy = self.policy
-        grant = policy.identify(headers, target, certified, wall)
-        policy.require(grant, command.path, _NEEDS[command.kind], _VERBS[command.kind])
-        if isinstance(command, Create) and command.source is not None:
-            # A fork shows what its source holds.
-            policy.require(grant, command.source, READ, "fork from")
-
-
-# The file
+    def _take(self, policy: Policy) -> None:
+        self.policy = policy
+        self.check = policy.check
+        self.check_metrics = policy.check_metrics
 
 
 def read(file: Path) -> Policy:
@@ -267,7 +228,7 @@ def link(file: Path, path: str, expiry: int) -> str:
     if not keys:
         raise AccessFileError(f"{file}: no share key; 'ds share --revoke-all --access {file}' makes one")
     kid, secret = list(keys.items())[-1]
-    return f"{SHARE}={expiry}.{kid}.{sign(bytes.fromhex(secret), path, expiry).decode()}"
+    return links.query(kid, bytes.fromhex(secret), path, expiry)
 
 
 def entries(file: Path) -> list[dict[str, Any]]:

@@ -6,24 +6,27 @@ it. Rights to a path are worked out once and kept, within a bound, for the reque
 """
 
 import hashlib
-import hmac
-from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ds_core.server import targets
+from ds_core.server import requests, targets
 from ds_core.server.errors import ProtocolError
+from ds_core.server.requests import Append, Create, Delete, Head, Read
 
 from ..globs import Glob
+from . import links
+from .identity import CERTIFICATE, LINK, TOKEN, Identity
 
 READ, WRITE, CREATE = 1, 2, 4
 
-SHARE = "share"
-"""The query parameter of a link."""
-
+# What a command needs, and how that is called. A HEAD tells what every append tells as well: where the stream ends.
+_NEEDS = {
+    requests.READ: (READ, "read"),
+    requests.HEAD: (READ | WRITE, "look at"),
+    requests.APPEND: (WRITE, "append to"),
+    requests.CREATE: (CREATE, "create"),
+    requests.DELETE: (CREATE, "delete"),
+}
 _KNOWN_PATHS = 16384
-
-
-# Rights
 
 
 class Grant:
@@ -45,7 +48,7 @@ class Grant:
         return found
 
 
-class Link(Grant):
+class LinkGrant(Grant):
     """What a link's bearer may do: read that one path."""
 
     __slots__ = ("path",)
@@ -59,22 +62,53 @@ class Link(Grant):
 
 
 class Policy:
-    """The content of an access file, ready for requests."""
+    """The content of an access file, ready for requests.
 
-    def __init__(self, salt: bytes, grants: dict[str, Grant], digests: dict[bytes, Grant], keys: dict[str, bytes]):
+    ``grants`` are by name, ``digests`` by the hash of a token, ``keys`` (of links) by their ids.
+    """
+
+    def __init__(
+        self, salt: bytes, grants: Mapping[str, Grant], digests: Mapping[bytes, Grant], keys: Mapping[str, bytes]
+    ) -> None:
         self._salt = salt
-        self._grants = grants
-        self._digests = digests
-        self._keys = keys
+        self._names = {name: (grant, Identity(name, CERTIFICATE)) for name, grant in grants.items()}
+        self._digests = {found: (grant, Identity(grant.name, TOKEN)) for found, grant in digests.items()}
+        self._keys = dict(keys)
         self._known: dict[tuple[Grant, str], int] = {}
 
     def __len__(self) -> int:
-        return len(self._grants)
+        return len(self._names)
+
+    def check(
+        self,
+        command: Create | Append | Read | Head | Delete,
+        headers: Mapping[str, str],
+        target: str,
+        certified: Sequence[str] = (),
+        wall: float = 0.0,
+    ) -> Identity:
+        """Who asks; 401 or 403 unless they may do this. To be called before any look at a store."""
+        grant, identity = self.identify(headers, target, certified, wall)
+        rights, verb = _NEEDS[command.kind]
+        self.require(grant, command.path, rights, verb)
+        if isinstance(command, Create) and command.source is not None:
+            # A fork shows what its source holds.
+            self.require(grant, command.source, READ, "fork from")
+        return identity
+
+    def check_metrics(
+        self, headers: Mapping[str, str], target: str, certified: Sequence[str] = (), wall: float = 0.0
+    ) -> Identity:
+        """Who asks; 401 or 403 unless they may read the server's metrics."""
+        grant, identity = self.identify(headers, target, certified, wall)
+        if not grant.metrics:
+            raise forbidden(grant, "read the metrics")
+        return identity
 
     def identify(
-        self, headers: dict[str, str], target: str, certified: Sequence[str] = (), wall: float = 0.0
-    ) -> Grant:
-        """Whose request this is: by its token, its client certificate's names, or its link.
+        self, headers: Mapping[str, str], target: str, certified: Sequence[str] = (), wall: float = 0.0
+    ) -> tuple[Grant, Identity]:
+        """Whose request this is, and what they may do: by its token, its client certificate's names, or its link.
 
         ``wall`` is UNIX time as far as it can be believed. Raises ProtocolError 401.
         """
@@ -82,40 +116,33 @@ class Policy:
         if given is not None:
             scheme, _, token = given.partition(" ")
             if scheme.lower() != "bearer":
-                raise _unauthorized("send a token as 'Authorization: Bearer <token>'")
-            grant = self._digests.get(digest(self._salt, token.strip(" ")))
-            if grant is None:
-                raise _unauthorized("this token is not known here, or was revoked", "invalid_token")
-            return grant
+                raise unauthorized("send a token as 'Authorization: Bearer <token>'")
+            bearer = self._digests.get(digest(self._salt, token.strip(" ")))
+            if bearer is None:
+                raise unauthorized("this token is not known here, or was revoked", "invalid_token")
+            return bearer
         for name in certified:
-            grant = self._grants.get(name)
-            if grant is not None:
-                return grant
-        if "?" in target and SHARE in target:
+            owner = self._names.get(name)
+            if owner is not None:
+                return owner
+        if "?" in target and links.PARAMETER in target:
             path, query = targets.split_target(target)
-            link = targets.parse_query(query).get(SHARE)
+            link = targets.parse_query(query).get(links.PARAMETER)
             if link is not None:
-                return self._linked(targets.stream_path(path), link, wall)
-        raise _unauthorized("this server wants a token: 'Authorization: Bearer <token>'")
-
-    def _linked(self, path: str, link: str, wall: float) -> Grant:
-        parts = link.split(".")
-        key = self._keys.get(parts[1]) if len(parts) == 3 else None
-        expiry = parts[0]
-        if key is None or not (expiry.isascii() and expiry.isdigit() and len(expiry) <= 12):
-            raise _unauthorized("this link is not valid, or was revoked", "invalid_token")
-        if not hmac.compare_digest(sign(key, path, int(expiry)), parts[2].encode()):
-            raise _unauthorized("this link is not valid, or was revoked", "invalid_token")
-        if int(expiry) <= wall:
-            raise _unauthorized("this link has expired; ask for a new one", "invalid_token")
-        return Link(path)
+                path = targets.stream_path(path)
+                try:
+                    key_id = links.verify(self._keys, path, link, wall)
+                except ValueError as error:
+                    raise unauthorized(str(error), "invalid_token") from None
+                return LinkGrant(path), Identity(key_id, LINK)
+        raise unauthorized("this server wants a token: 'Authorization: Bearer <token>'")
 
     def require(self, grant: Grant, path: str, rights: int, verb: str) -> None:
         """403 unless the grant has one of the rights to the path. Never looks at the stream."""
         found = self._known.get((grant, path))
         if found is None:
             found = grant.rights(path)
-            if not isinstance(grant, Link):
+            if not isinstance(grant, LinkGrant):
                 if len(self._known) >= _KNOWN_PATHS:
                     self._known.clear()
                 self._known[(grant, path)] = found
@@ -128,13 +155,8 @@ def digest(salt: bytes, token: str) -> bytes:
     return hashlib.blake2b(token.encode("utf-8", "replace"), key=salt, digest_size=32).digest()
 
 
-def sign(key: bytes, path: str, expiry: int) -> bytes:
-    """The signature of a link."""
-    mac = hmac.digest(key, f"share 1\n{expiry}\n{path}".encode(), "sha256")
-    return urlsafe_b64encode(mac[:16]).rstrip(b"=")
-
-
-def _unauthorized(message: str, error: str = "") -> ProtocolError:
+def unauthorized(message: str, error: str = "") -> ProtocolError:
+    """401."""
     challenge = 'Bearer realm="streams"' + (f', error="{error}"' if error else "")
     return ProtocolError(401, "UNAUTHORIZED", message, (("WWW-Authenticate", challenge),))
 

@@ -1,4 +1,4 @@
-"""`ds append`: records to a stream, as they come (cli_input), exactly once if there is a producer."""
+"""`ds append`: records to a stream, as they come (``input``), exactly once if there is a producer."""
 
 import argparse
 import json
@@ -16,10 +16,11 @@ from ds_core.wire import cbor
 from ds_micro import Outbox
 from ds_micro.stream import random
 
+from .client_options import CBOR, JSON
+from .client_stream import connect
 from .input import Batches, Items, Lines, Raw, Source, State
-from .options import CBOR, JSON
 from .output import Progress, Signals, Stopped, item_of, printable, size
-from .target import Usage, connect
+from .parser import Usage
 
 IN_FLIGHT = 5
 FOREVER = 10**9

@@ -7,27 +7,31 @@ Errors are one line on standard error; standard output has results only.
 
 import argparse
 import json
-import os
 import re
 import signal
 import sys
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ds_core.client.errors import Disconnected, StreamError
 from ds_core.client.reader import kind_of
 
-from . import options
+from . import client_options
 from .append import append
+from .client_stream import connect
 from .input import InputError, StateError
 from .output import CursorError, CursorFile, Output, Progress, Signals, Stopped, printable
-from .target import Usage, connect
+from .parser import Usage
+from .stdio import broken_pipe, discard_output
+
+if TYPE_CHECKING:
+    from .parser import Commands
 
 MAX_ITEM = 1 << 28
 
 
-def add_commands(commands: Any) -> None:
-    """Add the client commands to the subparsers of ``ds``; each has `run`, a function of the options."""
+def add_commands(commands: "Commands") -> None:
+    """Add the client commands; each also has `act`, what ``run`` runs."""
     acts = {
         "create": _create,
         "append": append,
@@ -38,7 +42,7 @@ def add_commands(commands: Any) -> None:
         "delete": _delete,
         "fork": _fork,
     }
-    options.add_commands(commands, run, acts)
+    client_options.add_commands(commands, run, acts)
 
 
 def say(options: argparse.Namespace, text: str) -> None:
@@ -219,18 +223,3 @@ def describe(exc: StreamError) -> str:
     elif exc.status == 413:
         hint = "; --batch 64K makes requests smaller"
     return f"{text}{hint} ({exc.url})"
-
-
-def discard_output() -> None:
-    """What is still buffered has nobody to go to."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
-
-
-def broken_pipe() -> int:
-    """End as if by SIGPIPE, as filters do; only the sockets must not."""
-    discard_output()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGPIPE)
-    return 128 + signal.SIGPIPE

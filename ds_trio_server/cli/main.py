@@ -1,52 +1,46 @@
-"""Where ``ds`` starts. The client commands load no server: each is a process of its own in somebody's loop or pipe, and
-on a small gateway the server's libraries take longer to import than a request takes.
+"""Where ``ds`` starts: it loads the family of the command that is asked for, and no other.
+
+A client command is a process of its own in somebody's loop or pipe, and on a small gateway the server's libraries take
+longer to import than a request takes.
 """
 
-import argparse
-import os
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 from ds_core import __version__
 
-CLIENT = ("create", "append", "read", "tail", "head", "close", "delete", "fork")
+from . import stdio
+from .parser import Family, Parser, Usage
+
+FAMILIES = {
+    "serve": ("serve",),
+    "maintenance": ("check", "backup"),
+    "tokens": ("token", "share"),
+    "client": ("create", "append", "read", "tail", "head", "close", "delete", "fork"),
+}
 
 
-class Parser(argparse.ArgumentParser):
-    """Argument errors in one line, without the usage text around it."""
+def _load(family: str) -> Family:
+    # Late imports, to start sooner.
+    if family == "serve":
+        from . import serve
 
-    def __init__(self, **options: Any) -> None:
-        # An abbreviation would escape what looks for the whole word, and end with the next new option.
-        super().__init__(allow_abbrev=False, **options)
+        return serve
+    if family == "maintenance":
+        from . import maintenance
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As ever, but RECORDs may also stand behind options: ``ds append STREAM --cbor RECORD``."""
-        options, rest = self.parse_known_args(args, namespace)
-        if rest and (any(word.startswith("-") for word in rest) or "records" not in options):
-            hint = "; a RECORD that begins with '-' comes after '--'" if "records" in options else ""
-            program = f"{self.prog} {options.command}"
-            self.exit(2, f"{program}: unrecognized arguments: {' '.join(rest)}{hint}; see '{program} --help'\n")
-        if rest:
-            options.records += rest
-        return options
+        return maintenance
+    if family == "tokens":
+        from . import tokens
 
-    def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+        return tokens
+    from . import client
+
+    return client
 
 
-def seconds(text: str) -> float:
-    """A time that an option gives."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a time; give seconds, more than 0 and at most 86400")
-    return value
-
-
-def parsers() -> tuple[Parser, Any]:
-    """The parser of ``ds`` and its, still empty, commands."""
+def parser_for(word: str) -> Parser:
+    """The parser of ``ds`` with the commands of the word's family, or with all when it is of none."""
     parser = Parser(prog="ds", description="Durable Streams for the edge: a server, and its streams from the shell.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(
@@ -57,41 +51,39 @@ def parsers() -> tuple[Parser, Any]:
         description="'ds COMMAND --help' explains each",
         parser_class=Parser,
     )
-    return parser, commands
+    asked = [family for family, words in FAMILIES.items() if word in words]
+    for family in asked or (() if word == "--version" else FAMILIES):
+        _load(family).add_commands(commands)
+    return parser
 
 
-def main() -> int:
-    """Run the command line; returns the exit status."""
-    arguments = sys.argv[1:]
-    command = " ".join(["ds", *arguments[:1]])
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for as long as we live)
-    if sys.stdout is None:
-        if arguments[:1] != ["serve"]:
-            print(f"{command}: can't write: standard output is closed", file=sys.stderr)
-            return 1
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    if arguments and arguments[0] in CLIENT:
-        from . import client
-
-        parser, commands = parsers()
-        client.add_commands(commands)
-        return client.run(parser.parse_args(arguments))
-    from . import serve
-
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status. Raises SystemExit for --help and for words that it can't read."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = " ".join(["ds", *words[:1]])
+    if not stdio.replace_closed() and words[:1] != ["serve"]:
+        print(f"{command}: can't write: standard output is closed", file=sys.stderr)
+        return 1
+    parser = parser_for(words[0] if words else "")
     try:
-        status = serve.main(arguments)
+        if words:
+            options = parser.parse_args(words)
+            status: int = options.run(options)
+        else:
+            parser.print_help()
+            status = 0
         sys.stdout.flush()
-    except OSError as exc:
-        if exc.filename:
+    except Usage as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return stdio.broken_pipe()
+    except OSError as error:
+        if error.filename:
             raise
         # Nobody has seen the result; what was done is done.
-        from .client import broken_pipe, discard_output
-
-        if isinstance(exc, BrokenPipeError):
-            return broken_pipe()
-        discard_output()
-        print(f"{command}: can't write: {exc.strerror}", file=sys.stderr)
+        stdio.discard_output()
+        print(f"{command}: can't write: {error.strerror}", file=sys.stderr)
         return 1
     return status
 

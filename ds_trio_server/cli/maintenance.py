@@ -3,8 +3,31 @@
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..store.sqlite.maintenance import Report, Unusable, backup, check
+
+if TYPE_CHECKING:
+    from .parser import Commands
+
+
+def add_commands(commands: "Commands") -> None:
+    """Add ``check`` and ``backup``."""
+    checking = commands.add_parser(
+        "check",
+        help="verify a data directory",
+        description="Verify a data directory, also one that a server is using. Exits with 1 when it is damaged.",
+    )
+    checking.add_argument("folder", metavar="DIR", help="what 'ds serve --data' is given")
+    checking.set_defaults(run=run_check)
+    copying = commands.add_parser(
+        "backup",
+        help="copy a data directory, also a live one",
+        description="Copy one consistent state of a data directory, also one that a server is using, and verify it.",
+    )
+    copying.add_argument("folder", metavar="DIR", help="what 'ds serve --data' is given")
+    copying.add_argument("target", metavar="DEST", help="a new directory; serve it with 'ds serve --data DEST'")
+    copying.set_defaults(run=run_backup)
 
 
 def run_check(options: Namespace) -> int:

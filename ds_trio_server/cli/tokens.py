@@ -6,21 +6,26 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ds_core.server import targets
 from ds_core.server.errors import ProtocolError
 from ds_core.wire.names import DEFAULT_PORT, ROOT
 
+from .. import units
 from ..access import file as access_file
 from ..clock import BUILT
+from .parser import checked
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LONGEST = 366 * 86400
+if TYPE_CHECKING:
+    from .parser import Commands
+
+_LONGEST = 366 * units.DAY
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Put ``token`` and ``share`` among the commands; each sets ``run``."""
+def add_commands(commands: "Commands") -> None:
+    """Add ``token`` and ``share``; each also has ``act``, what ``run`` runs."""
     token = commands.add_parser("token", help="give and take back access", description="Who may do what, by token.")
     actions = token.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(token))
     new = actions.add_parser(
@@ -55,8 +60,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     what.add_argument("stream", metavar="STREAM", nargs="?", help="its path, such as greenhouse/7, or its URL")
     what.add_argument("--revoke-all", action="store_true", help="end all links that were ever given out")
     _file(share)
-    share.add_argument("--expires", type=_duration, default=3600, metavar="TIME", help="such as 90s, 15m, 1h or 7d")
-    share.add_argument("--base", type=_base, metavar="URL",
+    share.add_argument("--expires", type=checked(_expires), default=units.HOUR, metavar="TIME",
+        help="such as 90s, 15m, 1h or 7d (default: 1h)")  # fmt: skip
+    share.add_argument("--base", type=checked(_base), metavar="URL",
         help=f"how the server is reached from outside (default: http://127.0.0.1:{DEFAULT_PORT})")  # fmt: skip
     share.set_defaults(run=run, act=_share)
 
@@ -67,17 +73,13 @@ def _file(parser: argparse.ArgumentParser) -> None:
         help="the server's access file (default: DS_ACCESS)")  # fmt: skip
 
 
-def _duration(text: str) -> int:
-    number, unit = text[:-1], _UNITS.get(text[-1:], 0)
-    value = int(number) * unit if number.isascii() and number.isdigit() and len(number) < 12 else 0
-    if not 0 < value <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a time such as 90s, 15m, 1h or 7d, at most 366d")
-    return value
+def _expires(text: str) -> int:
+    return int(units.duration(text, 1, _LONGEST, plain=False))
 
 
 def _base(text: str) -> str:
     if not _is_url(text):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a URL such as https://gateway.example:4437")
+        raise ValueError(f"'{text}' is not a URL such as https://gateway.example:4437")
     return text.rstrip("/").removesuffix(ROOT.rstrip("/"))
 
 

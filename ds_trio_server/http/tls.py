@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from ..config import Unusable
 from ..stats import Stats
 from .transport import Disconnected, Transport
 
@@ -26,7 +27,7 @@ _REASONS = {
 }
 
 
-class TLSFileError(Exception):
+class TLSFileError(Unusable):
     """A certificate or key can't be used; one line for the operator."""
 
 

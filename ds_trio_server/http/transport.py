@@ -10,6 +10,8 @@ import socket
 
 import trio
 
+from ..addresses import LOCAL, plain
+
 
 class Disconnected(Exception):
     """The peer is gone, or was cut off because it made no progress."""
@@ -36,7 +38,7 @@ class Transport:
         self._sending = False
         self.deadline = float("inf")
         self.overdue = False
-        self.peer = sock.getpeername()[0] if sock.family != socket.AF_UNIX else "local"
+        self.peer = plain(sock.getpeername()[0]) if sock.family != socket.AF_UNIX else LOCAL
         self.identities: tuple[str, ...] = ()
 
     async def receive(self, most: int = 65536) -> bytes:

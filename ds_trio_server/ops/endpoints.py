@@ -6,20 +6,23 @@ come, for a while. Both tell nothing else and need no token. ``/metrics`` is for
 everybody without access control; with it a token that says so, or this machine itself.
 """
 
-import ipaddress
 import time
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from ds_core.server import responses, targets
 from ds_core.server.errors import ProtocolError
 
-from ..access.file import Access
+from ..addresses import is_loopback
 from ..http.exchange import Exchange
 from ..stats import Stats
 from ..store.base import StorageFailed, StorageFull, Store, Usage
 from . import metrics
+
+if TYPE_CHECKING:
+    from ..access.file import Access
 
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 _FRESH = ("Cache-Control", "no-store")
@@ -32,7 +35,7 @@ class Endpoints:
     """The operators' part of one server. ``gauges()`` gives open connections and live readers."""
 
     def __init__(
-        self, store: Store, stats: Stats, access: Access | None, gauges: Callable[[], tuple[int, int]]
+        self, store: Store, stats: Stats, access: "Access | None", gauges: Callable[[], tuple[int, int]]
     ) -> None:
         self._store = store
         self._stats = stats
@@ -107,12 +110,3 @@ def _is_here(exchange: Exchange) -> bool:
     if not is_loopback(exchange.peer):
         return False
     return not any(name in exchange.headers for name in ("forwarded", "x-forwarded-for", "via", "x-real-ip"))
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can have, or reach, an address."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
-    except ValueError:
-        return address == "local"

@@ -6,13 +6,11 @@ least the limit; by age, appends go when they are older than the limit, up to a 
 later: their times are noted in steps of that, from outside, so that appends pay nothing for it.
 """
 
-import re
 from collections.abc import Iterable
+from contextlib import suppress
 
+from .. import units
 from ..globs import Glob
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_SIZES = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 
 class Rule:
@@ -39,12 +37,11 @@ def parse(text: str) -> Rule:
         pattern = Glob(glob.strip("/"))
     if limit == "forever":
         return Rule(pattern, None, None)
-    found = re.fullmatch(r"(\d{1,15})([a-zA-Z]?)", limit, re.ASCII)
-    if found and int(found[1]) > 0:
-        if found[2] in _UNITS:
-            return Rule(pattern, float(int(found[1]) * _UNITS[found[2]]), None)
-        if found[2] in _SIZES:
-            return Rule(pattern, None, int(found[1]) << _SIZES[found[2]])
+    with suppress(ValueError):
+        # Its unit makes an age of it: 90m is minutes, 90M is a size.
+        return Rule(pattern, units.duration(limit, 1, 1e12, plain=False), None)
+    with suppress(ValueError):
+        return Rule(pattern, None, units.size(limit))
     raise ValueError(
         f"'{limit}' is neither an age (90s, 15m, 12h, 7d, 4w) nor a size (65536, 64K, 256M, 2G) nor 'forever'"
     )

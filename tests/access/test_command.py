@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ds_trio_server.cli import serve as cli
+from ds_trio_server.cli import main as cli
 from tests.tools import serve
 
 
@@ -145,8 +145,9 @@ def test_list_shows_rights_and_no_secrets(file: Path) -> None:
         (["share", "ftp://g/v1/stream/a"], "not the URL of a stream"),
         (["share", "a", "--base", "gateway.example"], "not a URL such as"),
         (["share", "a", "--base", "https://g/?x"], "not a URL such as"),
-        (["share", "a", "--expires", "1y"], "not a time such as"),
-        (["share", "a", "--expires", "400d"], "not a time such as"),
+        (["share", "a", "--expires", "1y"], "not a time; give"),
+        (["share", "a", "--expires", "3600"], "not a time; give a number with its unit"),
+        (["share", "a", "--expires", "400d"], "at most 366d"),
         (["share"], "required"),
     ],
 )

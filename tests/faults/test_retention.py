@@ -16,7 +16,7 @@ from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
 from ds_trio_server import server
-from ds_trio_server.cli import serve as cli
+from ds_trio_server.cli import main as cli
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.retention import Retention, parse

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ds_trio_server.cli import serve
+from ds_trio_server.cli.main import main
 from ds_trio_server.config import Config
 from ds_trio_server.server import _client
 from tests.server.site import ROOT, Client, Site, request, running
@@ -107,5 +107,5 @@ def test_the_limit_is_checked() -> None:
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1e3", "", "1000000", "²"])
 def test_a_limit_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
-        serve.main(["serve", "--max-per-client", text])
+        main(["serve", "--max-per-client", text])
     assert exit.value.code == 2 and "--max-per-client" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import http.client
 import os
 import re
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ds_trio_server.cli import serve as cli
+from ds_trio_server.cli import main as cli, serve_options
+from ds_trio_server.cli.serve_options import Settings
 from ds_trio_server.config import Config
 from tests.tools import serve
 
@@ -23,25 +24,31 @@ def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def parsed(monkeypatch: pytest.MonkeyPatch, *args: str, **env: str) -> argparse.Namespace:
-    """The options of a server that is not started."""
+def parsed(monkeypatch: pytest.MonkeyPatch, *args: str, **env: str) -> Settings:
+    """The settings of a server that is not started."""
     for name in list(os.environ):
         if name.startswith("DS_"):
             monkeypatch.delenv(name)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    return cli._parser().parse_args(cli._with_environment(["serve", *args]))
+    return serve_options.settings(cli.parser_for("serve").parse_args(["serve", *args]), os.environ)
 
 
 def refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str, **env: str
 ) -> str:
     """The one line of a refusal with status 2."""
-    with pytest.raises(SystemExit) as caught:
-        parsed(monkeypatch, *args, **env)
-    assert caught.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("ds serve: "), lines
+    for name in [name for name in os.environ if name.startswith("DS_")]:
+        monkeypatch.delenv(name)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    try:
+        status = cli.main(["serve", *args])
+    except SystemExit as end:
+        status = end.code
+    shown = capsys.readouterr()
+    lines = shown.err.splitlines()
+    assert (status, shown.out) == (2, "") and len(lines) == 1 and lines[0].startswith("ds serve: "), lines
     return lines[0]
 
 
@@ -86,14 +93,16 @@ def test_memory_and_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert parsed(monkeypatch, "--memory", DS_DATA="/x").data is None
     options = parsed(monkeypatch, "--data", "/x", DS_MEMORY="1")
     assert (options.data, options.memory) == ("/x", False)
-    assert "not allowed with" in refused(monkeypatch, capsys, "--data", "/x", "--memory")
+    assert "--data is not allowed with --memory" in refused(monkeypatch, capsys, "--data", "/x", "--memory")
+    both = refused(monkeypatch, capsys, DS_DATA="/x", DS_MEMORY="1")
+    assert "DS_DATA is not allowed with DS_MEMORY" in both
+    assert "DS_MEMORY: 'perhaps' is neither yes nor no" in refused(monkeypatch, capsys, DS_MEMORY="perhaps")
 
 
 def test_defaults_are_those_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     options = parsed(monkeypatch)
     config = Config()
-    for name in ("long_poll_timeout", "sse_max", "max_body", "chunk"):
-        assert getattr(options, name) == getattr(config, name)
+    assert {each.name: getattr(options, each.name) for each in dataclasses.fields(config)} == dataclasses.asdict(config)
     assert (options.host, options.port, options.memory) == ("127.0.0.1", 4437, False)
 
 
@@ -109,8 +118,34 @@ def test_invalid_values_are_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
     line = refused(monkeypatch, capsys, f"--{option}={value}")
-    assert f"--{option}" in line and repr(value).strip("'") in line
-    assert refused(monkeypatch, capsys, **{"DS_" + option.upper().replace("-", "_"): value}) == line
+    assert line.startswith(f"ds serve: argument --{option}: ") and repr(value) in line
+    variable = "DS_" + option.upper().replace("-", "_")
+    named = refused(monkeypatch, capsys, **{variable: value})
+    assert named == line.replace(f"argument --{option}", variable)
+
+
+def test_a_repeated_option_adds_to_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = parsed(monkeypatch, "--retain", "1d", "--retain", "logs/**=90m", DS_RETAIN="64K, keep/*=forever,").retain
+    assert [(rule.age, rule.bytes) for rule in rules] == [(None, 65536), (None, None), (86400.0, None), (5400.0, None)]
+    assert parsed(monkeypatch, DS_RETAIN="").retain == ()
+    assert "DS_RETAIN: '7y' is neither an age" in refused(monkeypatch, capsys, DS_RETAIN="1d,7y")
+
+
+def test_every_option_has_a_line_of_help_a_variable_and_a_group() -> None:
+    shown = " ".join(run("serve", "--help").stdout.split())
+    for name, option in serve_options.OPTIONS.items():
+        assert f"{serve_options.flag(name)} " in shown and " ".join(option.help.split()) in shown.replace("- ", "-")
+        assert option.group in serve_options.GROUPS
+        assert set(option.excludes) <= set(serve_options.OPTIONS)
+
+
+def test_a_configuration_is_checked_however_it_is_made() -> None:
+    for wrong in ({"sse_max": 0}, {"head_timeout": 90000}, {"chunk": 0}, {"max_body": 1 << 31}, {"max_per_client": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong)).replace("_", "-")):
+            Config(**wrong)  # type: ignore[arg-type]
+    assert Config(max_body=1 << 30).body_memory == 1 << 30
 
 
 @pytest.mark.parametrize("word", ["--nonsense", "extra", "--mem"])

@@ -9,15 +9,12 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from ds_core.wire.names import DEFAULT_PORT, ROOT
 from ds_micro import Stream
 
-from .options import CBOR
+from .client_options import CBOR
+from .parser import Usage
 
 BUFFER = 1 << 16
 # What a path may have besides letters and digits (RFC 3986), and "%" of what is encoded already.
 _PATH = "/%:@!$&'()*+,;=~-._"
-
-
-class Usage(Exception):
-    """The command line is wrong."""
 
 
 def url_of(stream: str, base: str) -> str:

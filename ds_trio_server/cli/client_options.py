@@ -1,13 +1,17 @@
 """What the client commands of ``ds`` are told: their options, and the texts of their --help."""
 
 import argparse
-import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ds_core.wire.names import DEFAULT_PORT, ROOT
 
-from .main import seconds
+from .. import units
+from .parser import checked
+
+if TYPE_CHECKING:
+    from .parser import Commands
 
 CBOR, JSON = "application/cbor-seq", "application/json"
 
@@ -18,6 +22,8 @@ STREAM_AUTH='Bearer 8d91...'. --url and --auth override both.
 """
 
 STATUS_HELP = """\
+TIME is in seconds, or has a unit: 90s, 15m, 12h, 7d. BYTES may have one: 64K, 16M.
+
 Exit status: 0 done; 1 the server, the network or the input failed; 2 wrong usage; 130 interrupted.
 """
 
@@ -29,7 +35,7 @@ class _Help(argparse.HelpFormatter):
         return "\n\n".join(super(_Help, self)._fill_text(part, width, indent) for part in text.strip().split("\n\n"))
 
 
-def add_commands(commands: Any, run: Callable[[argparse.Namespace], int], acts: Mapping[str, object]) -> None:
+def add_commands(commands: "Commands", run: Callable[[argparse.Namespace], int], acts: Mapping[str, object]) -> None:
     """Add them to the subparsers of ``ds``; options get `run`, and `act`, the command's own of `acts`."""
 
     def command(name: str, help: str, text: str = "") -> Any:
@@ -58,13 +64,13 @@ def add_commands(commands: Any, run: Callable[[argparse.Namespace], int], acts: 
     append.add_argument("--content-type", metavar="TYPE", help="the stream's content type (default: ask the server)")
     append.add_argument("--producer", metavar="ID", help="append exactly once, as this producer")
     append.add_argument("--producer-state", metavar="FILE", help="with --producer: go on where the last run stopped")
-    append.add_argument("--batch", type=_bytes, default=1 << 18, metavar="BYTES",
-        help="most bytes in one request (default: 256K)")  # fmt: skip
-    _add_patience(append, "60", "with --producer: ")
+    append.add_argument("--batch", type=checked(partial(units.size, most=units.GIB)), metavar="BYTES",
+        default=256 * units.KIB, help="most bytes in one request (default: 256K)")  # fmt: skip
+    _add_patience(append, "60s", "with --producer: ")
 
     read = command("read", "print a stream from its start to its end", READ_TEXT)
     _add_reading(read, "-1, the start")
-    _add_patience(read, "60", "")
+    _add_patience(read, "60s", "")
 
     tail = command("tail", "print what is appended to a stream, as it comes", TAIL_TEXT + READ_TEXT)
     _add_reading(tail, "now; the start when a new --cursor is given")
@@ -82,7 +88,7 @@ def add_commands(commands: Any, run: Callable[[argparse.Namespace], int], acts: 
     fork.add_argument("--from", dest="source", required=True, metavar="SOURCE",
         help="the stream to fork, on the same server; a URL or path like STREAM")  # fmt: skip
     fork.add_argument("--offset", metavar="OFFSET", help="how far to inherit (default: all of it)")
-    fork.add_argument("--sub-offset", type=_whole, default=0, metavar="N",
+    fork.add_argument("--sub-offset", type=checked(partial(units.count, least=0, most=1 << 53)), default=0, metavar="N",
         help="and N more: messages of a JSON stream, else bytes; needs --offset")  # fmt: skip
     _add_type(fork, "of the fork (default: the source's)")
     _add_expiry(fork)
@@ -129,8 +135,8 @@ def _add_connection(parser: Any) -> None:
     group.add_argument("--auth", metavar="VALUE",
         help="the Authorization header (default: STREAM_AUTH, which other users here do not see)")  # fmt: skip
     group.add_argument("--header", "-H", action="append", default=[], metavar="HEADER", help="send 'Name: value' too")
-    group.add_argument("--timeout", type=seconds, default=10.0, metavar="S",
-        help="seconds without an answer or progress after which a request has failed (default: 10)")  # fmt: skip
+    group.add_argument("--timeout", type=checked(units.duration), default=10.0, metavar="TIME",
+        help="without an answer or progress for so long a request has failed (default: 10s)")  # fmt: skip
     group.add_argument("--ca", metavar="FILE", help="https: the CA certificates to trust (default: the system's)")
     group.add_argument("--pin", metavar="SHA256", help="https: trust only the certificate with this fingerprint")
     group.add_argument("--insecure", action="store_true", help="https: trust anybody")
@@ -146,7 +152,8 @@ def _add_type(parser: Any, what: str) -> None:
 
 def _add_expiry(parser: Any) -> None:
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--ttl", type=_whole, metavar="S", help="delete it when it was not used for S seconds")
+    group.add_argument("--ttl", type=checked(partial(units.whole_duration, least=0)), metavar="TIME",
+        help="delete it when it was not used for so long")  # fmt: skip
     group.add_argument("--expires-at", metavar="TIME", help="delete it at this time, such as 2027-01-31T12:00:00Z")
 
 
@@ -157,23 +164,9 @@ def _add_reading(parser: Any, start: str) -> None:
 
 
 def _add_patience(parser: Any, default: str, when: str) -> None:
-    parser.add_argument("--retry-for", type=_patience, default=_patience(default), metavar="S",
-        help=f"{when}give up after S seconds without progress, or 'forever' never (default: {default})")  # fmt: skip
-
-
-def _whole(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
-    return int(text)
+    parser.add_argument("--retry-for", type=checked(_patience), default=_patience(default), metavar="TIME",
+        help=f"{when}give up after so long without progress, or 'forever' never (default: {default})")  # fmt: skip
 
 
 def _patience(text: str) -> float | None:
-    return None if text == "forever" else seconds(text)
-
-
-def _bytes(text: str) -> int:
-    found = re.fullmatch(r"([1-9]\d{0,9})([KMkm]?)", text)
-    value = int(found[1]) << {"": 0, "k": 10, "m": 20}[found[2].lower()] if found else 0
-    if not 1 <= value <= 1 << 30:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a size; give bytes, such as 65536, 64K or 1M")
-    return value
+    return None if text == "forever" else units.duration(text)
