@@ -24,7 +24,7 @@ from .http.transport import Transport
 from .live.fanout import Hub, Waiter
 from .live.subscribers import LongPoll, start_events
 from .ops.endpoints import Endpoints
-from .parsers import FastCodecs, Known
+from .parsers import FastParsers, Parsed
 from .reads import compression
 from .reads.reading import Reading, vanished
 from .stats import Stats
@@ -57,7 +57,7 @@ class Handlers:
         self.stats = Stats()
         self._endpoints = Endpoints(store, self.stats, access, lambda: (connections(), self.hub.count()))
         self._config = config
-        self.codecs = FastCodecs()
+        self.parsers = FastParsers()
         self._date = (0, "")
         self.reading = Reading(store, config)
         self.hub = Hub(store)
@@ -115,32 +115,32 @@ class Handlers:
 
     async def _append(self, connection: "Connection", request: Request, command: Append) -> None:
         command.body = await connection.body(request)
-        codecs = await self._parsed(command)
+        parsers = await self._parsed(command)
         response = await self._store.transact(
-            decide.needs(command), lambda view: stream.append(view, command, codecs)
+            decide.needs(command), lambda view: stream.append(view, command, parsers)
         )
         await connection.respond(request, response)
 
     async def _create(self, connection: "Connection", request: Request, command: Create) -> None:
         command.body = await connection.body(request)
-        codecs = await self._parsed(command)
+        parsers = await self._parsed(command)
         piece = await self._fork_piece(command) if command.source is not None else None
         response = await self._store.transact(
-            decide.needs(command, piece), lambda view: create.create(view, command, codecs)
+            decide.needs(command, piece), lambda view: create.create(view, command, parsers)
         )
         await connection.respond(request, response)
 
-    async def _parsed(self, command: Append | Create) -> messages.Codecs:
+    async def _parsed(self, command: Append | Create) -> messages.Parsers:
         """The parsers for a command's body; a large body is parsed here and now, in a thread."""
         if len(command.body) < _PARSE_IN_THREAD or not command.content_type:
-            return self.codecs
+            return self.parsers
         try:
             kind = media.kind_of(command.content_type)
         except ValueError:
-            return self.codecs
+            return self.parsers
         if kind == media.BYTES:
-            return self.codecs
-        known = Known(self.codecs)
+            return self.parsers
+        known = Parsed(self.parsers)
         await trio.to_thread.run_sync(known.parse, kind, command.body)
         return known
 
@@ -226,7 +226,7 @@ class Handlers:
             compression.mark(response)
             await connection.respond_in_parts(request, response, compression.gzip(reading.body(plan, end)), None)
         elif size <= _AT_ONCE:
-            response.body = messages.shown(position.kind, await reading.data(plan.stream, plan.start, end))
+            response.body = messages.body(position.kind, await reading.data(plan.stream, plan.start, end))
             await connection.respond(request, response)
         else:
             await connection.respond_in_parts(request, response, reading.body(plan, end), size)

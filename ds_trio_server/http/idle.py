@@ -161,7 +161,7 @@ class HotPath:
         assert isinstance(command, Append)
         self._handlers.admit(connection.transport, request, command)
         command.body = body
-        codecs = self._handlers.codecs
+        parsers = self._handlers.parsers
         # From here on it waits for its commit, which may have come before the store returns.
         self._answering.add(connection)
         connection.idle = False
@@ -169,7 +169,7 @@ class HotPath:
         try:
             self._store.transact_nowait(
                 decide.needs(command),
-                lambda view: stream.append(view, command, codecs),
+                lambda view: stream.append(view, command, parsers),
                 lambda response, error: self._finish(connection, request, response, error),
             )
         except BaseException:
@@ -215,7 +215,7 @@ class HotPath:
             if worthwhile and compression.wants_gzip(request.headers.get("accept-encoding")):
                 return False
             pieces = store.read_nowait(source, start, end)
-            response.body = messages.shown(source.kind, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            response.body = messages.body(source.kind, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         self._send(connection, request, response)
         return True
 
