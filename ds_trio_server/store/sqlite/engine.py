@@ -160,7 +160,8 @@ class SQLiteStore(Store):
 
     def _decide(self, needs: Needs, decide: Decide[T]) -> tuple[T, Batch | None]:
         """The response to a command, and the batch that must be durable before it may leave."""
-        self._check_health()
+        if self._failure is not None:
+            self._check_health()
         entry = self._entry(needs.path)
         source = None if needs.source is None else self._entry(needs.source).stream
         producer = None
