@@ -18,7 +18,7 @@ from ds_core.wire import media, names
 
 from .http.exchange import Exchange, Suspended
 from .live.subscribers import LiveReads
-from .parsers import FastCodecs, Known
+from .parsers import FastParsers, Parsed
 from .reads.catchup import accepted
 from .reads.reading import Reading
 from .store.base import Done, Piece, Store, Vanished
@@ -40,25 +40,27 @@ class Streams:
     def __init__(self, store: Store, reading: Reading) -> None:
         self._store = store
         self._reading = reading
-        self._codecs = FastCodecs()
+        self._parsers = FastParsers()
 
     def append_nowait(self, command: Append, done: Done[responses.Response]) -> None:
         """Append, or close; ``done(response, error)`` is called when it is durable. Raises trio.WouldBlock where it
         can't be decided without waiting; nothing has happened then."""
-        codecs = self._codecs
-        self._store.transact_nowait(decide.needs(command), lambda view: stream.append(view, command, codecs), done)
+        parsers = self._parsers
+        producer = command.producer
+        needs = decide.Needs(command.path, None if producer is None else producer[0])
+        self._store.transact_nowait(needs, lambda view: stream.append(view, command, parsers), done)
 
     async def append(self, command: Append) -> responses.Response:
         """Append, or close; returns when it is durable."""
-        codecs = await self._parsed(command)
-        return await self._store.transact(decide.needs(command), lambda view: stream.append(view, command, codecs))
+        parsers = await self._parsed(command)
+        return await self._store.transact(decide.needs(command), lambda view: stream.append(view, command, parsers))
 
     async def create(self, command: Create) -> responses.Response:
         """Create a stream or a fork; returns when it is durable."""
-        codecs = await self._parsed(command)
+        parsers = await self._parsed(command)
         piece = await self._fork_piece(command) if command.source is not None else None
         return await self._store.transact(
-            decide.needs(command, piece), lambda view: create.create(view, command, codecs)
+            decide.needs(command, piece), lambda view: create.create(view, command, parsers)
         )
 
     async def head(self, command: Head) -> responses.Response:
@@ -69,19 +71,19 @@ class Streams:
         """Delete a stream; returns when that is durable."""
         return await self._store.transact(decide.needs(command), lambda view: stream.delete(view, command))
 
-    async def _parsed(self, command: Append | Create) -> messages.Codecs:
+    async def _parsed(self, command: Append | Create) -> messages.Parsers:
         """The parsers for a command's body; a large body is parsed here and now, in a thread."""
         if len(command.body) < _PARSE_IN_THREAD or not command.content_type:
-            return self._codecs
+            return self._parsers
         try:
             kind = media.kind_of(command.content_type)
         except ValueError:
-            return self._codecs
+            return self._parsers
         if kind == media.BYTES:
-            return self._codecs
-        known = Known(self._codecs)
-        await trio.to_thread.run_sync(known.parse, kind, command.body)
-        return known
+            return self._parsers
+        parsed = Parsed(self._parsers)
+        await trio.to_thread.run_sync(parsed.parse, kind, command.body)
+        return parsed
 
     async def _fork_piece(self, command: Create) -> Piece | None:
         """What the core must see of the source to know where a fork may leave it."""

@@ -6,10 +6,10 @@ see ``reads``.
 """
 
 from . import create, requests, stream
-from .messages import Codecs
+from .messages import Parsers
 from .responses import Response
 
-_PURE = Codecs()
+_PURE = Parsers()
 
 
 class Needs:
@@ -50,16 +50,16 @@ def needs(
 def decide(
     view: stream.View,
     command: "requests.Create | requests.Append | requests.Head | requests.Delete",
-    codecs: Codecs = _PURE,
+    parsers: Parsers = _PURE,
 ) -> "tuple[Response, stream.Created | stream.Appended | stream.Renewed | stream.Removed | None]":
     """The response to a command, and the change to make durable before it is sent.
 
     ``view`` holds what ``needs(command)`` names. Raises ProtocolError.
     """
     if isinstance(command, requests.Append):
-        return stream.append(view, command, codecs)
+        return stream.append(view, command, parsers)
     if isinstance(command, requests.Create):
-        return create.create(view, command, codecs)
+        return create.create(view, command, parsers)
     if isinstance(command, requests.Head):
         return stream.head(view, command)
     assert isinstance(command, requests.Delete)

@@ -106,7 +106,7 @@ def answer(command: Read, position: Position, data: bytes, cursor: str, cache_co
     else:
         response = responses.catch_up(position, command.if_none_match, cache_control)
     if response.status == 200:
-        response.body = messages.shown(position.kind, data)
+        response.body = messages.body(position.kind, data)
     return response
 
 
@@ -123,4 +123,4 @@ def events(position: Position, data: bytes, cursor: str) -> bytes:
     if position.start == position.end:
         return batch
     binary = not media.is_text(position.content_type)
-    return sse.data_event(messages.shown(position.kind, data), binary) + batch
+    return sse.data_event(messages.body(position.kind, data), binary) + batch

@@ -45,7 +45,7 @@ class Stream:
         "start", "tail", "closed", "visible_tail", "visible_closed",
         "ttl", "deadline", "expires_at", "expires",
         "closed_by", "stream_seq",
-        "lineage", "recipe", "forks", "deleted",
+        "lineage", "fork_spec", "forks", "deleted",
     )  # fmt: skip
 
     id: int
@@ -65,7 +65,7 @@ class Stream:
     closed_by: "tuple[str, int, int] | None"
     stream_seq: "str | None"
     lineage: "tuple[tuple[int, int], ...]"
-    recipe: "str | None"
+    fork_spec: "str | None"
     forks: int
     deleted: bool
 
@@ -77,7 +77,7 @@ class Stream:
         self.start = self.tail = self.visible_tail = 0
         self.closed = self.visible_closed = self.deleted = False
         self.ttl = self.deadline = self.expires_at = self.expires = None
-        self.closed_by = self.stream_seq = self.recipe = None
+        self.closed_by = self.stream_seq = self.fork_spec = None
         self.lineage = ()
         self.forks = 0
 
@@ -228,7 +228,7 @@ def renewal(stream: Stream, now: Now) -> "float | None":
 
 
 def append(
-    view: View, command: Append, codecs: messages.Codecs
+    view: View, command: Append, parsers: messages.Parsers
 ) -> "tuple[responses.Response, Appended | Renewed | None]":
     """Decide a POST. The order of the checks is the protocol's (section 4)."""
     stream = require(view.stream, view.now)
@@ -243,7 +243,7 @@ def append(
             raise producers.stale(state)
     if stream.closed:
         return _append_to_closed(stream, command), _renew(stream, view.now)
-    data = _stored(stream, command, codecs)
+    data = _stored_form(stream, command, parsers)
     if producer is not None:
         if found == producers.DUPLICATE:
             assert state is not None
@@ -279,7 +279,7 @@ def _append_to_closed(stream: Stream, command: Append) -> responses.Response:
     )
 
 
-def _stored(stream: Stream, command: Append, codecs: messages.Codecs) -> bytes:
+def _stored_form(stream: Stream, command: Append, parsers: messages.Parsers) -> bytes:
     if not command.body:
         if command.closes:
             return b""
@@ -298,7 +298,7 @@ def _stored(stream: Stream, command: Append, codecs: messages.Codecs) -> bytes:
             )
     if stream.kind == media.BYTES:
         return command.body
-    data = messages.stored(stream.kind, command.body, codecs)
+    data = messages.stored_form(stream.kind, command.body, parsers)
     if not data:
         raise bad_request("an append needs at least one message; [] has none", "EMPTY_BODY")
     return data

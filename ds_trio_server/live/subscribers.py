@@ -77,7 +77,7 @@ class LongPoll(Subscriber):
             return None
         # What is sent to many at once is not compressed for some of them.
         response, _ = self._live.catchup.response(self._command, plan.position(plan.tail), None, self._cursor)
-        response.body = messages.shown(plan.stream.kind, data)
+        response.body = messages.body(plan.stream.kind, data)
         return self.exchange.encode(response)
 
     def received(self, data: bytes) -> bool:

@@ -73,7 +73,7 @@ class CatchUp:
             compression.mark(response)
             return Answer(response, await _begun(compression.gzip(reading.body(plan, end))))
         if position.size() <= _AT_ONCE:
-            response.body = messages.shown(position.kind, await reading.data(plan.stream, plan.start, end))
+            response.body = messages.body(position.kind, await reading.data(plan.stream, plan.start, end))
             return Answer(response)
         return Answer(response, await _begun(reading.body(plan, end)), position.size())
 
@@ -94,7 +94,7 @@ class CatchUp:
                 pieces = self._store.read_nowait(plan.stream, plan.start, plan.tail)
             except Vanished:
                 raise trio.WouldBlock from None
-            response.body = messages.shown(plan.stream.kind, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            response.body = messages.body(plan.stream.kind, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         return response
 
     def response(self, command: Read, position: Position, accept: str | None, cursor: str) -> tuple[Response, bool]:

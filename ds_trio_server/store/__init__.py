@@ -4,6 +4,7 @@ The engine that a gateway uses is ``store.sqlite.SQLiteStore``; this package loa
 """
 
 from .base import (
+    WINDOW,
     Overloaded,
     Piece,
     StorageFailed,
@@ -17,6 +18,7 @@ from .memory import MemoryStore
 from .retention import Retention
 
 __all__ = [
+    "WINDOW",
     "MemoryStore",
     "Overloaded",
     "Piece",

@@ -116,8 +116,8 @@ class Store(ABC):
 
     @abstractmethod
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        """The stored bytes from ``start``, in pieces: all up to ``end``, or a first part of about
-        ``WINDOW`` bytes, in at most about ``PIECES`` pieces. Forks' inherited bytes come from their
+        """The stored bytes from ``start``, in slices: all up to ``end``, or a first part of about
+        ``WINDOW`` bytes, in at most about ``SLICES`` slices. Forks' inherited bytes come from their
         ancestors. Never empty for ``start < end``; raises Vanished when the stream has been removed
         or trimmed meanwhile."""
 
@@ -129,13 +129,13 @@ class Store(ABC):
     async def append_at(self, stream: Stream, position: int) -> Piece:
         """The append that holds the byte at ``position``, whole."""
         first, end = await self.span(stream, position)
-        pieces: list[bytes] = []
+        slices: list[bytes] = []
         at = first
         while at < end:
             found = await self.read(stream, at, end)
-            pieces += found
+            slices += found
             at += sum(map(len, found))
-        return first, b"".join(pieces)
+        return first, b"".join(slices)
 
     @abstractmethod
     def watch(self, stream: Stream, watcher: Watcher) -> None:
@@ -178,5 +178,5 @@ class Store(ABC):
 
 WINDOW = 256 * 1024
 """About how many bytes ``read`` returns at once: what one reader may hold in memory."""
-PIECES = 4096
-"""At most about how many pieces: what may be gone through before others have their turn."""
+SLICES = 4096
+"""At most about how many slices: what may be gone through before others have their turn."""

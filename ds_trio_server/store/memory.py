@@ -12,7 +12,7 @@ from ds_core.server.stream import Appended, Created, Now, Removed, Stream, Trimm
 
 from ..clock import Clock
 from ..stats import Commits
-from .base import PIECES, WINDOW, Change, Decide, Store, Usage, Vanished, Watcher
+from .base import SLICES, WINDOW, Change, Decide, Store, Usage, Vanished, Watcher
 from .watchers import Watchers
 
 T = TypeVar("T")
@@ -71,10 +71,10 @@ class MemoryStore(Store):
         return self._decide(Needs(path), decide)
 
     def read_nowait(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        pieces = self._pieces(stream, start, end)
-        if sum(map(len, pieces)) < end - start:
+        slices = self._slices(stream, start, end)
+        if sum(map(len, slices)) < end - start:
             raise trio.WouldBlock
-        return pieces
+        return slices
 
     def _decide(self, needs: Needs, decide: Decide[T]) -> T:
         stream = self._streams.get(needs.path)
@@ -160,31 +160,31 @@ class MemoryStore(Store):
                 return
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        pieces = self._pieces(stream, start, end)
-        if len(pieces) >= PIECES:
+        slices = self._slices(stream, start, end)
+        if len(slices) >= SLICES:
             await trio.lowlevel.checkpoint()
-        return pieces
+        return slices
 
-    def _pieces(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        pieces: list[bytes] = []
+    def _slices(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        slices: list[bytes] = []
         size = 0
         for owner, first, stop in owners(stream, start, end):
             log = self._log(owner)
             index = bisect_right(log.starts, first) - 1
             if index < 0:
                 raise Vanished
-            while first < stop and size < WINDOW and len(pieces) < PIECES:
+            while first < stop and size < WINDOW and len(slices) < SLICES:
                 data = log.data[index]
                 begin = first - log.starts[index]
                 part = data[begin : min(len(data), begin + min(stop - first, WINDOW))]
-                pieces.append(part)
+                slices.append(part)
                 first += len(part)
                 size += len(part)
                 if begin + len(part) == len(data):
                     index += 1
-            if size >= WINDOW or len(pieces) >= PIECES:
+            if size >= WINDOW or len(slices) >= SLICES:
                 break
-        return pieces
+        return slices
 
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
         return self.span_nowait(stream, position)

@@ -41,7 +41,7 @@ class Log:
     def read(self, offset: str) -> tuple[bytes, str]:
         """Everything from an offset on as a reader sees it, and the offset to go on from."""
         plan, _ = reads.plan(stream.View(self.state, self.now, fresh=2), offsets.parse(offset), live=False)
-        shown = messages.shown(self.state.kind, bytes(self.data[plan.start : plan.tail]))
+        shown = messages.body(self.state.kind, bytes(self.data[plan.start : plan.tail]))
         return shown, offsets.token(self.state.incarnation, plan.tail)
 
 

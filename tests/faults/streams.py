@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ds_core.server import create, requests, stream
 from ds_core.server.decide import needs
-from ds_core.server.messages import Codecs
+from ds_core.server.messages import Parsers
 from ds_core.server.stream import Stream
 from ds_trio_server.store.base import Store
 
-_PURE = Codecs()
+_PURE = Parsers()
 
 
 async def put(store: Store, path: str, body: bytes = b"", **headers: str) -> str:

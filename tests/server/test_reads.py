@@ -140,7 +140,7 @@ async def test_in_large_appends_messages_meet_where_they_do_in_small_ones(
     kind = media.kind_of(content_type)
     parts = random.Random(order).sample(LARGE[content_type], len(LARGE[content_type]))
     body = b"[" + b",".join(parts) + b"]" if kind == media.JSON else b"".join(parts)
-    stored = messages.stored(kind, body, messages.Codecs())
+    stored = messages.stored_form(kind, body, messages.Parsers())
     async with running(store) as site:
         await site.create("s", content_type, b"[0]" if kind == media.JSON else b"\x00")
         before = int((await site.append("s", body, content_type)).offset[17:]) - len(stored)
@@ -153,7 +153,7 @@ async def test_in_large_appends_messages_meet_where_they_do_in_small_ones(
                     break
                 end = len(stored) if len(stored) - at <= limit else messages.cut(kind, stored, at, limit)
                 assert answer.offset == token(before + end), (at, limit)
-                assert answer.body == messages.shown(kind, stored[at:end])
+                assert answer.body == messages.body(kind, stored[at:end])
 
 
 async def test_a_large_append_is_parsed_once_however_it_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import trio
 
 from ds_core.server import create, reads, requests, stream, targets
 from ds_core.server.decide import Needs, needs
-from ds_core.server.messages import Codecs
+from ds_core.server.messages import Parsers
 from ds_core.server.offsets import START, token
 from ds_core.server.responses import Response
 from ds_core.server.stream import Stream
@@ -18,7 +18,7 @@ from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import WINDOW, Store
 from ds_trio_server.store.sqlite import committer, queues, schema
 
-CODECS = Codecs()
+PARSERS = Parsers()
 WALL = BUILT + 1000.0
 
 
@@ -128,7 +128,7 @@ class Rig:
             found = await self.store.look(command.source, locate)
             if found is not None and found[1] < found[0].visible_tail:
                 piece = await self.store.append_at(*found)
-        return await self.store.transact(needs(command, piece), lambda view: create.create(view, command, CODECS))
+        return await self.store.transact(needs(command, piece), lambda view: create.create(view, command, PARSERS))
 
     async def fork(self, path: str, source: str, at: int | None = None, skip: int = 0, **headers: Any) -> Response:
         headers["stream_forked_from"] = f"/v1/stream/{source}"
@@ -152,7 +152,7 @@ class Rig:
                 headers[name] = value
         command = _command("POST", path, body, content_type, headers)
         assert isinstance(command, requests.Append)
-        return await self.store.transact(needs(command), lambda view: stream.append(view, command, CODECS))
+        return await self.store.transact(needs(command), lambda view: stream.append(view, command, PARSERS))
 
     async def close(self, path: str, body: bytes = b"") -> Response:
         return await self.append(path, body, stream_closed="true")

@@ -160,7 +160,8 @@ class SQLiteStore(Store):
 
     def _decide(self, needs: Needs, decide: Decide[T]) -> tuple[T, Batch | None]:
         """The response to a command, and the batch that must be durable before it may leave."""
-        self._check_health()
+        if self._failure is not None:
+            self._check_health()
         entry = self._entry(needs.path)
         source = None if needs.source is None else self._entry(needs.source).stream
         producer = None
@@ -237,31 +238,43 @@ class SQLiteStore(Store):
         return entry
 
     def _apply(self, entry: Entry, change: Change) -> None:
+        if isinstance(change, Appended):
+            self._append(entry, change)
+        elif isinstance(change, Renewed):
+            assert entry.stream is not None
+            batch = self._queues.of((entry,), 0, False)
+            change.apply(entry.stream)
+            self._cache.touch(entry, batch)
+        else:
+            self._restructure(entry, change)
+        self._write_next()
+
+    def _append(self, entry: Entry, change: Appended) -> None:
+        stream = entry.stream
+        assert stream is not None
+        size = len(change.data)
+        batch = self._queues.of((entry,), size, size > 0)
+        change.apply(stream)
+        batch.collect(stream.id, change.at, change.data)
+        if change.producer is not None:
+            batch.producers[(stream.id, change.producer[0])] = change.producer[1:]
+        self._cache.touch(entry, batch)
+
+    def _restructure(self, entry: Entry, change: Created | Removed | Trimmed) -> None:
         cache = self._cache
-        size = len(change.data) if isinstance(change, (Appended, Created)) else 0
-        batch = self._queues.of(lifecycle.touched(cache, entry, change), size, _grows(change))
+        size = len(change.data) if isinstance(change, Created) else 0
+        batch = self._queues.of(lifecycle.touched(cache, entry, change), size, isinstance(change, Created))
         if isinstance(change, Created):
             if entry.stream is not None:
                 lifecycle.remove(cache, batch, entry)
             self._newest = change.stream.id
             lifecycle.create(cache, batch, entry, change)
-        elif isinstance(change, Removed):
-            if change.soft:
-                lifecycle.soft_delete(cache, batch, entry)
-            else:
-                lifecycle.remove(cache, batch, entry)
         elif isinstance(change, Trimmed):
             lifecycle.trim(cache, batch, entry, change)
+        elif change.soft:
+            lifecycle.soft_delete(cache, batch, entry)
         else:
-            stream = entry.stream
-            assert stream is not None
-            change.apply(stream)
-            if isinstance(change, Appended):
-                batch.collect(stream.id, change.at, change.data)
-                if change.producer is not None:
-                    batch.producers[(stream.id, change.producer[0])] = change.producer[1:]
-            cache.touch(entry, batch)
-        self._write_next()
+            lifecycle.remove(cache, batch, entry)
 
     # Commits
 

@@ -73,7 +73,7 @@ def identity(stream: Stream) -> int:
         repr(
             (
                 stream.id, stream.path, stream.incarnation, stream.content_type,
-                stream.lineage[-1] if stream.lineage else None, stream.recipe,
+                stream.lineage[-1] if stream.lineage else None, stream.fork_spec,
             )
         ).encode()
     )  # fmt: skip
@@ -99,7 +99,7 @@ def new_row(stream: Stream, deadline: float | None) -> StreamRow:
     return StreamRow(
         stream.id, stream.path, stream.incarnation, stream.content_type, stream.start, stream.tail, closed,
         closed_by, stream.stream_seq, stream.ttl, deadline, stream.expires_at, stream.expires, source, fork_at,
-        stream.recipe, stream.forks, int(stream.deleted), sum,
+        stream.fork_spec, stream.forks, int(stream.deleted), sum,
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def _stream(db: sqlite3.Connection, row: StreamRow) -> Stream:
     stream.expires = row.expires
     if row.source is not None:
         stream.lineage = tuple(db.execute(_LINEAGE, (stream.id,)))[::-1]
-    stream.recipe = row.recipe
+    stream.fork_spec = row.recipe
     stream.forks = row.forks
     stream.deleted = bool(row.deleted)
     whole = (row.source is None) == (row.fork_at is None)

@@ -8,7 +8,7 @@ from ds_core.wire import names
 
 URL = "/v1/stream/a"
 NOW = stream.Now(1000.0, 1750000000.0)
-CODECS = messages.Codecs()
+PARSERS = messages.Parsers()
 
 
 def make(content_type="application/json", data=b"", **attributes):
@@ -29,7 +29,7 @@ def fork(body=b"", **headers):
 
 
 def do(state, asked, source=None, piece=None, fresh=8):
-    return create.create(stream.View(state, NOW, fresh, source, piece), asked, CODECS)
+    return create.create(stream.View(state, NOW, fresh, source, piece), asked, PARSERS)
 
 
 def refused(status, code, *args, **others):

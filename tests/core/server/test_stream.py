@@ -107,6 +107,37 @@ def test_every_condition_and_command():
         assert found == expected, (name, found)
 
 
+def test_each_command_says_what_its_decision_must_be_shown():
+    piece = (0, b"hello")
+    headers = {"content-type": "text/plain", "stream-forked-from": "/v1/stream/b%20c", "stream-fork-offset": "-1"}
+    for asked, expected in (
+        (post(), ("a", None, None, None)),
+        (post(producer=("p", 0, 0)), ("a", "p", None, None)),
+        (command("HEAD"), ("a", None, None, None)),
+        (command("DELETE"), ("a", None, None, None)),
+        (command("PUT", content_type="text/plain"), ("a", None, None, None)),
+        (requests.parse("PUT", URL, headers), ("a", None, "b c", piece)),
+    ):
+        found = decide.needs(asked, piece if expected[2] else None)
+        assert (found.path, found.producer, found.source, found.piece) == expected, asked.kind
+
+
+def test_a_producer_without_a_state_in_the_view_is_a_new_one():
+    state = make()
+    for known, producer, expected in (
+        (None, ("p", 0, 0), (200, None)),
+        (None, ("p", 0, 1), (409, "SEQUENCE_GAP")),
+        ((0, 0), ("p", 0, 0), (204, None)),
+        ((0, 0), ("p", 0, 1), (200, None)),
+    ):
+        view = stream.View(state, NOW, 4, producer=known)
+        try:
+            found = (decide.decide(view, post(producer=producer))[0].status, None)
+        except ProtocolError as error:
+            found = (error.status, error.code)
+        assert found == expected, (known, producer)
+
+
 def test_which_of_several_wrongs_wins():
     """Section 4's order. Each request has its own fault and all those that come later in the order."""
     stale = ("p", 1, 9)
