@@ -17,6 +17,7 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.wire import media, names
 
+from .access.origins import Origins
 from .config import Config
 from .http.readers import Request
 from .http.transport import Transport
@@ -51,9 +52,11 @@ class Handlers:
         config: Config,
         access: "Access | None" = None,
         connections: Callable[[], int] = lambda: 0,
+        origins: Origins | None = None,
     ) -> None:
         self._store = store
         self._access = access
+        self.origins = Origins() if origins is None else origins
         self.stats = Stats()
         self._endpoints = Endpoints(store, self.stats, access, lambda: (connections(), self.hub.count()))
         self._config = config
@@ -75,6 +78,7 @@ class Handlers:
         Raises ProtocolError for what is to be refused.
         """
         self.stats.requests += 1
+        self.origins.check(request.headers, request.method == "OPTIONS")
         transport = connection.transport
         if request.method == "OPTIONS":
             await connection.pass_over(request)

@@ -151,6 +151,7 @@ class HotPath:
             return False
         if head.length > self._largest_body or head.headers.get("connection", "keep-alive").lower() != "keep-alive":
             return False
+        self._handlers.origins.check(head.headers)
         request = Request(head.method, head.target, head.headers, head.length)
         if head.method == "POST":
             return self._append(connection, request, data[end:])
