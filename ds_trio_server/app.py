@@ -17,7 +17,7 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.wire import media, names
 
-from .access.origins import Origins
+from .access import Origins
 from .config import Config
 from .http.readers import Request
 from .http.transport import Transport
@@ -31,7 +31,7 @@ from .stats import Stats
 from .store.base import Piece, Store, Vanished
 
 if TYPE_CHECKING:
-    from .access.file import Access
+    from .access import Access
     from .http.connection import Connection
 
 # The same few targets come again and again.

@@ -18,7 +18,7 @@ import trio
 
 from ds_core.server.errors import ProtocolError
 
-from .access.origins import Origins
+from .access import Origins
 from .app import Handlers
 from .config import Config
 from .http.connection import Connection
@@ -30,7 +30,7 @@ from .ops.logs import Seldom
 from .store.base import StorageFailed, Store
 
 if TYPE_CHECKING:
-    from .access.file import Access
+    from .access import Access
     from .http.tls import TLS
 
 log = logging.getLogger("ds")

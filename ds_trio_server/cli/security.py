@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..access.origins import ANYWHERE, CERTIFIED, LOOPBACK, NETWORK, Origins
+from ..access import ANYWHERE, CERTIFIED, LOOPBACK, NETWORK, Origins
 from ..config import Unusable
 from ..http.listeners import is_local
 from .parser import Usage
 from .serve_options import Settings
 
 if TYPE_CHECKING:
-    from ..access.file import Access
+    from ..access import Access
     from ..http.tls import TLS
 
 log = logging.getLogger("ds")

@@ -23,7 +23,7 @@ from ..store.base import StorageFailed, StorageFull, Store, Usage
 from . import metrics
 
 if TYPE_CHECKING:
-    from ..access.file import Access
+    from ..access import Access
 
 PATHS = ("/healthz", "/readyz", "/metrics")
 
