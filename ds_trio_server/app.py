@@ -17,7 +17,7 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.wire import media, names
 
-from .access import Origins
+from .access import Identity, Origins, without_access
 from .config import Config
 from .http.readers import Request
 from .http.transport import Transport
@@ -109,11 +109,12 @@ class Handlers:
             await self._simple(connection, request, command)
         return None
 
-    def admit(self, transport: Transport, request: Request, command: Command) -> None:
-        """Raise ProtocolError 401 or 403 unless the client may do this."""
-        if self._access is not None:
-            wall = self._store.now().wall
-            self._access.check(command, request.headers, request.target, transport.identities, wall)
+    def admit(self, transport: Transport, request: Request, command: Command) -> Identity:
+        """Who the client is; ProtocolError 401 or 403 unless it may do this."""
+        if self._access is None:
+            return without_access(transport.identities)
+        wall = self._store.now().wall
+        return self._access.check(command, request.headers, request.target, transport.identities, wall)
 
     # Writing
 
