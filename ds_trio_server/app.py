@@ -14,6 +14,7 @@ from ds_core.server import responses, targets
 from ds_core.server.errors import ProtocolError
 from ds_core.wire import names
 
+from .access import Origins
 from .config import Config
 from .http.exchange import Exchange, Suspended
 from .live.fanout import FanOut
@@ -26,7 +27,7 @@ from .store.base import StorageFailed, Store, Vanished
 from .streams import Streams, StreamsRoute
 
 if TYPE_CHECKING:
-    from .access.file import Access
+    from .access import Access
 
 log = logging.getLogger("ds")
 
@@ -59,7 +60,9 @@ class App:
         config: Config,
         access: "Access | None" = None,
         connections: Callable[[], int] = lambda: 0,
+        origins: Origins | None = None,
     ) -> None:
+        self._origins = Origins() if origins is None else origins
         self.stats = Stats()
         self.reading = Reading(store, config)
         self.fanout = FanOut(store)
@@ -83,6 +86,7 @@ class App:
         """Answer a request that has come whole. Raises trio.WouldBlock where that needs waiting."""
         self.stats.requests += 1
         try:
+            self._origins.check(exchange.headers, exchange.method == "OPTIONS")
             if exchange.method == "OPTIONS":
                 exchange.respond_nowait(responses.preflight())
             elif exchange.target.startswith(names.ROOT):
@@ -96,6 +100,7 @@ class App:
     async def answer(self, exchange: Exchange) -> Suspended | None:
         """Answer a request, or begin to."""
         self.stats.requests += 1
+        self._origins.check(exchange.headers, exchange.method == "OPTIONS")
         if exchange.method == "OPTIONS":
             await exchange.pass_over()
             await exchange.respond(responses.preflight())

@@ -18,6 +18,7 @@ import trio
 
 from ds_core.server.errors import ProtocolError
 
+from .access import Origins
 from .app import App
 from .config import Config
 from .http.connection import Connection
@@ -29,7 +30,7 @@ from .ops.logs import Seldom
 from .store.base import StorageFailed, Store
 
 if TYPE_CHECKING:
-    from .access.file import Access
+    from .access import Access
     from .http.tls import TLS
 
 log = logging.getLogger("ds")
@@ -49,14 +50,15 @@ class Server:
     """One store behind one set of listeners."""
 
     def __init__(
-        self, store: Store, config: Config, access: "Access | None" = None, tls: "TLS | None" = None
+        self, store: Store, config: Config, access: "Access | None" = None, tls: "TLS | None" = None,
+        origins: Origins | None = None,
     ) -> None:
         if access is not None:
             config = replace(config, private=True)
         self._store = store
         self._config = config
         self._tls = tls
-        self.app = App(store, config, access, lambda: len(self._connections))
+        self.app = App(store, config, access, lambda: len(self._connections), origins)
         self._budget = BodyBudget(config.body_memory)
         self._connections: dict[Connection, None] = {}
         # Connections by client, where there is a limit to them.
@@ -229,16 +231,18 @@ async def serve(
     started: Callable[[Server], None] = lambda server: None,
     access: "Access | None" = None,
     tls: "TLS | None" = None,
+    origins: Origins | None = None,
 ) -> None:
     """Open the store, serve it until the server's ``stop`` is called, close everything.
 
     ``started`` is given the server when it accepts. Without ``access`` everybody may do everything;
-    with it no shared cache may keep answers. Raises StorageFailed when the disk gave up.
+    with it no shared cache may keep answers. ``origins`` says which web pages and which names in Host are
+    served; without it all are. Raises StorageFailed when the disk gave up.
     """
     failures: list[StorageFailed] = []
     await store.open()
     try:
-        server = Server(store, config, access, tls)
+        server = Server(store, config, access, tls, origins)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_failure, store, server, failures)
             started(server)

@@ -16,6 +16,7 @@ from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.server.stream import Now
 from ds_core.wire import media, names
 
+from .access import without_access
 from .http.exchange import Exchange, Suspended
 from .live.subscribers import LiveReads
 from .parsers import FastParsers, Parsed
@@ -24,7 +25,7 @@ from .reads.reading import Reading
 from .store.base import Done, Piece, Store, Vanished
 
 if TYPE_CHECKING:
-    from .access.file import Access
+    from .access import Access
 
 # The same few targets come again and again.
 resolve = lru_cache(256)(targets.resolve)
@@ -160,9 +161,13 @@ class StreamsRoute:
         if exchange.method == "PUT" and (host := exchange.headers.get("host")):
             origin = f"{exchange.scheme}://{host}"
         command = requests.parse(exchange.method, exchange.target, exchange.headers, origin, resolve=resolve)
-        if self._access is not None:
+        if self._access is None:
+            exchange.identity = without_access(exchange.certified)
+        else:
             wall = self._now().wall
-            exchange.identity = self._access.check(command, exchange.headers, exchange.target, exchange.certified, wall)
+            exchange.identity = self._access.check(
+                command, exchange.headers, exchange.target, exchange.certified, wall
+            )
         return command
 
     async def _read(self, exchange: Exchange, command: Read) -> Suspended | None:

@@ -15,7 +15,7 @@ PHRASES = {
     405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 410: "Gone",
     411: "Length Required", 413: "Content Too Large", 414: "URI Too Long",
     415: "Unsupported Media Type",
-    417: "Expectation Failed", 426: "Upgrade Required", 429: "Too Many Requests",
+    417: "Expectation Failed", 421: "Misdirected Request", 426: "Upgrade Required", 429: "Too Many Requests",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
     503: "Service Unavailable", 505: "HTTP Version Not Supported", 507: "Insufficient Storage",
 }  # fmt: skip

@@ -12,6 +12,8 @@ from .errors import ProtocolError, bad_request
 MAX_PATH = 1024
 """Longest stream path in bytes, before and after decoding."""
 
+_HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+_ADDRESS = frozenset("0123456789abcdefABCDEF:.")
 _UNRESERVED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@")
 
 
@@ -67,6 +69,49 @@ def split_target(target: str) -> "tuple[str, str]":
         return rest[slash:] if slash >= 0 else "/", query
     path, _, query = target.partition("?")
     return path, query
+
+
+def authority(text: str) -> "tuple[str, int | None]":
+    """Host and port of what stands in Host or before a target's path (RFC 9110 section 7.2).
+
+    The host is in lower case, an IPv6 address without its brackets; there may be no port. 400 for anything else: what
+    goes into a Location, a link or a callback has been here.
+    """
+    if text[:1] == "[":
+        host, _, rest = text[1:].partition("]")
+        letters = _ADDRESS
+        valid = 1 < len(host) < 46 and host.count(":") > 1 and len(text) > len(host) + 1
+    else:
+        host, colon, port = text.partition(":")
+        rest = colon + port
+        letters = _HOST
+        valid = 0 < len(host) < 256 and host[0] != "." and ".." not in host
+    for char in host:
+        if char not in letters:
+            valid = False
+    port = rest[1:]
+    if rest and (rest[0] != ":" or not 0 < len(port) < 6 or not _digits(port) or int(port) > 65535):
+        valid = False
+    if not valid:
+        raise bad_request("Host must be a host, perhaps with a port, such as gateway.example:4437", "INVALID_HOST")
+    return host.lower(), int(port) if port else None
+
+
+def _digits(text: str) -> bool:
+    for char in text:
+        if not "0" <= char <= "9":
+            return False
+    return True
+
+
+def target_authority(target: str) -> "str | None":
+    """The authority of an absolute-form target, which goes before Host (RFC 9112 section 3.2.2); None for a path."""
+    if target[:1] == "/" or "://" not in target:
+        return None
+    rest = target.partition("://")[2]
+    for mark in ("/", "?", "#"):
+        rest = rest.partition(mark)[0]
+    return rest
 
 
 def resolve(target: str, reads: bool) -> "tuple[str, dict[str, str]]":

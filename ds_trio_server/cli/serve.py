@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obedience.run, signals)
                 nursery.start_soon(systemd.watchdog)
-                await server.serve(store, settings, sockets, started, security.access, security.tls)
+                await server.serve(store, settings, sockets, started, security.access, security.tls, security.origins)
                 nursery.cancel_scope.cancel()
 
     problems: list[BaseException] = []

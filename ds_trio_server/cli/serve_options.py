@@ -13,6 +13,7 @@ from typing import Any
 from ds_core.wire.names import DEFAULT_PORT
 
 from .. import units
+from ..access import origins
 from ..config import Config, Option, option, options
 from ..http import listeners
 from ..ops import logs
@@ -84,6 +85,14 @@ class Settings(Config):
         None, _file, "let in who has a token; see 'ds token'", shown="loopback only", **_access)  # fmt: skip
     insecure_open: bool = option(
         False, help="let everybody who can connect do everything", group="access", excludes=("access",))  # fmt: skip
+    allow_host: tuple[str, ...] = option(
+        (), origins.host_name, "without --access: answer to this name in Host too, such as that of a proxy in front; "
+        "may be repeated", metavar="NAME", shown="this machine's names", many=True, group="access",
+        excludes=("access",))  # fmt: skip
+    cors: tuple[str, ...] = option(
+        (), origins.origin, "without --access: let web pages from there read and write too, such as "
+        "https://dashboard.example, or * for all; may be repeated", metavar="ORIGIN", shown="this machine's pages",
+        many=True, group="access", excludes=("access",))  # fmt: skip
     tls_cert: str | None = option(None, _file, "certificate chain in PEM format: serve https", **_access)
     tls_key: str | None = option(None, _file, "its private key", **_access)
     tls_client_ca: str | None = option(

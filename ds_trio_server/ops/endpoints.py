@@ -22,7 +22,7 @@ from ..store.base import StorageFailed, StorageFull, Store, Usage
 from . import metrics
 
 if TYPE_CHECKING:
-    from ..access.file import Access
+    from ..access import Access
 
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 _FRESH = ("Cache-Control", "no-store")

@@ -3,6 +3,8 @@
 The engine that a gateway uses is ``store.sqlite.SQLiteStore``; this package loads no engine that is not asked for.
 """
 
+from typing import TYPE_CHECKING
+
 from .base import (
     WINDOW,
     Overloaded,
@@ -14,8 +16,10 @@ from .base import (
     Vanished,
     Watcher,
 )
-from .memory import MemoryStore
 from .retention import Retention
+
+if TYPE_CHECKING:
+    from .memory import MemoryStore
 
 __all__ = [
     "WINDOW",
@@ -30,3 +34,12 @@ __all__ = [
     "Vanished",
     "Watcher",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # A late import: who keeps streams on a disk loads no store in memory.
+    if name == "MemoryStore":
+        from . import memory
+
+        return memory.MemoryStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
