@@ -52,7 +52,7 @@ soak: $(VENV)/.test
 	$(BIN)/python -m tests.faults.kill --cycles $(CYCLES) --seed $(SEED)
 	$(BIN)/python -m tests.faults.power --points $(CYCLES) --seed $(SEED)
 	$(BIN)/python -m tests.faults.errors --cycles $(CYCLES) --seed $(SEED)
-	$(BIN)/python -m tests.faults.rot --seed $(SEED)
+	$(BIN)/python -m tests.faults.corruption --seed $(SEED)
 
 SECONDS := $(or $(SECONDS),60)
 

@@ -13,7 +13,7 @@ from typing import Any
 import cbor2
 
 from ds_core.server import json_text
-from ds_core.server.messages import Codecs
+from ds_core.server.messages import Parsers
 from ds_core.wire import media
 
 try:
@@ -61,8 +61,8 @@ _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 
 
-class FastCodecs(Codecs):
-    """``Codecs`` at C speed, with memory in proportion to the body whatever it holds."""
+class FastParsers(Parsers):
+    """``Parsers`` at C speed, with memory in proportion to the body whatever it holds."""
 
     def split_json(self, body: bytes) -> list[bytes]:
         if msgspec is None or body.count(b",") >= MAX_MESSAGES:
@@ -110,11 +110,11 @@ if msgspec is not None:
     _VALUE = msgspec.json.Decoder(msgspec.Raw)
 
 
-class Known(Codecs):
+class Parsed(Parsers):
     """The outcome of parsing one body ahead of time: ``parse`` may run in a thread."""
 
-    def __init__(self, codecs: Codecs) -> None:
-        self._codecs = codecs
+    def __init__(self, parsers: Parsers) -> None:
+        self._parsers = parsers
         self._messages: list[bytes] = []
         self._error: ValueError | None = None
 
@@ -122,9 +122,9 @@ class Known(Codecs):
         """Parse a body as that kind of stream would; the error, if any, waits until it is asked."""
         try:
             if kind == media.JSON:
-                self._messages = self._codecs.split_json(body)
+                self._messages = self._parsers.split_json(body)
             elif kind == media.CBOR:
-                self._codecs.check_cbor(body)
+                self._parsers.check_cbor(body)
         except ValueError as error:
             self._error = error
 

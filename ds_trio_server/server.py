@@ -19,10 +19,10 @@ import trio
 from ds_core.server.errors import ProtocolError
 
 from .access import Origins
-from .app import Handlers
+from .app import App
 from .config import Config
 from .http.connection import Connection
-from .http.idle import HotPath
+from .http.idle import IdleConnections
 from .http.listeners import listen as listen, url_of as url_of
 from .http.readers import BodyBudget
 from .http.transport import Transport
@@ -50,7 +50,11 @@ class Server:
     """One store behind one set of listeners."""
 
     def __init__(
-        self, store: Store, config: Config, access: "Access | None" = None, tls: "TLS | None" = None,
+        self,
+        store: Store,
+        config: Config,
+        access: "Access | None" = None,
+        tls: "TLS | None" = None,
         origins: Origins | None = None,
     ) -> None:
         if access is not None:
@@ -58,7 +62,7 @@ class Server:
         self._store = store
         self._config = config
         self._tls = tls
-        self._handlers = Handlers(store, config, access, lambda: len(self._connections), origins)
+        self.app = App(store, config, access, lambda: len(self._connections), origins)
         self._budget = BodyBudget(config.body_memory)
         self._connections: dict[Connection, None] = {}
         # Connections by client, where there is a limit to them.
@@ -68,9 +72,9 @@ class Server:
         self._stopping = trio.Event()
         self._serving: trio.Nursery | None = None
         # TLS keeps its own buffers, and other systems have no epoll: there, all have their tasks.
-        self._hot: HotPath | None = None
+        self._idle: IdleConnections | None = None
         if tls is None and hasattr(select, "epoll"):
-            self._hot = HotPath(store, self._handlers, config, self._give_task, self._forget)
+            self._idle = IdleConnections(self.app, config, self._give_task, self._forget)
 
     def stop(self) -> None:
         """Begin the orderly end; may be called from the trio thread at any time."""
@@ -85,8 +89,8 @@ class Server:
             async with trio.open_nursery() as upkeep:
                 upkeep.start_soon(self._sweep_streams)
                 upkeep.start_soon(self._sweep_connections)
-                if self._hot is not None:
-                    upkeep.start_soon(self._hot.run)
+                if self._idle is not None:
+                    upkeep.start_soon(self._idle.run)
                 async with trio.open_nursery() as serving:
                     self._serving = serving
                     async with trio.open_nursery() as accepting:
@@ -97,8 +101,8 @@ class Server:
                     for listener in listeners:
                         listener.close()  # the next client is refused, not left waiting
                     self._wind_down()
-                    if self._hot is not None:
-                        serving.start_soon(self._hot.drain)
+                    if self._idle is not None:
+                        serving.start_soon(self._idle.drain)
                     serving.cancel_scope.deadline = trio.current_time() + self._config.grace
                 upkeep.cancel_scope.cancel()
         finally:
@@ -107,7 +111,7 @@ class Server:
 
     def _wind_down(self) -> None:
         log.info("stopping: %d connections to finish", len(self._connections))
-        self._handlers.hub.close()
+        self.app.stop()
         for connection in list(self._connections):
             connection.stop()
 
@@ -130,12 +134,12 @@ class Server:
                 except OSError:
                     sock.close()  # gone before it was served
                     continue
-                connection = Connection(transport, self._handlers, self._config, self._budget)
+                connection = Connection(transport, self.app, self._config, self._budget)
                 refusal = self._admit(connection)
                 if refusal is not None:
                     serving.start_soon(self._turn_away, connection, refusal)
-                elif self._hot is not None:
-                    self._hot.rest(connection)
+                elif self._idle is not None:
+                    self._idle.add(connection)
                 else:
                     self._give_task(connection, b"")
 
@@ -153,9 +157,9 @@ class Server:
         return None
 
     def _transport(self, sock: socket.socket) -> Transport:
-        self._handlers.stats.connections += 1
+        self.app.stats.connections += 1
         if self._tls is not None:
-            return self._tls.transport(sock, self._config.send_timeout, self._handlers.stats)
+            return self._tls.transport(sock, self._config.send_timeout, self.app.stats)
         return Transport(sock, self._config.send_timeout)
 
     async def _turn_away(self, connection: Connection, refusal: ProtocolError) -> None:
@@ -184,10 +188,10 @@ class Server:
     async def _serve(self, connection: Connection, unsent: bytes | memoryview) -> None:
         resting = False
         try:
-            resting = await connection.run(unsent, may_rest=self._hot is not None)
+            resting = await connection.run(unsent, may_rest=self._idle is not None)
         finally:
-            if resting and self._hot is not None:
-                self._hot.rest(connection)
+            if resting and self._idle is not None:
+                self._idle.add(connection)
             else:
                 self._forget(connection)
 
@@ -199,6 +203,7 @@ class Server:
             for connection in list(self._connections):
                 if connection.transport.deadline <= now:
                     connection.transport.expire()
+            self.app.fanout.break_silence()
 
     async def _sweep_streams(self) -> None:
         try:
@@ -235,7 +240,7 @@ async def serve(
     """Open the store, serve it until the server's ``stop`` is called, close everything.
 
     ``started`` is given the server when it accepts. Without ``access`` everybody may do everything;
-    with it no shared cache may keep answers. ``origins`` says which web pages and which names in Host are
+    with it no shared cache may keep answers. ``origins`` says which names in Host and which web pages are
     served; without it all are. Raises StorageFailed when the disk gave up.
     """
     failures: list[StorageFailed] = []

@@ -14,7 +14,7 @@ from .stream import CLOSED, GONE, MISSING, OPEN, Created, Stream, View, conditio
 
 
 def create(
-    view: View, command: Create, codecs: messages.Codecs
+    view: View, command: Create, parsers: messages.Parsers
 ) -> "tuple[responses.Response, Created | None]":
     """Decide a PUT: 201 with a new stream, 200 when it is there as asked, else 409."""
     found = condition(view.stream, view.now)
@@ -29,7 +29,7 @@ def create(
         source = None
     else:
         stream, source = _fork(view, command)
-    data = messages.stored(stream.kind, command.body, codecs) if command.body else b""
+    data = messages.stored_form(stream.kind, command.body, parsers) if command.body else b""
     stream.tail += len(data)
     stream.closed = command.closes
     return _answer(201, stream, command), Created(stream, data, source)
@@ -41,9 +41,9 @@ def _again(stream: Stream, command: Create) -> "tuple[responses.Response, None]"
         asked = media.OCTETS
     same = asked is None or media.essence(asked) == media.essence(stream.content_type)
     same = same and stream.closed == command.closes
-    if stream.recipe is not None or command.recipe is not None:
+    if stream.fork_spec is not None or command.fork_spec is not None:
         # A fork's lifetime may be inherited, so what was asked is compared, not what came of it.
-        same = same and stream.recipe == command.recipe
+        same = same and stream.fork_spec == command.fork_spec
     else:
         same = same and stream.ttl == command.ttl and _instants_equal(stream, command)
     if not same:
@@ -72,8 +72,8 @@ def describe(stream: Stream) -> str:
         words.append("Stream-Expires-At " + stream.expires_at)
     if stream.closed:
         words.append("closed")
-    if stream.recipe is not None:
-        words.append("forked from " + stream.recipe.split(" ", 1)[0])
+    if stream.fork_spec is not None:
+        words.append("forked from " + stream.fork_spec.split(" ", 1)[0])
     return ", ".join(words)
 
 
@@ -108,7 +108,7 @@ def _fork(view: View, command: Create) -> "tuple[Stream, int]":
     stream.start = source.start
     stream.tail = at
     stream.lineage = lineage(source, at)
-    stream.recipe = command.recipe
+    stream.fork_spec = command.fork_spec
     if command.ttl is None and command.expires_at is None:
         stream.limit_life(source.ttl, source.expires_at, view.now)
     else:
@@ -157,15 +157,15 @@ def lineage(source: Stream, at: int) -> "tuple[tuple[int, int], ...]":
 
 
 def owners(stream: Stream, start: int, end: int) -> "list[tuple[int, int, int]]":
-    """Whose bytes a range is: (id, start, end) pieces in order, ancestors first, empty ones left out."""
-    pieces = []
+    """Whose bytes a range is: (id, start, end) of each owner in order, ancestors first, empty ones left out."""
+    ranges = []
     for id, upto in stream.lineage:
         if start >= end:
             break
         stop = min(upto, end)
         if start < stop:
-            pieces.append((id, start, stop))
+            ranges.append((id, start, stop))
             start = stop
     if start < end:
-        pieces.append((stream.id, start, end))
-    return pieces
+        ranges.append((stream.id, start, end))
+    return ranges

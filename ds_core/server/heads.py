@@ -81,7 +81,8 @@ def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
     return RequestHead(parts[0], parts[1], headers, int(length))
 
 
-# Field names as they were written, in lower case: the few that clients use are checked once.
+# Field names as they were written, in lower case: the few that clients use are checked once. Others fill this at
+# most, and only until it is full.
 _names: "dict[str, str]" = {}
 _MOST_NAMES = 64
 
@@ -91,7 +92,9 @@ def _name(raw: str) -> "str | None":
         if char not in _TOKEN:
             return None
     name = raw.lower()
-    if name and len(_names) < _MOST_NAMES and len(raw) <= 32:
+    if name and len(raw) <= 32:
+        if len(_names) >= _MOST_NAMES:
+            _names.clear()  # names that nobody else sends must not keep out those that everybody does
         _names[raw] = name
     return name
 

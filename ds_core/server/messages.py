@@ -1,7 +1,7 @@
 """Messages: how a body becomes stored bytes, and stored bytes a body (protocol section 10).
 
 ======  =====================================  ===========================
-kind    stored form of an append               what a read shows
+kind    stored form of an append               body of a read
 ======  =====================================  ===========================
 BYTES   the body                               the stored bytes
 JSON    every message followed by one comma    ``[`` messages ``]``
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NO_LIMIT = 0x3FFFFFFF
 
 
-class Codecs:
+class Parsers:
     """The parsers a shell lends to the core; these defaults are pure and run everywhere.
 
     ``split_json(body) -> list of messages`` and ``check_cbor(body) -> None`` both raise ValueError
@@ -41,7 +41,7 @@ class Codecs:
         cbor_check.check(body)
 
 
-def stored(kind: int, body: bytes, codecs: Codecs) -> bytes:
+def stored_form(kind: int, body: bytes, parsers: Parsers) -> bytes:
     """The stored form of an append's body; empty only for the JSON body ``[]``.
 
     Raises ProtocolError 400 when the body is not what the stream's kind asks for.
@@ -50,9 +50,9 @@ def stored(kind: int, body: bytes, codecs: Codecs) -> bytes:
         return body
     try:
         if kind == media.CBOR:
-            codecs.check_cbor(body)
+            parsers.check_cbor(body)
             return body
-        messages = codecs.split_json(body)
+        messages = parsers.split_json(body)
     except ValueError as error:
         raise bad_request(str(error), "INVALID_CBOR" if kind == media.CBOR else "INVALID_JSON") from None
     if not messages:
@@ -60,15 +60,15 @@ def stored(kind: int, body: bytes, codecs: Codecs) -> bytes:
     return b",".join(messages + [b""])
 
 
-def shown(kind: int, data: bytes) -> bytes:
+def body(kind: int, data: bytes) -> bytes:
     """The response body for stored bytes that begin and end on message boundaries."""
     if kind == media.JSON:
         return b"[" + data[:-1] + b"]"
     return data
 
 
-def shown_size(kind: int, size: int) -> int:
-    """The length of ``shown`` for that many stored bytes, without having them."""
+def body_size(kind: int, size: int) -> int:
+    """The length of ``body`` for that many stored bytes, without having them."""
     if kind == media.JSON:
         return size + 1 if size else 2
     return size

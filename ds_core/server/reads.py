@@ -44,19 +44,21 @@ class Plan:
         )
 
 
-def plan(view: View, command: Read) -> "tuple[Plan, Renewed | None]":
-    """Decide a GET. Every kind of read renews a sliding TTL, when it begins."""
+def plan(view: View, offset: "tuple[int, int] | str", live: bool) -> "tuple[Plan, Renewed | None]":
+    """Decide a read from an offset, as ``offsets.parse`` gives it; a ``live`` one may wait for more.
+
+    Every kind of read renews a sliding TTL, when it begins: a shell that goes on with one leaves the change out.
+    Raises ProtocolError 400, 404 or 410.
+    """
     stream = require(view.stream, view.now)
-    if command.offset == names.NOW:
+    if isinstance(offset, str):
+        assert offset == names.NOW
         start = stream.visible_tail
     else:
-        assert not isinstance(command.offset, str)
-        start = offsets.position(
-            command.offset, stream.incarnation, stream.start, stream.visible_tail, view.fresh - 1
-        )
+        start = offsets.position(offset, stream.incarnation, stream.start, stream.visible_tail, view.fresh - 1)
     deadline = renewal(stream, view.now)
     change = None if deadline is None else Renewed(deadline)
-    return Plan(stream, start, command.live is not None), change
+    return Plan(stream, start, live), change
 
 
 def check_start(kind: int, piece: "tuple[int, bytes]", start: int) -> None:
@@ -104,7 +106,7 @@ def answer(command: Read, position: Position, data: bytes, cursor: str, cache_co
     else:
         response = responses.catch_up(position, command.if_none_match, cache_control)
     if response.status == 200:
-        response.body = messages.shown(position.kind, data)
+        response.body = messages.body(position.kind, data)
     return response
 
 
@@ -121,4 +123,4 @@ def events(position: Position, data: bytes, cursor: str) -> bytes:
     if position.start == position.end:
         return batch
     binary = not media.is_text(position.content_type)
-    return sse.data_event(messages.shown(position.kind, data), binary) + batch
+    return sse.data_event(messages.body(position.kind, data), binary) + batch

@@ -24,7 +24,7 @@ class Create:
     kind = CREATE
     __slots__ = (
         "path", "location", "content_type", "ttl", "expires_at", "closes", "body",
-        "source", "fork_offset", "fork_skip", "recipe",
+        "source", "fork_offset", "fork_skip", "fork_spec",
     )  # fmt: skip
 
     path: str
@@ -37,7 +37,7 @@ class Create:
     source: "str | None"
     fork_offset: "tuple[int, int] | str"
     fork_skip: int
-    recipe: "str | None"
+    fork_spec: "str | None"
 
     def __init__(self, path: str, headers: "dict[str, str]", origin: str) -> None:
         get = headers.get
@@ -61,7 +61,7 @@ class Create:
         source = headers.get(names.FORKED_FROM)
         offset = headers.get(names.FORK_OFFSET)
         skip = headers.get(names.FORK_SUB_OFFSET)
-        self.source = self.recipe = None
+        self.source = self.fork_spec = None
         self.fork_offset = names.NOW
         self.fork_skip = 0
         if source is None:
@@ -76,7 +76,7 @@ class Create:
             if self.fork_skip and offset is None:
                 raise bad_request("Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
         # What was asked, in one spelling: the same request again is recognised by it (section 8).
-        self.recipe = "%s %s %d %s %s" % (
+        self.fork_spec = "%s %s %d %s %s" % (
             targets.url_path(self.source),
             self.fork_offset if isinstance(self.fork_offset, str) else offsets.token(*self.fork_offset),
             self.fork_skip,

@@ -179,7 +179,7 @@ class Position:
 
     def size(self) -> int:
         """The length in bytes of the body that shows this range."""
-        return messages.shown_size(self.kind, self.end - self.start)
+        return messages.body_size(self.kind, self.end - self.start)
 
 
 def catch_up(position: Position, if_none_match: "str | None", cache_control: str) -> Response:
@@ -216,7 +216,7 @@ def at_now(position: Position) -> Response:
     headers = position.headers()
     headers.append(("Cache-Control", "no-store"))
     _show_type(headers, position.content_type)
-    return Response(200, headers, messages.shown(position.kind, b""))
+    return Response(200, headers, messages.body(position.kind, b""))
 
 
 def long_poll(position: Position, cursor: str, cache_control: str) -> Response:
@@ -234,7 +234,8 @@ def long_poll(position: Position, cursor: str, cache_control: str) -> Response:
 
 def sse(binary: bool) -> Response:
     """The head of an SSE response."""
-    headers = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache")]
+    # nginx would hold events back until its buffer is full.
+    headers = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]
     if binary:
         headers.append((names.SSE_DATA_ENCODING, "base64"))
     return Response(200, headers)

@@ -44,8 +44,8 @@ class Stream:
         "id", "path", "incarnation", "content_type", "kind",
         "start", "tail", "closed", "visible_tail", "visible_closed",
         "ttl", "deadline", "expires_at", "expires",
-        "producers", "closed_by", "stream_seq",
-        "lineage", "recipe", "forks", "deleted",
+        "closed_by", "stream_seq",
+        "lineage", "fork_spec", "forks", "deleted",
     )  # fmt: skip
 
     id: int
@@ -62,11 +62,10 @@ class Stream:
     deadline: "float | None"
     expires_at: "str | None"
     expires: "float | None"
-    producers: "dict[str, tuple[int, int]]"
     closed_by: "tuple[str, int, int] | None"
     stream_seq: "str | None"
     lineage: "tuple[tuple[int, int], ...]"
-    recipe: "str | None"
+    fork_spec: "str | None"
     forks: int
     deleted: bool
 
@@ -78,8 +77,7 @@ class Stream:
         self.start = self.tail = self.visible_tail = 0
         self.closed = self.visible_closed = self.deleted = False
         self.ttl = self.deadline = self.expires_at = self.expires = None
-        self.producers = {}
-        self.closed_by = self.stream_seq = self.recipe = None
+        self.closed_by = self.stream_seq = self.fork_spec = None
         self.lineage = ()
         self.forks = 0
 
@@ -101,11 +99,12 @@ class Stream:
 
 
 class View:
-    """What a decision may look at: the stream at the path, if any; for a fork its source and what
-    matters of the append its fork offset falls into (``create.divergence``), as (position, stored bytes);
-    the time; and ``fresh``, the incarnation a stream created now gets (one more than the newest issued)."""
+    """What a decision may look at: the stream at the path, if any; the last (epoch, seq) that it accepted of
+    the request's ``producer``, if any; for a fork its source and what matters of the append its fork offset
+    falls into (``create.divergence``), as (position, stored bytes); the time; and ``fresh``, the incarnation
+    a stream created now gets (one more than the newest issued)."""
 
-    __slots__ = ("stream", "source", "piece", "now", "fresh")
+    __slots__ = ("stream", "source", "piece", "producer", "now", "fresh")
 
     def __init__(
         self,
@@ -114,10 +113,12 @@ class View:
         fresh: int,
         source: "Stream | None" = None,
         piece: "tuple[int, bytes] | None" = None,
+        producer: "tuple[int, int] | None" = None,
     ) -> None:
         self.stream = stream
         self.source = source
         self.piece = piece
+        self.producer = producer
         self.now = now
         self.fresh = fresh
 
@@ -136,7 +137,8 @@ class Created:
 
 class Appended:
     """Bytes at the tail, the closing of the stream, or both, with the producer's new state: one
-    atomic commit (section 5)."""
+    atomic commit (section 5). ``producer`` is (id, epoch, seq) or None: the shell keeps it beside the
+    stream, and shows it to the next decision that needs it."""
 
     __slots__ = ("at", "data", "closes", "producer", "stream_seq", "deadline")
 
@@ -153,8 +155,6 @@ class Appended:
     def apply(self, stream: Stream) -> None:
         """Move the state past this change; readers see it only after ``publish``."""
         stream.tail = self.at + len(self.data)
-        if self.producer is not None:
-            stream.producers[self.producer[0]] = self.producer[1:]
         if self.closes:
             stream.closed = True
             stream.closed_by = self.producer
@@ -228,7 +228,7 @@ def renewal(stream: Stream, now: Now) -> "float | None":
 
 
 def append(
-    view: View, command: Append, codecs: messages.Codecs
+    view: View, command: Append, parsers: messages.Parsers
 ) -> "tuple[responses.Response, Appended | Renewed | None]":
     """Decide a POST. The order of the checks is the protocol's (section 4)."""
     stream = require(view.stream, view.now)
@@ -236,14 +236,14 @@ def append(
     state = None
     found = producers.ACCEPT
     if producer is not None:
-        state = stream.producers.get(producer[0])
+        state = view.producer
         found = producers.verdict(state, producer[1], producer[2])
         if found == producers.STALE:
             assert state is not None
             raise producers.stale(state)
     if stream.closed:
         return _append_to_closed(stream, command), _renew(stream, view.now)
-    data = _stored(stream, command, codecs)
+    data = _stored_form(stream, command, parsers)
     if producer is not None:
         if found == producers.DUPLICATE:
             assert state is not None
@@ -279,7 +279,7 @@ def _append_to_closed(stream: Stream, command: Append) -> responses.Response:
     )
 
 
-def _stored(stream: Stream, command: Append, codecs: messages.Codecs) -> bytes:
+def _stored_form(stream: Stream, command: Append, parsers: messages.Parsers) -> bytes:
     if not command.body:
         if command.closes:
             return b""
@@ -298,7 +298,7 @@ def _stored(stream: Stream, command: Append, codecs: messages.Codecs) -> bytes:
             )
     if stream.kind == media.BYTES:
         return command.body
-    data = messages.stored(stream.kind, command.body, codecs)
+    data = messages.stored_form(stream.kind, command.body, parsers)
     if not data:
         raise bad_request("an append needs at least one message; [] has none", "EMPTY_BODY")
     return data

@@ -1,11 +1,9 @@
-"""The hot path: what can be answered without waiting is answered without a task.
+"""Connections between two requests: sockets, one epoll, and how long each may live.
 
-A connection between two requests is *at rest*: it has no task, only a place in one epoll set. When
-bytes come, and they are one whole request of the plain kind (a strict head, a small body) that the
-store can answer from memory, it is decided and answered right here; an append is answered by the
-commit that makes it durable. Everything else goes to a task of its own (``Connection.run``), from
-the same bytes on, and comes back to rest when it is done: a request that is refused, a large one,
-a live read, a cold one, whatever h11 must look at. So this module never writes an error.
+A connection at rest has no task, only a place in one epoll set. When bytes come and they are one whole request of the
+plain kind (a strict head, a small body), the application is asked for an answer without waiting, now or when a commit
+has made it durable. What can't be answered like that goes to a task of its own (``Connection.run``), from the same
+bytes on, and comes back to rest when it is done: a large request, a live read, a cold one, whatever h11 must look at.
 
 Where there is no epoll, every connection has its task and nothing else changes.
 """
@@ -16,27 +14,23 @@ from collections.abc import Callable
 
 import trio
 
-from ds_core.server import heads, messages, reads, requests, responses, stream
-from ds_core.server.errors import ProtocolError
-from ds_core.server.requests import Append, Read
-from ds_core.wire import media
+from ds_core.server import heads
+from ds_core.server.responses import Response
 
-from ..app import Handlers, resolve
 from ..config import Config
-from ..reads import compression
-from ..store.base import StorageFailed, Store, Vanished
-from .connection import Connection, storage_failed
-from .readers import Request
+from .connection import Connection
+from .exchange import Application, Exchange
 from .transport import Disconnected
 
 log = logging.getLogger("ds")
 
 _AT_ONCE = 64
 _RECEIVE = 65536
-_LARGEST = 65536
+_NONE = Response(500, [])
+_FOREVER = float("inf")
 
 
-class HotPath:
+class IdleConnections:
     """The connections at rest of one server.
 
     ``serve(connection, unsent)`` must give a connection its task, which first sends the bytes that
@@ -45,17 +39,14 @@ class HotPath:
 
     def __init__(
         self,
-        store: Store,
-        handlers: Handlers,
+        app: Application,
         config: Config,
         serve: Callable[[Connection, bytes | memoryview], None],
         closed: Callable[[Connection], None],
     ) -> None:
-        self._store = store
-        self._handlers = handlers
+        self._app = app
         self._idle_timeout = config.idle_timeout
         self._largest_body = config.max_body
-        self._largest_read = min(config.chunk, _LARGEST)
         self._serve = serve
         self._closed = closed
         self._epoll = select.epoll()
@@ -63,7 +54,7 @@ class HotPath:
         self._answering: set[Connection] = set()
         self._empty = trio.Event()
 
-    def rest(self, connection: Connection) -> None:
+    def add(self, connection: Connection) -> None:
         """Take over a connection that has nothing to do."""
         connection.idle = True
         connection.transport.deadline = trio.current_time() + self._idle_timeout
@@ -74,23 +65,8 @@ class HotPath:
         if connection.closing:
             connection.stop()
 
-    def _unwatch(self, connection: Connection) -> None:
-        number = connection.transport.fileno()
-        if self._watched.pop(number, None) is not None:
-            self._epoll.unregister(number)
-
-    def _leave(self, connection: Connection) -> None:
-        self._unwatch(connection)
-        if not self._watched and not self._answering:
-            self._empty.set()
-
-    def _end(self, connection: Connection) -> None:
-        self._leave(connection)
-        connection.transport.close_nowait()
-        self._closed(connection)
-
     async def run(self) -> None:
-        """Answer, until cancelled."""
+        """Have requests answered, until cancelled."""
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -111,6 +87,21 @@ class HotPath:
             self._empty = trio.Event()
             await self._empty.wait()
 
+    def _unwatch(self, connection: Connection) -> None:
+        number = connection.transport.fileno()
+        if self._watched.pop(number, None) is not None:
+            self._epoll.unregister(number)
+
+    def _leave(self, connection: Connection) -> None:
+        self._unwatch(connection)
+        if not self._watched and not self._answering:
+            self._empty.set()
+
+    def _end(self, connection: Connection) -> None:
+        self._leave(connection)
+        connection.transport.close_nowait()
+        self._closed(connection)
+
     # Requests
 
     def _receive(self, connection: Connection) -> None:
@@ -127,112 +118,65 @@ class HotPath:
         if not data:
             self._end(connection)
             return
-        try:
-            answered = self._answer(connection, data)
-        except (ProtocolError, trio.WouldBlock, Vanished, StorageFailed):
-            answered = False
-        except Exception:
-            # Nobody knows whether it was decided, so it may not be tried again.
-            log.exception("a request failed inside the server; its connection is closed")
-            self._end(connection)
-            return
-        if not answered:
-            self._leave(connection)
-            connection.push(data)
-            self._serve(connection, b"")
+        exchange = self._exchange(connection, data)
+        if exchange is not None:
+            # From here on it may wait for its commit, which may have come before the application returns.
+            self._answering.add(connection)
+            connection.idle = False
+            connection.transport.deadline = _FOREVER
+            try:
+                self._app.answer_nowait(exchange)
+                return
+            except trio.WouldBlock:
+                self._answering.discard(connection)
+            except Exception as error:
+                if exchange.started:
+                    log.exception("a request failed inside the server behind its answer")
+                self._finish(exchange, _NONE, error)
+                return
+        # Nothing has happened: a task begins with the same bytes.
+        self._leave(connection)
+        connection.keep(data)
+        self._serve(connection, b"")
 
-    def _answer(self, connection: Connection, data: bytes) -> bool:
-        """Whether the bytes are one request that has been decided; if not, nothing has happened."""
+    def _exchange(self, connection: Connection, data: bytes) -> Exchange | None:
+        """The request that these bytes are, if they are one, whole and plain."""
         end = data.find(heads.END) + len(heads.END)
         if end < len(heads.END) or end > heads.MAX_HEAD:
-            return False
+            return None
         head = heads.parse(data[:end], True)
-        if head is None or head.length != len(data) - end or "expect" in head.headers:
-            return False
-        if head.length > self._largest_body or head.headers.get("connection", "keep-alive").lower() != "keep-alive":
-            return False
-        self._handlers.origins.check(head.headers)
-        request = Request(head.method, head.target, head.headers, head.length)
-        if head.method == "POST":
-            return self._append(connection, request, data[end:])
-        return head.method == "GET" and head.length == 0 and self._read(connection, request)
+        if head is None or head.length != len(data) - end or head.length > self._largest_body:
+            return None
+        if "expect" in head.headers:
+            return None
+        return Exchange(
+            connection, head.method, head.target, head.headers, head.length, False, data[end:], self._finish
+        )
 
-    def _append(self, connection: Connection, request: Request, body: bytes) -> bool:
-        command = requests.parse("POST", request.target, request.headers, resolve=resolve)
-        assert isinstance(command, Append)
-        self._handlers.admit(connection.transport, request, command)
-        command.body = body
-        codecs = self._handlers.codecs
-        # From here on it waits for its commit, which may have come before the store returns.
-        self._answering.add(connection)
-        connection.idle = False
-        connection.transport.deadline = float("inf")
-        try:
-            self._store.transact_nowait(
-                command.path,
-                lambda view: stream.append(view, command, codecs),
-                lambda response, error: self._finish(connection, request, response, error),
-            )
-        except BaseException:
-            self._answering.discard(connection)
-            connection.idle = True
-            raise
-        return True
-
-    def _finish(
-        self, connection: Connection, request: Request, response: responses.Response, error: Exception | None
-    ) -> None:
-        """The store's word on an append: it is durable, or has failed."""
+    def _finish(self, exchange: Exchange, response: Response, error: Exception | None) -> None:
+        """Send an answer: as far as the socket takes it here, the rest by a task."""
+        if exchange.started:
+            return  # it has failed meanwhile, and its client was told
+        connection = exchange.connection
+        assert isinstance(connection, Connection)
         self._answering.discard(connection)
         try:
             if error is not None:
-                refusal = error if isinstance(error, ProtocolError) else storage_failed()
-                self._handlers.stats.reject(refusal.status, refusal.code)
-                response = responses.refusal(refusal)
-                request.keep_alive = isinstance(error, ProtocolError)
-            self._send(connection, request, response)
-        except Exception:
-            log.exception("an answer failed inside the server; its connection is closed")
-            self._end(connection)
-
-    def _read(self, connection: Connection, request: Request) -> bool:
-        command = requests.parse("GET", request.target, request.headers, resolve=resolve)
-        assert isinstance(command, Read)
-        if command.live is not None:
-            return False
-        self._handlers.admit(connection.transport, request, command)
-        store, reading = self._store, self._handlers.reading
-        plan = store.look_nowait(command.path, lambda view: reads.plan(view, command))
-        source, start, end = plan.stream, plan.start, plan.tail
-        if end - start > self._largest_read or (command.max_bytes is not None and end - start > command.max_bytes):
-            return False
-        if source.kind != media.BYTES and source.start < start < end and store.span_nowait(source, start)[0] != start:
-            return False  # it may begin inside of a message
-        position = plan.position(end)
-        response = reads.answer(command, position, b"", "", reading.cache_control)
-        worthwhile = compression.is_worthwhile(position.content_type, position.size())
-        response.headers += reading.vary[worthwhile]
-        if response.status == 200 and start < end:
-            if worthwhile and compression.wants_gzip(request.headers.get("accept-encoding")):
-                return False
-            pieces = store.read_nowait(source, start, end)
-            response.body = messages.shown(source.kind, pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        self._send(connection, request, response)
-        return True
-
-    def _send(self, connection: Connection, request: Request, response: responses.Response) -> None:
-        self._handlers.stats.requests += 1
-        data = connection.head(request, response, "", len(response.body)) + response.body
-        try:
+                response = self._app.refused(exchange, error)
+            data = exchange.encode(response)
+            exchange.started = True
             sent = connection.transport.send_nowait(data)
         except Disconnected:
             self._end(connection)
-            return
-        if sent < len(data):
-            connection.closing = connection.closing or not request.keep_alive
-            self._leave(connection)
-            self._serve(connection, memoryview(data)[sent:])
-        elif connection.closing or not request.keep_alive:
+        except Exception:
+            log.exception("an answer failed inside the server; its connection is closed")
             self._end(connection)
         else:
-            self.rest(connection)
+            if sent < len(data):
+                connection.closing = connection.closing or not exchange.keep_alive
+                self._leave(connection)
+                self._serve(connection, memoryview(data)[sent:])
+            elif connection.closing or not exchange.keep_alive:
+                self._end(connection)
+            else:
+                self.add(connection)

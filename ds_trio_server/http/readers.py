@@ -1,4 +1,4 @@
-"""One request and its response on a connection, and the two ways there are to read them.
+"""Requests from a connection's bytes: the two ways there are to read them.
 
 ``PlainReader`` takes heads that are written the one strict, unambiguous way (``ds_core.server.heads``)
 in a single pass. For any other request h11 is the authority, from the same bytes on: chunked bodies,
@@ -7,12 +7,13 @@ differently is refused before it gets there (``check_lines``).
 """
 
 import io
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import h11
 import trio
 
-from ds_core.server import heads, responses, targets
+from ds_core.server import heads, targets
 from ds_core.server.errors import ProtocolError
 
 from ..config import Config
@@ -21,34 +22,6 @@ from .transport import Disconnected, Transport
 _JOIN_IN_THREAD = 1024 * 1024
 # One packet may hold thousands of chunks, each of which takes its time.
 _CHUNKS_A_TURN = 100
-
-
-class Request:
-    """A request head. ``headers`` has lower-case names; repeated fields are joined by commas.
-
-    ``length`` is the body's in bytes, None when it shows only at its end; ``unread`` is true until
-    the body has been read. ``held`` is what it has of the ``BodyBudget``.
-    """
-
-    __slots__ = ("method", "target", "headers", "length", "unread", "held", "http10", "keep_alive")
-
-    def __init__(
-        self,
-        method: str,
-        target: str,
-        headers: dict[str, str],
-        length: int | None,
-        http10: bool = False,
-        keep_alive: bool = True,
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.length = length
-        self.unread = length != 0
-        self.held = 0
-        self.http10 = http10
-        self.keep_alive = keep_alive
 
 
 class BodyBudget:
@@ -60,37 +33,58 @@ class BodyBudget:
     def __init__(self, limit: int) -> None:
         self._left = limit
 
-    def take(self, request: Request, size: int) -> None:
-        """Reserve room for so many bytes of a request's body in all, or refuse with 503."""
+    def take(self, holder: "Holder", size: int) -> None:
+        """Reserve room for so many bytes of one body in all, or refuse with 503."""
         if size <= self.FREE:
             return
-        more = size - request.held
+        more = size - holder.held
         if more > self._left:
             raise ProtocolError(
                 503, "OVERLOADED", "too many large bodies at once; try again shortly", (("Retry-After", "1"),)
             )
         self._left -= more
-        request.held = size
+        holder.held = size
 
-    def give_back(self, request: Request) -> None:
-        """Return all that was taken for a request."""
-        self._left += request.held
-        request.held = 0
+    def give_back(self, holder: "Holder") -> None:
+        """Return all that was taken for a body."""
+        self._left += holder.held
+        holder.held = 0
+
+
+class Holder(Protocol):
+    """Whose body it is; ``held`` is what it has of the budget."""
+
+    held: int
+
+
+Reserve = Callable[[int], None]
+"""Called with how many bytes of a body have come, or will; raises ProtocolError when that is too much."""
+
+
+class Request(NamedTuple):
+    """A request head. ``headers`` has lower-case names, repeated fields joined by commas; ``length`` is the
+    body's in bytes, None when it shows only at its end."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    length: int | None
+    http10: bool = False
 
 
 class Reader(Protocol):
     """Reads requests from a transport, one after the other."""
 
-    async def next_request(self) -> "Request | None":
+    async def next_request(self) -> Request | None:
         """The next head, None when the peer is done. Raises ProtocolError for a bad one."""
 
-    async def body(self, request: Request) -> bytes:
-        """The whole body, to be called once if there is one. Its room in the budget is the caller's to give back."""
+    async def body(self, length: int | None, reserve: Reserve) -> bytes:
+        """The whole body, to be called once if there is one."""
 
-    def rest(self) -> bytes:
+    def ahead(self) -> bytes:
         """Bytes received beyond the current request."""
 
-    def push(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Bytes that were received by someone else, to be read next."""
 
     def following(self) -> "Reader | None":
@@ -100,16 +94,15 @@ class Reader(Protocol):
 class PlainReader:
     """Reads requests with strict heads and Content-Length bodies."""
 
-    def __init__(self, transport: Transport, config: Config, budget: BodyBudget) -> None:
+    def __init__(self, transport: Transport, config: Config) -> None:
         self._transport = transport
         self._config = config
-        self._budget = budget
         self._buffer = b""
 
-    def rest(self) -> bytes:
+    def ahead(self) -> bytes:
         return self._buffer
 
-    def push(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         self._buffer += data
 
     def following(self) -> Reader:
@@ -119,7 +112,7 @@ class PlainReader:
         return trio.current_time() + (self._config.head_timeout if head else self._config.idle_timeout)
 
     async def next_request(self) -> Request | None:
-        """The next request; None when the peer is done, or when the head in ``rest`` is h11's."""
+        """The next request; None when the peer is done, or when the head in ``ahead`` is h11's."""
         transport = self._transport
         buffer = begin(self._buffer)
         transport.deadline = self._deadline(buffer)
@@ -148,23 +141,16 @@ class PlainReader:
             check_lines(buffer[:end])
             return None
         self._buffer = buffer[end:]
-        return Request(
-            head.method,
-            head.target,
-            head.headers,
-            head.length,
-            keep_alive=head.headers.get("connection", "").lower() != "close",
-        )
+        return Request(head.method, head.target, head.headers, head.length)
 
-    async def body(self, request: Request) -> bytes:
-        length = request.length
+    async def body(self, length: int | None, reserve: Reserve) -> bytes:
         assert length is not None
         check_size(length, self._config)
         buffer = self._buffer
         if len(buffer) >= length:
             self._buffer = buffer[length:]
             return buffer[:length]
-        self._budget.take(request, length)
+        reserve(length)
         started = trio.current_time()
         pieces = [buffer]
         have = len(buffer)
@@ -186,18 +172,17 @@ class H11Reader:
     """Reads one request, any that h11 accepts; ``received`` begins with its head."""
 
     def __init__(
-        self, transport: Transport, config: Config, budget: BodyBudget, received: bytes
+        self, transport: Transport, config: Config, received: bytes
     ) -> None:
         self._transport = transport
         self._config = config
-        self._budget = budget
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=heads.MAX_HEAD)
         self._connection.receive_data(received)
 
-    def rest(self) -> bytes:
+    def ahead(self) -> bytes:
         return self._connection.trailing_data[0]
 
-    def push(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         self._connection.receive_data(data)
 
     def following(self) -> Reader | None:
@@ -205,8 +190,8 @@ class H11Reader:
         offered = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined] # documented, but not in __all__
         if self._connection.their_state not in (h11.DONE, offered):
             return None
-        plain = PlainReader(self._transport, self._config, self._budget)
-        plain.push(self.rest())
+        plain = PlainReader(self._transport, self._config)
+        plain.feed(self.ahead())
         return plain
 
     async def next_request(self) -> Request | None:
@@ -231,20 +216,12 @@ class H11Reader:
             length = None
         elif length == 0:
             await self._next_event()  # the end of the message, which nobody would ask for
-        tokens = [token.strip().lower() for token in headers.get("connection", "").split(",")]
         http10 = event.http_version < b"1.1"
-        return Request(
-            event.method.decode("ascii"),
-            target,
-            headers,
-            length,
-            http10,
-            keep_alive=not http10 and "close" not in tokens,
-        )
+        return Request(event.method.decode("ascii"), target, headers, length, http10)
 
-    async def body(self, request: Request) -> bytes:
-        if request.length is not None:
-            check_size(request.length, self._config)
+    async def body(self, length: int | None, reserve: Reserve) -> bytes:
+        if length is not None:
+            check_size(length, self._config)
         if self._connection.they_are_waiting_for_100_continue:
             go_on = self._connection.send(h11.InformationalResponse(status_code=100, headers=[]))
             assert go_on is not None
@@ -261,7 +238,7 @@ class H11Reader:
                 raise Disconnected
             have += body.write(event.data)
             check_size(have, self._config)
-            self._budget.take(request, have)
+            reserve(have)
             chunks += 1
             if chunks % _CHUNKS_A_TURN == 0:
                 await trio.lowlevel.checkpoint()
@@ -322,11 +299,3 @@ def check_size(size: int, config: Config) -> None:
 def body_deadline(started: float, have: int, config: Config) -> float:
     """By when more of a body must have come: slow links may be slow, but not stand still."""
     return started + config.body_timeout + have / config.slowest_body
-
-
-def encode(
-    request: Request, response: responses.Response, extra: str, length: int | None
-) -> bytes:
-    """The bytes of a response head for this request; see ``responses.encode_head``."""
-    cors = request.method != "POST" or "origin" in request.headers
-    return responses.encode_head(response.status, response.headers, extra, cors, length)

@@ -12,43 +12,56 @@ import trio
 from ds_core.server import reads
 from ds_core.server.stream import Stream
 
-from ..http.transport import Disconnected, Transport
+from ..http.exchange import Disconnected, Exchange
 from ..store.base import Store
 
 SHARED = 64 * 1024
 """Largest range that is sent as a shared frame; a reader of more goes to storage."""
 
+QUIET = 15.0
+"""Seconds of silence after which a reader whose answer has begun gets a sign of life: proxies cut after 30 to 60."""
 
-class Waiter:
-    """A live reader asleep at ``position`` of ``stream``; ``followers`` has the two kinds.
+
+class Subscriber:
+    """A live reader asleep at ``position`` of ``stream``; ``subscribers`` has the two kinds.
 
     Equal ``key`` (not None) promises equal frames. After a sleep, ``unsent`` is what the socket did
     not take of a frame, ``served`` whether anything was sent, ``ended`` whether that was the
-    stream's end. One-shot waiters wake after one frame.
+    stream's end. One-shot subscribers wake after one frame. ``spoken`` is when something was last sent.
     """
 
     __slots__ = (
-        "transport", "stream", "position", "deadline", "key", "unsent", "served", "ended", "_woken", "_scope",
+        "exchange", "stream", "position", "deadline", "key", "unsent", "served", "ended", "spoken", "_fanout",
+        "_woken", "_scope",
     )  # fmt: skip
 
     one_shot = False
 
-    def __init__(self, transport: Transport, stream: Stream, position: int, deadline: float) -> None:
-        self.transport = transport
+    def __init__(
+        self, exchange: Exchange, fanout: "FanOut", stream: Stream, position: int, deadline: float
+    ) -> None:
+        self.exchange = exchange
         self.stream = stream
         self.position = position
         self.deadline = deadline
         self.key: object = None
         self.unsent: bytes | memoryview = b""
         self.served = self.ended = self._woken = False
+        self.spoken = trio.current_time()
+        self._fanout = fanout
         self._scope: trio.CancelScope | None = None
+
+    @property
+    def sign_of_life(self) -> bytes:
+        """What to send into silence; nothing for a reader whose answer has not begun."""
+        return b""
 
     def encode(self, plan: reads.Plan, data: bytes) -> bytes | None:
         """The bytes to send for a range that begins at ``position``; None to be woken instead."""
         raise NotImplementedError
 
-    async def resume(self) -> "Waiter | None":
-        """Go on after a sleep: the waiter that sleeps next, None when the answer is complete."""
+    async def resume(self) -> "Subscriber | None":
+        """Go on after a sleep: the subscriber that sleeps next, None when the answer is complete."""
         raise NotImplementedError
 
     def received(self, data: bytes) -> bool:
@@ -61,18 +74,18 @@ class Waiter:
         if self._scope is not None:
             self._scope.cancel()
 
-    async def sleep(self, hub: "Hub") -> None:
+    async def sleep(self) -> None:
         """Until woken or ``deadline``.
 
         Nothing may be awaited between looking at the stream and this, so that no commit is missed.
         """
-        if not hub.join(self):
+        if not self._fanout.join(self):
             return
         try:
             with trio.CancelScope(deadline=self.deadline) as self._scope:
                 while not self._woken:
-                    await self.transport.wait_readable()
-                    received = self.transport.receive_nowait()
+                    await self.exchange.wait_readable()
+                    received = self.exchange.receive_nowait()
                     if received is not None:
                         if not received:
                             raise Disconnected
@@ -80,16 +93,24 @@ class Waiter:
                             break
         finally:
             self._scope = None
-            hub.leave(self)
+            self._fanout.leave(self)
+
+    def send_nowait(self, frame: bytes) -> bool:
+        """Send a frame from here; False when the socket did not take all of it. Raises Disconnected."""
+        sent = self.exchange.send_nowait(frame)
+        if sent < len(frame):
+            self.unsent = memoryview(frame)[sent:]
+            return False
+        return True
 
 
 class Feed:
-    """The waiters of one stream."""
+    """The subscribers of one stream that are asleep."""
 
-    __slots__ = ("waiters",)
+    __slots__ = ("asleep",)
 
     def __init__(self) -> None:
-        self.waiters: dict[Waiter, None] = {}
+        self.asleep: dict[Subscriber, None] = {}
 
     def __call__(self, stream: Stream, at: int, data: bytes) -> None:
         """The store's call: ``data`` has become visible from ``at`` on, or the stream ended."""
@@ -98,42 +119,58 @@ class Feed:
             return
         plan = reads.Plan(stream, at, True)
         frames: dict[object, bytes] = {}
-        done = [waiter for waiter in self.waiters if not self._serve(waiter, plan, data, frames)]
-        for waiter in done:
-            del self.waiters[waiter]
-            waiter.wake()
+        now = trio.current_time()
+        done = [subscriber for subscriber in self.asleep if not self._serve(subscriber, plan, data, frames, now)]
+        for subscriber in done:
+            self._wake(subscriber)
 
-    def _serve(self, waiter: Waiter, plan: reads.Plan, data: bytes, frames: dict[object, bytes]) -> bool:
-        """Send one waiter its frame; whether it may sleep on."""
-        if waiter.position != plan.start:
+    def _serve(
+        self, subscriber: Subscriber, plan: reads.Plan, data: bytes, frames: dict[object, bytes], now: float
+    ) -> bool:
+        """Send one subscriber its frame; whether it may sleep on."""
+        if subscriber.position != plan.start:
             return False
-        frame = frames.get(waiter.key)
+        frame = frames.get(subscriber.key)
         if frame is None:
-            frame = waiter.encode(plan, data)
+            frame = subscriber.encode(plan, data)
             if frame is None:
                 return False
-            if waiter.key is not None:
-                frames[waiter.key] = frame
+            if subscriber.key is not None:
+                frames[subscriber.key] = frame
         try:
-            sent = waiter.transport.send_nowait(frame)
+            whole = subscriber.send_nowait(frame)
         except Disconnected:
             return False
-        waiter.served = True
-        waiter.ended = plan.closed
-        waiter.position = plan.tail
-        if sent < len(frame):
-            waiter.unsent = memoryview(frame)[sent:]
-            return False
-        return not (waiter.one_shot or plan.closed)
+        subscriber.served = True
+        subscriber.ended = plan.closed
+        subscriber.position = plan.tail
+        subscriber.spoken = now
+        return whole and not (subscriber.one_shot or plan.closed)
+
+    def break_silence(self, now: float) -> None:
+        """Give those a sign of life who have heard nothing for long."""
+        due = [one for one in self.asleep if one.sign_of_life and now - one.spoken >= QUIET]
+        for subscriber in due:
+            subscriber.spoken = now
+            try:
+                heard = subscriber.send_nowait(subscriber.sign_of_life)
+            except Disconnected:
+                heard = False
+            if not heard:
+                self._wake(subscriber)
+
+    def _wake(self, subscriber: Subscriber) -> None:
+        del self.asleep[subscriber]
+        subscriber.wake()
 
     def wake_all(self) -> None:
         """Let every reader look for itself."""
-        waiters, self.waiters = self.waiters, {}
-        for waiter in waiters:
-            waiter.wake()
+        asleep, self.asleep = self.asleep, {}
+        for subscriber in asleep:
+            subscriber.wake()
 
 
-class Hub:
+class FanOut:
     """The feeds of all streams that have live readers."""
 
     def __init__(self, store: Store) -> None:
@@ -143,28 +180,34 @@ class Hub:
 
     def count(self) -> int:
         """Live readers that are asleep now."""
-        return sum(len(feed.waiters) for feed in self._feeds.values())
+        return sum(len(feed.asleep) for feed in self._feeds.values())
 
-    def join(self, waiter: Waiter) -> bool:
-        """Have a waiter served from now on; False when the server is stopping."""
+    def join(self, subscriber: Subscriber) -> bool:
+        """Have a subscriber served from now on; False when the server is stopping."""
         if self.closing:
             return False
-        feed = self._feeds.get(waiter.stream.id)
+        feed = self._feeds.get(subscriber.stream.id)
         if feed is None:
-            feed = self._feeds[waiter.stream.id] = Feed()
-            self._store.watch(waiter.stream, feed)
-        feed.waiters[waiter] = None
+            feed = self._feeds[subscriber.stream.id] = Feed()
+            self._store.watch(subscriber.stream, feed)
+        feed.asleep[subscriber] = None
         return True
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, subscriber: Subscriber) -> None:
         """Have it served no more."""
-        feed = self._feeds.get(waiter.stream.id)
+        feed = self._feeds.get(subscriber.stream.id)
         if feed is None:
             return
-        feed.waiters.pop(waiter, None)
-        if not feed.waiters:
-            del self._feeds[waiter.stream.id]
-            self._store.unwatch(waiter.stream, feed)
+        feed.asleep.pop(subscriber, None)
+        if not feed.asleep:
+            del self._feeds[subscriber.stream.id]
+            self._store.unwatch(subscriber.stream, feed)
+
+    def break_silence(self) -> None:
+        """Called every second or so: no answer that has begun stays silent for much longer than ``QUIET``."""
+        now = trio.current_time()
+        for feed in list(self._feeds.values()):
+            feed.break_silence(now)
 
     def close(self) -> None:
         """Wake everyone, for good: the server is stopping."""

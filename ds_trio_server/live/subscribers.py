@@ -1,105 +1,121 @@
-"""The two kinds of live reader: a long-poll, which is answered once, and an event stream.
+"""The two kinds of live reader: a long-poll, which is answered once, and an event stream (protocol section 6).
 
-Between two frames a reader is nothing but its ``Waiter`` and a sleeping task: everything else of
+Between two frames a reader is nothing but its ``Subscriber`` and a sleeping task: everything else of
 its request has been let go.
 """
 
-from typing import TYPE_CHECKING
-
 import trio
 
-from ds_core.server import reads, responses
+from ds_core.server import messages, reads, responses
 from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Read
 from ds_core.wire import media
 
-from ..http.readers import Request
-from ..reads import compression
+from ..config import Config
+from ..http.exchange import Exchange
+from ..reads.catchup import CatchUp
 from ..reads.reading import Reading
 from ..store.base import Vanished
-from .fanout import Hub, Waiter
-
-if TYPE_CHECKING:
-    from ..app import Handlers
-    from ..http.connection import Connection
+from .fanout import FanOut, Subscriber
 
 _BATCH = 256 * 1024
 _CHARACTER = 4  # bytes of the longest in UTF-8: a batch of text can't be smaller
+_COMMENT = b":\n\n"
+_COMMENT_PART = b"3\r\n:\n\n\r\n"
 
 
-class LongPoll(Waiter):
-    """A GET with ``live=long-poll`` that has nothing to show yet (protocol section 6)."""
+class LiveReads:
+    """Begins live reads of one store."""
 
-    __slots__ = ("_connection", "_handlers", "_request", "_command", "_cursor", "_limit")
+    def __init__(self, reading: Reading, catchup: CatchUp, fanout: FanOut, config: Config) -> None:
+        self.reading = reading
+        self.catchup = catchup
+        self.fanout = fanout
+        self._config = config
+
+    async def long_poll(self, exchange: Exchange, command: Read) -> Subscriber | None:
+        """Answer at once when there is something to show; else the subscriber that will."""
+        deadline = trio.current_time() + self._config.long_poll_timeout
+        plan = await self.reading.plan(command.path, command.offset, True)
+        if plan.waits:
+            return LongPoll(self, exchange, command, plan, deadline)
+        await self.catchup.send(exchange, command, plan)
+        return None
+
+    async def events(self, exchange: Exchange, command: Read) -> Subscriber | None:
+        """Begin an event stream; the subscriber that goes on with it, None when it has ended already."""
+        ends = trio.current_time() + self._config.sse_max
+        plan = await self.reading.plan(command.path, command.offset, True)
+        exchange.keep_alive = False
+        response = responses.sse(not media.is_text(plan.stream.content_type))
+        await exchange.start(response)
+        return await EventStream(self, exchange, command, plan, ends).begin(plan)
+
+
+class LongPoll(Subscriber):
+    """A GET with ``live=long-poll`` that has nothing to show yet."""
+
+    __slots__ = ("_live", "_command", "_cursor", "_limit")
 
     one_shot = True
 
     def __init__(
-        self,
-        connection: "Connection",
-        handlers: "Handlers",
-        request: Request,
-        command: Read,
-        plan: reads.Plan,
-        deadline: float,
+        self, live: LiveReads, exchange: Exchange, command: Read, plan: reads.Plan, deadline: float
     ) -> None:
-        super().__init__(connection.transport, plan.stream, plan.start, deadline)
-        self._connection = connection
-        self._handlers = handlers
-        self._request = request
+        super().__init__(exchange, live.fanout, plan.stream, plan.start, deadline)
+        self._live = live
         self._command = command
-        reading = handlers.reading
+        reading = live.reading
         shared = reading.shared_cursor(command.cursor)
         self._cursor = shared or reading.cursor(command.cursor)
         self._limit = reading.limit(command)
-        if shared and command.max_bytes is None and request.keep_alive and not request.http10:
+        if shared and command.max_bytes is None and exchange.keep_alive and not exchange.http10:
             self.key = ("long-poll", shared)
 
     def encode(self, plan: reads.Plan, data: bytes) -> bytes | None:
         if len(data) > self._limit:
             return None
-        position = plan.position(plan.tail)
-        reading = self._handlers.reading
-        response = reads.answer(self._command, position, data, self._cursor, reading.cache_control)
-        response.headers += reading.vary[compression.is_worthwhile(position.content_type, len(response.body))]
-        head = self._connection.head(self._request, response, "", len(response.body))
-        return head + response.body
+        # What is sent to many at once is not compressed for some of them.
+        response, _ = self._live.catchup.response(self._command, plan.position(plan.tail), None, self._cursor)
+        response.body = messages.body(plan.stream.kind, data)
+        return self.exchange.encode(response)
 
     def received(self, data: bytes) -> bool:
-        return self._connection.push(data) and not self.served
+        return self.exchange.keep(data) and not self.served
 
-    async def resume(self) -> None:
+    async def resume(self) -> Subscriber | None:
         if self.unsent:
-            await self.transport.send_all(self.unsent)
+            await self.exchange.send(self.unsent)
         if not self.served:
-            self._command.offset = (self.stream.incarnation, self.position)
-            plan = await self._handlers.reading.plan(self._command, renew=False)
-            await self._handlers.answer(self._connection, self._request, self._command, plan)
+            command = self._command
+            command.offset = (self.stream.incarnation, self.position)
+            plan = await self._live.reading.plan(command.path, command.offset, True, renew=False)
+            await self._live.catchup.send(self.exchange, command, plan)
+        return None
 
 
-class EventStream(Waiter):
-    """A GET with ``live=sse``, from the first event on (protocol section 6).
+class EventStream(Subscriber):
+    """A GET with ``live=sse``, from the first event on.
 
     It ends with its connection: when the stream is closed or gone, when its time is up, or when the
     server stops. Clients come back with the last offset.
     """
 
-    __slots__ = ("_reading", "_hub", "_framed", "_path", "_cursor", "_limit")
+    __slots__ = ("_reading", "_path", "_cursor", "_limit")
 
-    def __init__(
-        self, connection: "Connection", hub: Hub, reading: Reading, command: Read, plan: reads.Plan, ends: float,
-        framed: bool,
-    ) -> None:  # fmt: skip
-        super().__init__(connection.transport, plan.stream, plan.start, ends)
-        self._reading = reading
-        self._hub = hub
-        self._framed = framed
+    def __init__(self, live: LiveReads, exchange: Exchange, command: Read, plan: reads.Plan, ends: float) -> None:
+        super().__init__(exchange, live.fanout, plan.stream, plan.start, ends)
+        self._reading = live.reading
         self._path = command.path
         # One who is ahead of the others gets a cursor of its own, chosen once: they may not go back.
-        self._cursor = None if reading.shared_cursor(command.cursor) else reading.cursor(command.cursor)
-        self._limit = max(_CHARACTER, min(reading.limit(command), _BATCH))
+        self._cursor = None if self._reading.shared_cursor(command.cursor) else self._reading.cursor(command.cursor)
+        self._limit = max(_CHARACTER, min(self._reading.limit(command), _BATCH))
         if command.max_bytes is None and self._cursor is None:
-            self.key = ("sse", framed)
+            self.key = ("sse", exchange.http10)
+
+    @property
+    def sign_of_life(self) -> bytes:
+        return _COMMENT if self.exchange.http10 else _COMMENT_PART
 
     def encode(self, plan: reads.Plan, data: bytes) -> bytes | None:
         return None if len(data) > self._limit else self._frame(plan, plan.tail, data)
@@ -107,25 +123,23 @@ class EventStream(Waiter):
     def received(self, data: bytes) -> bool:
         return True  # nothing that a client sends during its event stream means anything
 
-    async def begin(self, plan: reads.Plan) -> Waiter | None:
+    async def begin(self, plan: reads.Plan) -> Subscriber | None:
         """Send the first events: there is always at least a control event."""
         await self._catch_up(plan)
         return await self._next()
 
-    async def resume(self) -> Waiter | None:
+    async def resume(self) -> Subscriber | None:
         if self.unsent:
-            await self.transport.send_all(self.unsent)
+            await self.exchange.send(self.unsent)
             self.unsent = b""
         return await self._next()
 
-    async def _next(self) -> Waiter | None:
+    async def _next(self) -> Subscriber | None:
         """Whatever there is to send; then itself, to sleep again, or the end of the response."""
-        command = Read(self._path, {}, {})
-        while not (self.ended or self._hub.closing or trio.current_time() >= self.deadline):
-            command.offset = (self.stream.incarnation, self.position)
-            command.live = "sse"
+        while not (self.ended or self._fanout.closing or trio.current_time() >= self.deadline):
+            offset = (self.stream.incarnation, self.position)
             try:
-                plan = await self._reading.plan(command, renew=False)
+                plan = await self._reading.plan(self._path, offset, True, renew=False)
             except ProtocolError:
                 break  # deleted, expired or trimmed: the next request is told
             if plan.waits:
@@ -133,12 +147,11 @@ class EventStream(Waiter):
                 self._woken = False
                 return self
             await self._catch_up(plan)
-        if self._hub.closing and not self.ended:
+        if self._fanout.closing and not self.ended:
             # A last word before the server stops: where to go on.
             here = reads.Plan(self.stream, self.position, True)
-            await self.transport.send_all(self._frame(here, self.position, b""))
-        if self._framed:
-            await self.transport.send_all(b"0\r\n\r\n")
+            await self.exchange.send(self._frame(here, self.position, b""))
+        await self.exchange.end()
         return None
 
     async def _catch_up(self, plan: reads.Plan) -> None:
@@ -155,22 +168,25 @@ class EventStream(Waiter):
                 except Vanished:
                     return  # the next look finds out
                 if text and end < plan.tail:
-                    data = whole_characters(data)
+                    data = whole_text(data)
                     end = plan.start + len(data)
                 with reading.holding(max(0, len(data) - most)):
-                    await self.transport.send_all(self._frame(plan, end, data))
+                    await self.exchange.send(self._frame(plan, end, data))
+            self.spoken = trio.current_time()
             self.position = plan.start = end
             if end == plan.tail:
                 self.ended = plan.closed
                 return
 
     def _frame(self, plan: reads.Plan, end: int, data: bytes) -> bytes:
-        events = reads.events(plan.position(end), data, self._cursor or self._reading.cursor(None))
-        return b"%x\r\n%b\r\n" % (len(events), events) if self._framed else events
+        return self.exchange.part(reads.events(plan.position(end), data, self._cursor or self._reading.cursor(None)))
 
 
-def whole_characters(data: bytes) -> bytes:
-    """Without a UTF-8 character that is cut at the end, unless there is nothing else."""
+def whole_text(data: bytes) -> bytes:
+    """Without what a cut at the end would make something else of: the first bytes of a UTF-8 character, or the CR of
+    a CRLF, which in two events would be two line ends. All of it when it is nothing else."""
+    if data[-1:] == b"\r":
+        return data[:-1] or data
     for back in range(1, min(4, len(data))):
         if data[-back] >= 0xC0:
             width = 2 if data[-back] < 0xE0 else 3 if data[-back] < 0xF0 else 4
@@ -178,14 +194,3 @@ def whole_characters(data: bytes) -> bytes:
         if data[-back] < 0x80:
             break
     return data
-
-
-async def start_events(
-    connection: "Connection", handlers: "Handlers", request: Request, command: Read, ends: float
-) -> Waiter | None:
-    """Begin an event stream; the waiter that goes on with it, None when it has ended already."""
-    plan = await handlers.reading.plan(command)
-    request.keep_alive = False
-    await connection.start(request, responses.sse(not media.is_text(plan.stream.content_type)))
-    stream = EventStream(connection, handlers.hub, handlers.reading, command, plan, ends, not request.http10)
-    return await stream.begin(plan)

@@ -7,7 +7,7 @@ everybody without access control; with it a token that says so, or this machine 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,16 +16,13 @@ from ds_core.server import responses, targets
 from ds_core.server.errors import ProtocolError
 
 from ..addresses import is_loopback
-from ..http.readers import Request
-from ..http.transport import Transport
+from ..http.exchange import Exchange
 from ..stats import Stats
 from ..store.base import StorageFailed, StorageFull, Store, Usage
 from . import metrics
 
 if TYPE_CHECKING:
     from ..access import Access
-
-PATHS = ("/healthz", "/readyz", "/metrics")
 
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 _FRESH = ("Cache-Control", "no-store")
@@ -45,22 +42,24 @@ class Endpoints:
         self._access = access
         self._gauges = gauges
 
-    async def answer(self, transport: Transport, request: Request) -> responses.Response | None:
-        """The answer to a request for one of ``PATHS``, None for any other."""
-        path = targets.split_target(request.target)[0]
-        if path not in PATHS:
-            return None
-        if request.method not in ("GET", "HEAD"):
-            raise ProtocolError(405, "METHOD_NOT_ALLOWED", f"{path} knows GET, HEAD", (("Allow", "GET, HEAD"),))
-        if path == "/healthz":
-            return responses.Response(200, [_TEXT, _FRESH], b"ok\n")
-        if path == "/readyz":
-            self._check_ready()
-            return responses.Response(200, [_TEXT, _FRESH], b"ok\n")
-        self._admit(transport, request)
-        return await self._metrics(request)
+    async def healthz(self, exchange: Exchange) -> responses.Response:
+        """200 as long as the event loop runs."""
+        return responses.Response(200, [_TEXT, _FRESH], b"ok\n")
 
-    def _check_ready(self) -> None:
+    async def readyz(self, exchange: Exchange) -> responses.Response:
+        """200 as long as the store takes appends, else 503."""
+        self.check_ready()
+        return responses.Response(200, [_TEXT, _FRESH], b"ok\n")
+
+    async def metrics(self, exchange: Exchange) -> responses.Response:
+        """A moment of the server, for whom it is for."""
+        if self._access is not None and not _is_here(exchange):
+            wall = self._store.now().wall
+            self._access.check_metrics(exchange.headers, exchange.target, exchange.certified, wall)
+        return await self.exposition(exchange.headers.get("accept", ""))
+
+    def check_ready(self) -> None:
+        """Raise ProtocolError 503 unless appends can be stored."""
         try:
             self._store.check_writable()
             # Where nobody asks for free space in time, only an append finds out that there is none.
@@ -73,14 +72,8 @@ class Endpoints:
             retry = (("Retry-After", f"{_RETRY_FULL:.0f}"),)
             raise ProtocolError(503, error.code, error.message, retry) from None
 
-    def _admit(self, transport: Transport, request: Request) -> None:
-        if self._access is None or _is_here(transport, request):
-            return
-        self._access.check_metrics(
-            request.headers, request.target, transport.identities, self._store.now().wall
-        )
-
-    async def _metrics(self, request: Request) -> responses.Response:
+    async def exposition(self, accept: str) -> responses.Response:
+        """A moment of the server, in the format that ``accept`` asks for."""
         usage = Usage(0, 0)
         with trio.move_on_after(_USAGE_TIMEOUT):
             try:
@@ -88,12 +81,32 @@ class Endpoints:
             except StorageFailed:
                 pass  # now more than ever
         snapshot = metrics.Snapshot(self._stats, self._store.commits, *self._gauges(), usage)
-        content_type, body = metrics.exposition(snapshot, request.headers.get("accept", ""))
+        content_type, body = metrics.exposition(snapshot, accept)
         return responses.Response(200, [("Content-Type", content_type), _FRESH], body)
 
 
-def _is_here(transport: Transport, request: Request) -> bool:
+class Endpoint:
+    """A route whose answers are small and whole, and rare enough to wait."""
+
+    def __init__(self, respond: Callable[[Exchange], Awaitable[responses.Response]]) -> None:
+        self._respond = respond
+
+    def answer_nowait(self, exchange: Exchange) -> None:
+        """Always raises trio.WouldBlock."""
+        raise trio.WouldBlock
+
+    async def answer(self, exchange: Exchange) -> None:
+        """Answer a GET or HEAD."""
+        if exchange.method not in ("GET", "HEAD"):
+            path, _ = targets.split_target(exchange.target)
+            raise ProtocolError(405, "METHOD_NOT_ALLOWED", f"{path} knows GET, HEAD", (("Allow", "GET, HEAD"),))
+        response = await self._respond(exchange)
+        await exchange.pass_over()
+        await exchange.respond(response)
+
+
+def _is_here(exchange: Exchange) -> bool:
     """Whether this machine itself asks, and not a proxy on it for somebody else."""
-    if not is_loopback(transport.peer):
+    if not is_loopback(exchange.peer):
         return False
-    return not any(name in request.headers for name in ("forwarded", "x-forwarded-for", "via", "x-real-ip"))
+    return not any(name in exchange.headers for name in ("forwarded", "x-forwarded-for", "via", "x-real-ip"))

@@ -17,10 +17,8 @@ def is_worthwhile(content_type: str, size: int) -> bool:
     return size >= _WORTHWHILE and not content_type.lower().startswith(_COMPRESSED)
 
 
-def wants_gzip(accepted: str | None) -> bool:
+def wants_gzip(accepted: str) -> bool:
     """Whether a client with this Accept-Encoding takes gzip."""
-    if accepted is None:
-        return False
     qualities: dict[str, str] = {}
     for coding in accepted.split(","):
         name, _, quality = coding.partition(";")

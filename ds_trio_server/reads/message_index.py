@@ -35,7 +35,7 @@ def find(kind: int, data: bytes) -> "array[int]":
     return found
 
 
-class Marks:
+class MessageIndex:
     """The boundaries that are known of the appends that were read last, of one store."""
 
     def __init__(self, store: Store) -> None:

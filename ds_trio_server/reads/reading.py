@@ -8,15 +8,17 @@ import random
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
+import trio
+
 from ds_core.server import cursors, messages, reads, responses
 from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Read
-from ds_core.server.stream import Stream
+from ds_core.server.stream import Renewed, Stream, View
 from ds_core.wire import media
 
 from ..config import Config
-from ..store.base import WINDOW, Piece, Store, Vanished
-from . import message_index
+from ..store.base import WINDOW, Decide, Piece, Store, Vanished
+from .message_index import STEP, MessageIndex
 
 _AMPLE = 64 * 1024 * 1024
 _NARROW = 16 * 1024
@@ -37,21 +39,31 @@ class Reading:
         self._store = store
         self._chunk = config.chunk
         self._held = 0
-        self._marks = message_index.Marks(store)
+        self._index = MessageIndex(store)
         self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
         self.vary = _VARY_PRIVATE if config.private else _VARY_PUBLIC
 
-    async def plan(self, command: Read, renew: bool = True) -> reads.Plan:
+    async def plan(
+        self, path: str, offset: tuple[int, int] | str, live: bool, renew: bool = True
+    ) -> reads.Plan:
         """What a read may show now. Raises ProtocolError; ``renew`` is false after the first look.
 
         Nothing is awaited after the look when the read starts at the tail.
         """
-        if renew:
-            plan = await self._store.look(command.path, lambda view: reads.plan(view, command))
-        else:
-            plan = await self._store.look(command.path, lambda view: (reads.plan(view, command)[0], None))
-        if plan.stream.kind != media.BYTES and plan.stream.start < plan.start < plan.tail:
+        plan = await self._store.look(path, _decide(offset, live, renew))
+        if _may_be_inside(plan):
             await self._check_start(plan)
+        return plan
+
+    def plan_nowait(self, path: str, offset: tuple[int, int] | str) -> reads.Plan:
+        """As ``plan`` for a catch-up read, where that needs no waiting. Raises trio.WouldBlock where it does."""
+        plan = self._store.look_nowait(path, lambda view: reads.plan(view, offset, False))
+        if plan.stream.kind != media.BYTES and _may_be_inside(plan):
+            try:
+                if self._store.span_nowait(plan.stream, plan.start)[0] != plan.start:
+                    raise trio.WouldBlock
+            except Vanished:
+                raise trio.WouldBlock from None
         return plan
 
     async def _check_start(self, plan: reads.Plan) -> None:
@@ -72,14 +84,15 @@ class Reading:
         if stream.kind == media.BYTES or append[0] == position:
             low = high = position
         else:
-            low, high = await self._marks.around(stream, append, position)
-            if low < position and high - low > message_index.STEP:
+            low, high = await self._index.around(stream, append, position)
+            if low < position and high - low > STEP:
                 return None
         return low, await self.data(stream, low, append[1] if rest else high)
 
     def limit(self, command: Read) -> int:
         """Most bytes of the stream in one answer."""
-        return self._chunk if command.max_bytes is None else max(1, min(self._chunk, command.max_bytes))
+        most = command.max_bytes
+        return self._chunk if most is None or most > self._chunk else max(1, most)
 
     async def end(self, plan: reads.Plan, limit: int) -> int:
         """Where an answer of at most ``limit`` bytes ends. Raises Vanished."""
@@ -92,9 +105,9 @@ class Reading:
     async def _cut(self, stream: Stream, start: int, most: int, append: tuple[int, int]) -> int:
         """Where an answer ends within the append that it begins in: at the last message that ends up to
         ``most``, or else at the first."""
-        low, high = await self._marks.around(stream, append, most)
+        low, high = await self._index.around(stream, append, most)
         low = max(low, start)
-        if high - low > message_index.STEP:
+        if high - low > STEP:
             return low if low > start else high
         data = await self.data(stream, low, high)
         end = low + messages.cut(stream.kind, data, 0, most - low)
@@ -151,6 +164,19 @@ class Reading:
         wall = self._store.now().wall
         usual = cursors.next_cursor(wall, None, 0.0)
         return usual if given is None or cursors.next_cursor(wall, given, 0.0) == usual else None
+
+
+def _decide(offset: tuple[int, int] | str, live: bool, renew: bool) -> Decide[reads.Plan]:
+    def decide(view: View) -> tuple[reads.Plan, Renewed | None]:
+        plan, renewal = reads.plan(view, offset, live)
+        return plan, renewal if renew else None
+
+    return decide
+
+
+def _may_be_inside(plan: reads.Plan) -> bool:
+    """Whether a read may begin inside of a message: nobody knows where those meet but the store."""
+    return plan.stream.kind != media.BYTES and plan.stream.start < plan.start < plan.tail
 
 
 def vanished() -> ProtocolError:

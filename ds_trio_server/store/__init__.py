@@ -1,0 +1,44 @@
+"""Where streams are kept: the interface of every engine, and the one in memory.
+
+The engine that a gateway uses is ``store.sqlite.SQLiteStore``; this package loads no engine that is not asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+from .base import (
+    WINDOW,
+    Overloaded,
+    Piece,
+    StorageFailed,
+    StorageFull,
+    Store,
+    Usage,
+    Vanished,
+    Watcher,
+)
+from .retention import Retention
+
+if TYPE_CHECKING:
+    from .memory import MemoryStore
+
+__all__ = [
+    "WINDOW",
+    "MemoryStore",
+    "Overloaded",
+    "Piece",
+    "Retention",
+    "StorageFailed",
+    "StorageFull",
+    "Store",
+    "Usage",
+    "Vanished",
+    "Watcher",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "MemoryStore":  # a late import, as the docstring says
+        from . import memory
+
+        return memory.MemoryStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

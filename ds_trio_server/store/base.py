@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import trio
 
+from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View
 
@@ -20,6 +21,8 @@ from ..stats import Commits
 T = TypeVar("T")
 Change = Created | Appended | Renewed | Removed | Trimmed
 Decide = Callable[[View], tuple[T, Change | None]]
+Done = Callable[[T, Exception | None], object]
+"""Told the response of a decision when it is durable, or why it never will be; must not raise."""
 Piece = tuple[int, bytes]
 """An append: the position of its first byte, and its stored bytes."""
 
@@ -75,19 +78,16 @@ class Store(ABC):
         when that fails, unless it had failed before."""
 
     @abstractmethod
-    async def transact(
-        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
-    ) -> T:
+    async def transact(self, needs: Needs, decide: Decide[T]) -> T:
         """Show ``decide`` the present state, make its change durable, return its response.
 
-        ``source`` is the path a fork comes from, ``piece`` the append its offset falls into (see
-        ``append_at``). ``decide`` must be pure: a backend may run it again. Whatever it returns or
-        raises leaves only when all it was based on is durable. Raises what ``decide`` raises,
-        StorageFull, Overloaded or StorageFailed.
+        All that it ``needs`` is loaded into its view before it runs. It must be pure: a backend may run it
+        again. Whatever it returns or raises leaves only when all it was based on is durable. Raises what
+        ``decide`` raises, StorageFull, Overloaded or StorageFailed.
         """
 
     def transact_nowait(
-        self, path: str, decide: Decide[T], done: Callable[[T, Exception | None], object]
+        self, needs: Needs, decide: Decide[T], done: Done[T]
     ) -> None:
         """As ``transact``, but ``done(response, error)`` is called instead of waiting, possibly at
         once; it must not raise. Raises what ``decide`` raises, and trio.WouldBlock when that may rest on a
@@ -108,15 +108,16 @@ class Store(ABC):
 
     @abstractmethod
     async def look(self, path: str, decide: Decide[T]) -> T:
-        """As ``transact`` for reads: decides on what is durable now and waits for no append.
+        """As ``transact`` for reads of the stream at ``path`` alone: decides on what is durable now and waits
+        for no append.
 
         Nothing is awaited after the decision, so that what it saw is still so when this returns.
         """
 
     @abstractmethod
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        """The stored bytes from ``start``, in pieces: all up to ``end``, or a first part of about
-        ``WINDOW`` bytes, in at most about ``PIECES`` pieces. Forks' inherited bytes come from their
+        """The stored bytes from ``start``, in slices: all up to ``end``, or a first part of about
+        ``WINDOW`` bytes, in at most about ``SLICES`` slices. Forks' inherited bytes come from their
         ancestors. Never empty for ``start < end``; raises Vanished when the stream has been removed
         or trimmed meanwhile."""
 
@@ -128,13 +129,13 @@ class Store(ABC):
     async def append_at(self, stream: Stream, position: int) -> Piece:
         """The append that holds the byte at ``position``, whole."""
         first, end = await self.span(stream, position)
-        pieces: list[bytes] = []
+        slices: list[bytes] = []
         at = first
         while at < end:
             found = await self.read(stream, at, end)
-            pieces += found
+            slices += found
             at += sum(map(len, found))
-        return first, b"".join(pieces)
+        return first, b"".join(slices)
 
     @abstractmethod
     def watch(self, stream: Stream, watcher: Watcher) -> None:
@@ -177,5 +178,5 @@ class Store(ABC):
 
 WINDOW = 256 * 1024
 """About how many bytes ``read`` returns at once: what one reader may hold in memory."""
-PIECES = 4096
-"""At most about how many pieces: what may be gone through before others have their turn."""
+SLICES = 4096
+"""At most about how many slices: what may be gone through before others have their turn."""

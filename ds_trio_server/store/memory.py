@@ -7,11 +7,12 @@ from typing import TypeVar
 import trio
 
 from ds_core.server.create import owners
+from ds_core.server.decide import Needs
 from ds_core.server.stream import Appended, Created, Now, Removed, Stream, Trimmed, View, condition, expire
 
 from ..clock import Clock
 from ..stats import Commits
-from .base import PIECES, WINDOW, Change, Decide, Piece, Store, Usage, Vanished, Watcher
+from .base import SLICES, WINDOW, Change, Decide, Store, Usage, Vanished, Watcher
 from .watchers import Watchers
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class MemoryStore(Store):
         self._streams: dict[str, Stream] = {}
         self._by_id: dict[int, Stream] = {}
         self._logs: dict[int, _Log] = {}
+        self._producers: dict[int, dict[str, tuple[int, int]]] = {}
         self._mortal: dict[int, Stream] = {}
         self._newest = 0
         self._watchers = Watchers()
@@ -53,33 +55,36 @@ class MemoryStore(Store):
     def now(self) -> Now:
         return self._clock.now()
 
-    async def transact(
-        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
-    ) -> T:
+    async def transact(self, needs: Needs, decide: Decide[T]) -> T:
         await trio.lowlevel.checkpoint()
-        return self._decide(path, decide, source, piece)
+        return self._decide(needs, decide)
 
     async def look(self, path: str, decide: Decide[T]) -> T:
-        return self._decide(path, decide, None, None)
+        return self._decide(Needs(path), decide)
 
     def transact_nowait(
-        self, path: str, decide: Decide[T], done: Callable[[T, Exception | None], object]
+        self, needs: Needs, decide: Decide[T], done: Callable[[T, Exception | None], object]
     ) -> None:
-        done(self._decide(path, decide, None, None), None)
+        done(self._decide(needs, decide), None)
 
     def look_nowait(self, path: str, decide: Decide[T]) -> T:
-        return self._decide(path, decide, None, None)
+        return self._decide(Needs(path), decide)
 
     def read_nowait(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        pieces = self._pieces(stream, start, end)
-        if sum(map(len, pieces)) < end - start:
+        slices = self._slices(stream, start, end)
+        if sum(map(len, slices)) < end - start:
             raise trio.WouldBlock
-        return pieces
+        return slices
 
-    def _decide(self, path: str, decide: Decide[T], source: str | None, piece: Piece | None) -> T:
-        stream = self._streams.get(path)
-        origin = self._streams.get(source) if source is not None else None
-        response, change = decide(View(stream, self.now(), self._newest + 1, origin, piece))
+    def _decide(self, needs: Needs, decide: Decide[T]) -> T:
+        stream = self._streams.get(needs.path)
+        origin = self._streams.get(needs.source) if needs.source is not None else None
+        producer = None
+        if stream is not None and needs.producer is not None:
+            producer = self._producers[stream.id].get(needs.producer)
+        response, change = decide(
+            View(stream, self.now(), self._newest + 1, origin, needs.piece, producer)
+        )
         if change is not None:
             self._apply(stream, change)
         return response
@@ -100,6 +105,8 @@ class MemoryStore(Store):
             return
         change.apply(stream)
         if isinstance(change, Appended):
+            if change.producer is not None:
+                self._producers[stream.id][change.producer[0]] = change.producer[1:]
             if change.data:
                 self._logs[stream.id].add(change.at, change.data)
                 self.commits.count(1, len(change.data), 0.0)
@@ -127,6 +134,7 @@ class MemoryStore(Store):
         self._streams[stream.path] = self._by_id[stream.id] = stream
         if stream.deadline is not None or stream.expires is not None:
             self._mortal[stream.id] = stream
+        self._producers[stream.id] = {}
         log = self._logs[stream.id] = _Log()
         if change.data:
             log.add(stream.tail - len(change.data), change.data)
@@ -137,7 +145,8 @@ class MemoryStore(Store):
     def _remove(self, stream: Stream) -> None:
         # Releasing a fork may free its deleted source, and so on up the chain.
         while True:
-            del self._streams[stream.path], self._by_id[stream.id], self._logs[stream.id]
+            del self._streams[stream.path], self._by_id[stream.id]
+            del self._logs[stream.id], self._producers[stream.id]
             self._mortal.pop(stream.id, None)
             stream.deleted = True
             self._watchers.notify(stream, stream.visible_tail, b"")
@@ -151,31 +160,31 @@ class MemoryStore(Store):
                 return
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        pieces = self._pieces(stream, start, end)
-        if len(pieces) >= PIECES:
+        slices = self._slices(stream, start, end)
+        if len(slices) >= SLICES:
             await trio.lowlevel.checkpoint()
-        return pieces
+        return slices
 
-    def _pieces(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        pieces: list[bytes] = []
+    def _slices(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        slices: list[bytes] = []
         size = 0
         for owner, first, stop in owners(stream, start, end):
             log = self._log(owner)
             index = bisect_right(log.starts, first) - 1
             if index < 0:
                 raise Vanished
-            while first < stop and size < WINDOW and len(pieces) < PIECES:
+            while first < stop and size < WINDOW and len(slices) < SLICES:
                 data = log.data[index]
                 begin = first - log.starts[index]
                 part = data[begin : min(len(data), begin + min(stop - first, WINDOW))]
-                pieces.append(part)
+                slices.append(part)
                 first += len(part)
                 size += len(part)
                 if begin + len(part) == len(data):
                     index += 1
-            if size >= WINDOW or len(pieces) >= PIECES:
+            if size >= WINDOW or len(slices) >= SLICES:
                 break
-        return pieces
+        return slices
 
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
         return self.span_nowait(stream, position)
@@ -205,7 +214,7 @@ class MemoryStore(Store):
         now = self.now()
         ended = [s for s in self._mortal.values() if not s.deleted and condition(s, now) in (0, 3)]
         for stream in ended:
-            self._decide(stream.path, expire, None, None)
+            self._decide(Needs(stream.path), expire)
         await trio.lowlevel.checkpoint()
         return len(ended)
 

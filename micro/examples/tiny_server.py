@@ -80,6 +80,7 @@ class Shell:
         self.paths = {}  # path -> Stream
         self.ids = {}  # id -> Stream
         self.pieces = {}  # id -> its appends as [position, bytes]; a fork's inherited ones are the same objects
+        self.producers = {}  # id -> its producers: name -> (epoch, seq) of the last append
         self.clock = Clock()
         self.moved = asyncio.Event()  # set, and replaced, whenever anything changes
         self.connections = 0
@@ -92,9 +93,12 @@ class Shell:
 
     def decide(self, command):
         """Any request but a GET: the response, after its change has been made."""
-        view = self.view(command.path)
+        needs = decide.needs(command)
+        view = self.view(needs.path)
+        known = self.producers[view.stream.id] if view.stream else {}
+        view.producer = known.get(needs.producer)
         if command.kind == requests.CREATE:
-            view.source = self.paths.get(command.source)
+            view.source = self.paths.get(needs.source)
             if stream.condition(view.source, view.now) in (stream.OPEN, stream.CLOSED):
                 view.piece = self.piece(view.source, create.fork_position(view.source, command, view.fresh))
         response, change = decide.decide(view, command)
@@ -102,9 +106,9 @@ class Shell:
             if len(self.ids) >= STREAMS and not self.sweep(view.now):
                 raise refuse(507, "TOO_MANY_STREAMS", "this device keeps %d streams; delete one" % STREAMS)
         elif isinstance(change, stream.Appended) and change.producer:
-            known = view.stream.producers
-            if len(known) >= PRODUCERS and change.producer[0] not in known:
+            if len(known) >= PRODUCERS and needs.producer not in known:
                 raise refuse(507, "TOO_MANY_PRODUCERS", "this device knows %d producers a stream" % PRODUCERS)
+            known[needs.producer] = change.producer[1:]
         self.apply(view.stream, change)
         return response
 
@@ -129,6 +133,7 @@ class Shell:
                 if data:
                     pieces.append((first, data))
             self.pieces[state.id] = pieces
+            self.producers[state.id] = {}
             self.keep(state, at, change.data)
             if change.source is not None:
                 self.ids[change.source].forks += 1
@@ -158,7 +163,7 @@ class Shell:
         # Itself, then the ancestors that were kept for it alone.
         state.deleted = True
         while state.deleted and not state.forks:
-            del self.paths[state.path], self.ids[state.id], self.pieces[state.id]
+            del self.paths[state.path], self.ids[state.id], self.pieces[state.id], self.producers[state.id]
             if not state.lineage:
                 break
             state = self.ids[state.lineage[-1][0]]
@@ -204,7 +209,7 @@ class Shell:
 
     async def read(self, command, connection):
         view = self.view(command.path)
-        plan, change = reads.plan(view, command)
+        plan, change = reads.plan(view, command.offset, command.live is not None)
         self.apply(view.stream, change)
         piece = self.piece(plan.stream, plan.start)
         if piece:

@@ -136,7 +136,7 @@ async def test_a_repeated_authorization_is_nobody(guarded: Guarded) -> None:
 async def test_answers_are_for_their_client_alone(guarded: Guarded, size: int) -> None:
     await guarded.create("a")
     waiter = await _opened(guarded.site, f"{ROOT}a?offset=now&live=long-poll", **guarded.admin)
-    while not guarded.site.server._handlers.hub.count():
+    while not guarded.site.server.app.fanout.count():
         await trio.sleep(0)
     await guarded.ask("POST", ROOT + "a", b"x" * size, content_type="text/plain", **guarded.admin)
     answers = [await waiter.answer()]

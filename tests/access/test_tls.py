@@ -191,7 +191,7 @@ async def test_a_handshake_has_a_deadline(files: Files, said: bytes, autojump_cl
         started = trio.current_time()
         await client.ended()
         assert 9 < trio.current_time() - started < 12
-        assert site.server._handlers.stats.handshakes_failed == 1
+        assert site.server.app.stats.handshakes_failed == 1
 
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", bytes(300), b"\x16\x03\x01\x00\x05hello"])
@@ -223,7 +223,7 @@ async def test_old_versions_are_refused(files: Files, authority: trustme.CA) -> 
         assert (await client.ask("GET", "/healthz")).status == 200
 
 
-async def test_a_crowd_is_not_worth_a_handshake(files: Files, authority: trustme.CA) -> None:
+async def test_who_is_turned_away_is_not_worth_a_handshake(files: Files, authority: trustme.CA) -> None:
     async with serving(files, max_connections=1) as site:
         first = await connect(site, trusting(authority))
         with pytest.raises(trio.BrokenResourceError):

@@ -13,9 +13,9 @@ from http.client import HTTPException
 from pathlib import Path
 
 from . import load, machine, profile, report
-from .contenders import Contender, node_missing
 from .fanout import allow_files
 from .rows import FULL, QUICK, ROWS, SMOKE, Row, Sizes
+from .subjects import Subject, node_missing
 
 RESULTS = Path(__file__).with_name("results")
 SCRATCH = machine.ROOT / "build" / "bench"
@@ -82,21 +82,21 @@ def choose(only: str) -> list[Row]:
 def measure(
     row: Row, sizes: Sizes, rounds: int, peers: dict[str, str], folder: Path, profiles: bool = False
 ) -> tuple[dict[str, list[dict[str, float]]], str]:
-    """What each contender ("ours", "node memory") yielded in each round; a peer that fails drops out.
+    """What each subject ("ours", "node memory") yielded in each round; a peer that fails drops out.
 
     And the profile of one more round of ours, if its server stays up between rounds.
     """
-    contenders = {"ours": Contender("ours", row.store, folder / "ours")}
+    subjects = {"ours": Subject("ours", row.store, folder / "ours")}
     for name, command in peers.items():
         for store in row.peers[:1] if command else row.peers:
             label = name if command else f"{name} {store}"
-            contenders[label] = Contender(name, store, folder / label.replace(" ", "-"), command)
-    samples: dict[str, list[dict[str, float]]] = {label: [] for label in contenders}
+            subjects[label] = Subject(name, store, folder / label.replace(" ", "-"), command)
+    samples: dict[str, list[dict[str, float]]] = {label: [] for label in subjects}
     with contextlib.ExitStack() as stack:
         running = {}
-        for label, contender in contenders.items():
-            stack.callback(shutil.rmtree, contender.folder, ignore_errors=True)
-            running[label] = stack.enter_context(contextlib.closing(row.rounds(contender, sizes)))
+        for label, subject in subjects.items():
+            stack.callback(shutil.rmtree, subject.folder, ignore_errors=True)
+            running[label] = stack.enter_context(contextlib.closing(row.rounds(subject, sizes)))
         for _ in range(rounds):
             for label, generator in list(running.items()):
                 try:
@@ -107,7 +107,7 @@ def measure(
                     print(f"  {label} failed: {reason}", flush=True)
                     del running[label]
         profiled = ""
-        server = contenders["ours"].running
+        server = subjects["ours"].running
         if profiles and server is not None:
             profiled = profile.record(server.process.pid, lambda: next(running["ours"]))
     return samples, profiled

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from types import TracebackType
 
-from .contenders import Server
+from .subjects import Server
 
 OPAQUE = "application/octet-stream"
 _KEPT_ALIVE = 2.0  # seconds; shorter than any server's patience with an idle connection

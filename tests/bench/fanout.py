@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 from typing import NamedTuple
 
-from .contenders import Server
+from .subjects import Server
 
 KIND = "text/plain"  # its events carry the payload as it is, so that a reader need not decode to find the mark
 _SOCKETS_PER_ADDRESS = 20_000

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from .contenders import Server
+from .subjects import Server
 
 SCRIPT = Path(__file__).with_name("requests.lua")
 HELP = "wrk was not found. Debian, Ubuntu, Raspberry Pi OS: sudo apt install wrk; macOS: brew install wrk"

@@ -17,7 +17,7 @@ Result = dict[str, Any]
 
 
 def summarize(row: Row, samples: dict[str, list[dict[str, float]]], profile: str = "") -> Result:
-    """A row's result: per figure the values of every contender, and our ratio to each peer, round by round;
+    """A row's result: per figure the values of every subject, and our ratio to each peer, round by round;
     and the profile of our server, if one was taken."""
     figures = []
     for figure in row.figures:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from . import load
 from .client import Client, fill
-from .contenders import Contender, Server
 from .fanout import KIND, Readers
+from .subjects import Server, Subject
 
 Figures = dict[str, float]
 Rounds = Generator[Figures, None, None]
@@ -65,16 +65,16 @@ class Row(NamedTuple):
     figures: tuple[Figure, ...]
     store: str
     peers: tuple[str, ...]
-    rounds: Callable[[Contender, Sizes], Rounds]
+    rounds: Callable[[Subject, Sizes], Rounds]
 
 
 # --------------------------------------------------------------------------------
 # Requests
 
 
-def appends(connections: int, streams: int = 1) -> Callable[[Contender, Sizes], Rounds]:
-    def rounds(contender: Contender, sizes: Sizes) -> Rounds:
-        with contender.start() as server, Client(server) as client:
+def appends(connections: int, streams: int = 1) -> Callable[[Subject, Sizes], Rounds]:
+    def rounds(subject: Subject, sizes: Sizes) -> Rounds:
+        with subject.start() as server, Client(server) as client:
             for number in count():
                 for stream in range(streams):
                     client.create(f"round-{number}-{stream}")
@@ -94,17 +94,17 @@ def appends(connections: int, streams: int = 1) -> Callable[[Contender, Sizes], 
     return rounds
 
 
-def append_latency(contender: Contender, sizes: Sizes) -> Rounds:
+def append_latency(subject: Subject, sizes: Sizes) -> Rounds:
     """One client, one append at a time, beside what one commit of one row costs on the same disk."""
-    with contender.start() as server, Client(server) as client:
+    with subject.start() as server, Client(server) as client:
         for number in count():
             path = f"latency-{number}"
             client.create(path)
             slices = []
             for _ in range(sizes.seconds):  # short turns: a disk shared with others changes within a second
-                bare = bare_commit(contender.folder / "bare", sizes.commits // 2)
+                bare = bare_commit(subject.folder / "bare", sizes.commits // 2)
                 append = load.run(server, "POST", path, body=SMALL, connections=1, seconds=1).p50
-                bare = (bare + bare_commit(contender.folder / "bare", sizes.commits // 2)) / 2
+                bare = (bare + bare_commit(subject.folder / "bare", sizes.commits // 2)) / 2
                 slices.append((append / bare, append, bare))
             ratio, append, bare = (statistics.median(one) for one in zip(*slices, strict=True))
             yield {"append": append * 1000, "bare commit": bare * 1000, "append / bare commit": ratio}
@@ -128,9 +128,9 @@ def bare_commit(folder: Path, commits: int) -> float:
     return statistics.median(times)
 
 
-def small_reads(contender: Contender, sizes: Sizes) -> Rounds:
+def small_reads(subject: Subject, sizes: Sizes) -> Rounds:
     """Catch-up reads of a stream of 1 KiB: its last 100 bytes, and all of it."""
-    with contender.start() as server, Client(server) as client:
+    with subject.start() as server, Client(server) as client:
         tail = client.create("small")
         client.append("small", b"x" * (KIB - len(SMALL) * 5))
         for _ in range(5):
@@ -143,11 +143,11 @@ def small_reads(contender: Contender, sizes: Sizes) -> Rounds:
             yield {"reads of 100 B": last.rate, "reads of 1 KiB": whole.rate, "wrk's own share": last.share}
 
 
-def whole_read(body: int) -> Callable[[Contender, Sizes], Rounds]:
-    def rounds(contender: Contender, sizes: Sizes) -> Rounds:
+def whole_read(body: int) -> Callable[[Subject, Sizes], Rounds]:
+    def rounds(subject: Subject, sizes: Sizes) -> Rounds:
         appends = max(1, sizes.whole // body)
         data = random.Random(1).randbytes(min(body, sizes.whole))
-        with contender.start() as server, Client(server) as client:
+        with subject.start() as server, Client(server) as client:
             client.create("whole")
             if body <= 65536:
                 fill(server, (("POST", "whole", data) for _ in range(appends)))
@@ -175,9 +175,9 @@ RECORD = (
 )
 
 
-def cbor_ingest(contender: Contender, sizes: Sizes) -> Rounds:
+def cbor_ingest(subject: Subject, sizes: Sizes) -> Rounds:
     """1,000 records of 20 bytes a POST. Our server checks each item; a peer that doesn't know the type doesn't."""
-    with contender.start() as server, Client(server) as client:
+    with subject.start() as server, Client(server) as client:
         for number in count():
             client.create(f"cbor-{number}", "application/cbor-seq")
             done = load.run(
@@ -196,9 +196,9 @@ def cbor_ingest(contender: Contender, sizes: Sizes) -> Rounds:
 # Live readers
 
 
-def fan_out(live: str) -> Callable[[Contender, Sizes], Rounds]:
-    def rounds(contender: Contender, sizes: Sizes) -> Rounds:
-        with contender.start() as server, Client(server) as client:
+def fan_out(live: str) -> Callable[[Subject, Sizes], Rounds]:
+    def rounds(subject: Subject, sizes: Sizes) -> Rounds:
+        with subject.start() as server, Client(server) as client:
             for number in count():
                 client.create(f"live-{number}", KIND)
                 with Readers(server, f"live-{number}", live, sizes.readers) as readers:
@@ -219,12 +219,12 @@ def fan_out(live: str) -> Callable[[Contender, Sizes], Rounds]:
 IDLE = ("1,000 readers", "10,000 readers")
 
 
-def idle_readers(contender: Contender, sizes: Sizes) -> Rounds:
+def idle_readers(subject: Subject, sizes: Sizes) -> Rounds:
     """What the server's memory grows by for each SSE reader that waits; one append reaches them all first."""
     while True:
         figures = {}
         for name, readers in zip(IDLE, sizes.idle, strict=True):
-            with contender.start() as server, Client(server) as client:
+            with subject.start() as server, Client(server) as client:
                 client.create("idle", KIND)
                 with Readers(server, "idle", "sse", 10) as few:
                     few.append()
@@ -239,10 +239,10 @@ def idle_readers(contender: Contender, sizes: Sizes) -> Rounds:
 # Growth
 
 
-def long_stream(contender: Contender, sizes: Sizes) -> Rounds:
+def long_stream(subject: Subject, sizes: Sizes) -> Rounds:
     """Appends and tail reads of a stream with a past, beside those of a new one."""
     body = random.Random(1).randbytes(sizes.grown_body)
-    with contender.start() as server, Client(server) as client:
+    with subject.start() as server, Client(server) as client:
         client.create("grown")
         fill(server, (("POST", "grown", body) for _ in range(sizes.grown)))
         for number in count():
@@ -258,15 +258,15 @@ def long_stream(contender: Contender, sizes: Sizes) -> Rounds:
             yield {"append cost": append[fresh] / append["grown"], "tail read cost": read[fresh] / read["grown"]}
 
 
-def many_streams(contender: Contender, sizes: Sizes) -> Rounds:
+def many_streams(subject: Subject, sizes: Sizes) -> Rounds:
     """A server that keeps many streams: its start, its memory, and appends all over them."""
-    with contender.start() as server:
+    with subject.start() as server:
         empty = _after_start(server, "0")
-    with contender.start() as server:
+    with subject.start() as server:
         fill(server, (("PUT", str(number), SMALL) for number in range(sizes.streams)))
     while True:
         start = time.perf_counter()
-        with contender.start(keep=True) as server, Client(server) as client:
+        with subject.start(keep=True) as server, Client(server) as client:
             client.append("0", SMALL)
             started = time.perf_counter() - start
             at_rest = server.settled_rss() - empty
@@ -291,10 +291,10 @@ def _after_start(server: Server, path: str) -> int:
     return server.settled_rss()
 
 
-def idle_process(contender: Contender, sizes: Sizes) -> Rounds:
+def idle_process(subject: Subject, sizes: Sizes) -> Rounds:
     while True:
         start = time.perf_counter()
-        with contender.start() as server, Client(server) as client:
+        with subject.start() as server, Client(server) as client:
             client.create("first")
             yield {"first answer": time.perf_counter() - start, "memory": server.settled_rss() / MIB}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench, load, machine, profile, report
-from tests.bench.contenders import node_missing
 from tests.bench.rows import ROWS, SMOKE, Row
+from tests.bench.subjects import node_missing
 from tests.tools import ci
 
 

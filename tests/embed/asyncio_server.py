@@ -16,9 +16,9 @@ MAX_BODY, SSE_SECONDS = 16 << 20, 60
 
 class Shell:
     def __init__(self, long_poll):
-        self.long_poll, self.newest = long_poll, 0
-        self.paths, self.ids = {}, {}  # path -> Stream, id -> Stream
+        self.long_poll, self.newest, self.paths, self.ids = long_poll, 0, {}, {}  # Streams by path, by id
         self.pieces = {}  # id -> its appends as (position, bytes), a fork's inherited ones included
+        self.producers = {}  # (path, producer id) -> (epoch, seq)
         self.moved = asyncio.Event()  # set, and replaced, whenever anything changes
 
     def view(self, path):
@@ -28,8 +28,10 @@ class Shell:
         return view
 
     def decide(self, command):
-        view = self.view(command.path)
-        view.source = self.paths.get(getattr(command, "source", None))
+        needs = decide.needs(command)
+        view = self.view(needs.path)
+        view.source = self.paths.get(needs.source)
+        view.producer = self.producers.get((needs.path, needs.producer))
         if stream.condition(view.source, view.now) in (stream.OPEN, stream.CLOSED):
             view.piece = self.piece(view.source, create.fork_position(view.source, command, view.fresh))
         response, change = decide.decide(view, command)
@@ -46,6 +48,7 @@ class Shell:
                 self.ids[change.source].forks += 1
         elif isinstance(change, stream.Removed):
             state.deleted = True
+            self.producers = {key: last for key, last in self.producers.items() if key[0] != state.path}
             while state.deleted and not state.forks:  # itself, then the ancestors that only it kept
                 del self.paths[state.path], self.ids[state.id], self.pieces[state.id]
                 if not state.lineage:
@@ -55,6 +58,8 @@ class Shell:
         elif change:
             if isinstance(change, stream.Appended):
                 self.pieces[state.id].append((change.at, change.data))
+                if change.producer:
+                    self.producers[state.path, change.producer[0]] = change.producer[1:]
             change.apply(state)
         if change:
             state.publish()
@@ -78,7 +83,7 @@ class Shell:
 
     async def read(self, command, writer):
         view = self.view(command.path)
-        plan, change = reads.plan(view, command)
+        plan, change = reads.plan(view, command.offset, command.live is not None)
         self.apply(view.stream, change)
         if piece := self.piece(plan.stream, plan.start):
             reads.check_start(plan.stream.kind, piece, plan.start)

@@ -18,15 +18,20 @@ class Log:
     def __init__(self) -> None:
         self.now = stream.Now(steady=0, wall=0)
         self.state: stream.Stream | None = None
+        self.producers: dict[str, tuple[int, int]] = {}
         self.data = bytearray()
 
     def do(self, command):
         """Decide a command, keep its change, return the response. Raises ProtocolError for a refusal."""
-        response, change = decide.decide(stream.View(self.state, self.now, fresh=1), command)
+        view = stream.View(self.state, self.now, fresh=1)
+        view.producer = self.producers.get(decide.needs(command).producer)
+        response, change = decide.decide(view, command)
         if isinstance(change, stream.Created):
             self.state = change.stream
         elif change is not None:
             change.apply(self.state)
+            if change.producer is not None:
+                self.producers[change.producer[0]] = change.producer[1:]
         if change is not None:
             self.data += change.data
             # A database would commit here: what is not durable is not shown to readers.
@@ -35,9 +40,8 @@ class Log:
 
     def read(self, offset: str) -> tuple[bytes, str]:
         """Everything from an offset on as a reader sees it, and the offset to go on from."""
-        command = requests.parse("GET", f"{PATH}?offset={offset}", {})
-        plan, _ = reads.plan(stream.View(self.state, self.now, fresh=2), command)
-        shown = messages.shown(self.state.kind, bytes(self.data[plan.start : plan.tail]))
+        plan, _ = reads.plan(stream.View(self.state, self.now, fresh=2), offsets.parse(offset), live=False)
+        shown = messages.body(self.state.kind, bytes(self.data[plan.start : plan.tail]))
         return shown, offsets.token(self.state.incarnation, plan.tail)
 
 

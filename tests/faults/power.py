@@ -19,7 +19,7 @@ from pathlib import Path
 import trio
 
 from ds_core.server import stream
-from ds_trio_server.cli import maintenance
+from ds_trio_server.store.sqlite import maintenance
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.tools import serve
 

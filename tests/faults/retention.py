@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from ds_trio_server.cli import maintenance
+from ds_trio_server.store.sqlite import maintenance
 from tests.tools import serve
 
 from .client import Client

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ds_core.server import create, requests, stream
-from ds_core.server.messages import Codecs
+from ds_core.server.decide import needs
+from ds_core.server.messages import Parsers
 from ds_core.server.stream import Stream
 from ds_trio_server.store.base import Store
 
-_PURE = Codecs()
+_PURE = Parsers()
 
 
 async def put(store: Store, path: str, body: bytes = b"", **headers: str) -> str:
@@ -21,9 +22,7 @@ async def put(store: Store, path: str, body: bytes = b"", **headers: str) -> str
         source = await find(store, command.source)
         if source is not None and command.fork_offset[1] < source.visible_tail:
             piece = await store.append_at(source, max(command.fork_offset[1], source.start))
-    response = await store.transact(
-        path, lambda view: create.create(view, command, _PURE), command.source, piece
-    )
+    response = await store.transact(needs(command, piece), lambda view: create.create(view, command, _PURE))
     return dict(response.headers)["stream-next-offset"]
 
 
@@ -31,14 +30,14 @@ async def append(store: Store, path: str, body: bytes, **headers: str) -> str:
     """Append; returns the tail."""
     given = {"content-type": "text/plain", **{n.replace("_", "-"): v for n, v in headers.items()}}
     command = requests.parse("POST", f"/v1/stream/{path}", given, "", body)
-    response = await store.transact(path, lambda view: stream.append(view, command, _PURE))
+    response = await store.transact(needs(command), lambda view: stream.append(view, command, _PURE))
     return dict(response.headers)["stream-next-offset"]
 
 
 async def delete(store: Store, path: str) -> None:
     """Delete a stream."""
     command = requests.parse("DELETE", f"/v1/stream/{path}", {})
-    await store.transact(path, lambda view: stream.delete(view, command))
+    await store.transact(needs(command), lambda view: stream.delete(view, command))
 
 
 async def find(store: Store, path: str) -> Stream | None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import strategies as st
 
 from ds_core.server import create, requests, stream
-from ds_core.server.messages import Codecs
+from ds_core.server.decide import Needs
+from ds_core.server.messages import Parsers
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 
@@ -133,7 +134,7 @@ def test_steady_time_is_the_time_that_passed_whatever_the_wall_clock_does(steps)
 
 async def put(store, path, **headers):
     command = requests.parse("PUT", f"/v1/stream/{path}", {"content-type": "text/plain", **headers}, "", b"x")
-    await store.transact(path, lambda view: create.create(view, command, Codecs()))
+    await store.transact(Needs(path), lambda view: create.create(view, command, Parsers()))
 
 
 async def alive(store, path):

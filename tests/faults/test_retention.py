@@ -12,14 +12,15 @@ import pytest
 import trio
 
 from ds_core.server import stream
+from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
 from ds_trio_server import server
-from ds_trio_server.cli import main as cli, maintenance
+from ds_trio_server.cli import main as cli
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.retention import Retention, parse
-from ds_trio_server.store.sqlite import trimmer
+from ds_trio_server.store.sqlite import maintenance, trimmer
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import DefaultMinFree, MinFree, Space
 from tests.server.site import Client, request, running
@@ -322,12 +323,12 @@ async def test_both_stores_trim_alike(tmp_path):
             await append(store, "a", b"%d" % n)
         await put(store, "f", stream_forked_from="a")
         found = await find(store, "a")
-        await store.transact("a", lambda view, id=found.id: stream.trim(view, id, 6))
+        await store.transact(Needs("a"), lambda view, id=found.id: stream.trim(view, id, 6))
         assert await read(store, "a") == b"6789" and await read(store, "f") == b"0123456789"
-        await store.transact("a", lambda view, id=found.id: stream.trim(view, id, 4))
-        await store.transact("a", lambda view, id=found.id + 1: stream.trim(view, id, 8))
-        await store.transact("a", lambda view, id=found.id: stream.trim(view, id, 11))
-        await store.transact("none", lambda view, id=found.id: stream.trim(view, id, 8))
+        await store.transact(Needs("a"), lambda view, id=found.id: stream.trim(view, id, 4))
+        await store.transact(Needs("a"), lambda view, id=found.id + 1: stream.trim(view, id, 8))
+        await store.transact(Needs("a"), lambda view, id=found.id: stream.trim(view, id, 11))
+        await store.transact(Needs("none"), lambda view, id=found.id: stream.trim(view, id, 8))
         assert await read(store, "a") == b"6789"
         await delete(store, "f")
         assert await read(store, "a") == b"6789"
@@ -360,7 +361,7 @@ async def test_a_slow_reader_that_trimming_overtakes_gets_no_byte_from_elsewhere
         await client.send(request("GET", "/v1/stream/a" + query))
         first = await client.exactly(1000)
         found = await find(store, "a")
-        await store.transact("a", lambda view: stream.trim(view, found.id, 3_500_000))
+        await store.transact(Needs("a"), lambda view: stream.trim(view, found.id, 3_500_000))
         if kind == "sqlite":
             store._tails.forget(found.id)
             while store._sweeper.garbage:
@@ -437,7 +438,7 @@ def test_the_watermark_does_not_flap(tmp_path, monkeypatch):
     seen = []
     for free in (1601, 1599, 1601, 1650, 1701, 1601, 0):
         Found.f_bavail = free
-        space.look()
+        space.measure()
         seen.append(space.low)
     assert seen == [False, True, True, True, False, False, True]
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from ds_core.server.decide import Needs
 from ds_trio_server.store.base import Vanished
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.tools import serve
@@ -163,7 +164,7 @@ async def test_a_read_that_trimming_overtakes_is_told_where_the_stream_begins(tm
     async def overtake(found, start, end):
         if not overtaken:
             overtaken.append(1)
-            await store.transact("a", lambda view: stream.trim(view, found.id, 200_000))
+            await store.transact(Needs("a"), lambda view: stream.trim(view, found.id, 200_000))
             raise Vanished
         return await real(found, start, end)
 

@@ -24,9 +24,9 @@ else:
 with instrumented:
     from ds_core.server import json_text, messages
     from ds_core.wire import media
-    from ds_trio_server.parsers import FastCodecs
+    from ds_trio_server.parsers import FastParsers
 
-FAST = FastCodecs()
+FAST = FastParsers()
 
 
 def outcome(split, text: bytes) -> list[bytes] | str:  # type: ignore[no-untyped-def]
@@ -67,9 +67,9 @@ def one_input(data: bytes) -> None:
         assert outcome(json_text.split, b"[" + message + b"]") == [message]
     if not found:
         return
-    stored = messages.stored(media.JSON, text, messages.Codecs())
-    assert parse(messages.shown(media.JSON, stored)) == values
-    assert messages.shown_size(media.JSON, len(stored)) == len(messages.shown(media.JSON, stored))
+    stored = messages.stored_form(media.JSON, text, messages.Parsers())
+    assert parse(messages.body(media.JSON, stored)) == values
+    assert messages.body_size(media.JSON, len(stored)) == len(messages.body(media.JSON, stored))
     # Messages end where readers may begin, and chunks of any size put together are the whole.
     ends = list(messages.ends(media.JSON, stored))
     assert [stored[start : end - 1] for start, end in zip([0, *ends], ends, strict=False)] == found

@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 
-from .siege import Phase, Siege, creators, giants, memory, nobody, slow, together
+from .scenario import Phase, Scenario, creators, giants, memory, nobody, slow, together
 
 
 def main() -> int:
@@ -35,8 +35,8 @@ def main() -> int:
         f"2 connections, {options.body} MiB without a pause": giants(2, size),
     }
     failures: list[str] = []
-    with Siege("--max-body", f"{options.body}M", workers=half, pause=half / options.rate) as siege:
-        idle = memory(siege.server.pid) >> 20
+    with Scenario("--max-body", f"{options.body}M", workers=half, pause=half / options.rate) as scenario:
+        idle = memory(scenario.server.pid) >> 20
         print(f"{half} clients that behave, {options.rate:g} requests a second; the server alone: {idle} MiB")
         columns = "".join(f" {name:>9} {'alone':>9} {'ratio':>6}" for name in ("median", "p99"))
         print(f"{'beside them':40}{columns}    memory")
@@ -44,8 +44,8 @@ def main() -> int:
             alone: list[Phase] = []
             attacked: list[Phase] = []
             for _ in range(options.rounds):
-                alone.append(siege.phase(options.seconds, nobody))
-                attacked.append(siege.phase(options.seconds, enemies, 3.0))
+                alone.append(scenario.phase(options.seconds, nobody))
+                attacked.append(scenario.phase(options.seconds, enemies, 3.0))
             line = f"{name:40}"
             for share in (0.5, 0.99):
                 usual = statistics.median(phase.at(share) for phase in alone)
@@ -55,11 +55,11 @@ def main() -> int:
             print(f"{line} {top:5} MiB", flush=True)
             print(f"    answers: {', '.join(f'{kind}: {n}' for kind, n in attacked[-1].seen.items())}")
             failures += [failure for phase in (*alone, *attacked) for failure in phase.failures]
-        stored = siege.stored()
-        print(f"{siege.acknowledged} appends acknowledged, {stored} stored; load {os.getloadavg()[0]:.1f}")
+        stored = scenario.stored()
+        print(f"{scenario.acknowledged} appends acknowledged, {stored} stored; load {os.getloadavg()[0]:.1f}")
     for failure in failures[:5]:
         print(failure, file=sys.stderr)
-    return 1 if failures or stored != siege.acknowledged else 0
+    return 1 if failures or stored != scenario.acknowledged else 0
 
 
 if __name__ == "__main__":

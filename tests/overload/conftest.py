@@ -11,7 +11,7 @@ from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import Site, running
-from tests.server.test_hotpath import held, until
+from tests.server.test_idle import held, until
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -27,6 +27,6 @@ async def site(
             site.disconnect()
             await until(lambda: held(site) == 0)
             assert site.server._budget._left == Config().body_memory
-            assert site.server._handlers.hub.count() == 0
-            assert site.server._handlers.reading._held == 0
+            assert site.server.app.fanout.count() == 0
+            assert site.server.app.reading._held == 0
     assert caplog.records == []

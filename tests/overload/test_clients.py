@@ -80,7 +80,7 @@ async def test_a_flood_of_connections_leaves_nothing_behind() -> None:
             for _ in range(60):
                 nursery.start_soon(come)
         assert sorted(statuses) == [404] * 5 + [429] * 55
-        assert site.server._handlers.stats.rejected[(429, "TOO_MANY_CONNECTIONS")] == 55, "as /metrics shows it"
+        assert site.server.app.stats.rejected[(429, "TOO_MANY_CONNECTIONS")] == 55, "as /metrics shows it"
         site.disconnect()
         await wait_all_tasks_blocked(0.01)
         assert site.server._clients == {} and site.server._turning_away == 0

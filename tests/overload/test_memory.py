@@ -15,10 +15,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from ds_trio_server.reads import reading
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import batches
+from ds_trio_server.store.sqlite import queues
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import ROOT, Client, Site, request, running, small_send_buffers
-from tests.server.test_hotpath import Gate, until
+from tests.server.test_idle import Gate, until
 
 S = ROOT + "s"
 
@@ -53,7 +53,7 @@ async def test_many_slow_readers_hold_a_little_each(
         await client.send(request("GET", S + query))
         clients.append(client)
         await wait_all_tasks_blocked(0.001)
-    held = cramped.server._handlers.reading._held
+    held = cramped.server.app.reading._held
     assert 1 << 19 <= held < (1 << 19) + reading.WINDOW + 25 * reading._NARROW
     # What they get is right nevertheless, whether it began when there was room or not.
     for client in (clients[0], clients[-1]):
@@ -68,12 +68,12 @@ async def test_many_slow_readers_hold_a_little_each(
             found = json.loads((await client.answer()).body)
         assert [int(message[:5]) for message in found] == list(range(5_000))
     cramped.disconnect()
-    await until(lambda: cramped.server._handlers.reading._held == 0)
+    await until(lambda: cramped.server.app.reading._held == 0)
 
 
 @contextlib.asynccontextmanager
 async def _stuck(folder: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> AsyncIterator[tuple[Site, Gate]]:
-    monkeypatch.setattr(batches, "_WAITING_BYTES", room)
+    monkeypatch.setattr(queues, "_WAITING_BYTES", room)
     async with running(SQLiteStore(folder / "data")) as site:
         await site.create("s")
         gate = Gate(site)

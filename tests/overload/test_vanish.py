@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import ROOT, Client, Site, request, running
-from tests.server.test_hotpath import Gate, held, until
+from tests.server.test_idle import Gate, held, until
 
 S = ROOT + "s"
 LONG_POLL_TIMEOUT = 0.5  # of the fixture ``site``

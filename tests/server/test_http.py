@@ -272,15 +272,35 @@ async def test_a_refusal_names_what_the_client_sent_as_a_json_string(site: Site)
     assert answer.status == 409 and 'a/b; \xe9="\\"' in json.loads(answer.body)["error"]["message"]
 
 
-async def test_a_failure_inside_is_an_answer_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("what", "request_"),
+    [
+        ("look_nowait", request("GET", S)),
+        ("look", request("HEAD", S)),
+        ("look", request("GET", S + "?offset=-1&live=sse")),
+        ("transact_nowait", request("POST", S, b"x", content_type="text/plain")),
+        ("transact", request("POST", S, b"x", content_type="text/plain", expect="100-continue")),
+    ],
+)
+async def test_a_failure_inside_is_an_answer_too(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str, request_: bytes
+) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(site.store, "look", fail)
-    client = await site.connect()
-    answer = await client.ask("GET", S)
-    assert (answer.status, answer.code) == (500, "INTERNAL_ERROR")
+    with monkeypatch.context() as patch:
+        patch.setattr(site.store, what, fail)
+        client = await site.connect()
+        await client.send(request_)
+        if b"expect" in request_:
+            assert (await client.answer()).status == 100
+        answer = await client.answer("HEAD" if request_.startswith(b"HEAD") else "GET")
+    assert answer.status == 500
+    if answer.body:
+        assert answer.code == "INTERNAL_ERROR"
     await client.ended()
+    assert "a bug" in caplog.text
+    assert site.server.app.stats.rejected == {(500, "INTERNAL_ERROR"): 1}
     assert (await site.ask("PUT", S)).status == 201
 
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ds_trio_server.parsers import Known
+from ds_trio_server.parsers import Parsed
 from tests.server.site import ROOT, Client, Site, request, running
 
 S = ROOT + "s"
@@ -231,7 +231,7 @@ async def test_connections_over_the_limit_read_503() -> None:
         assert (await served[0].ask("GET", S)).status == 404
 
 
-async def test_a_crowd_that_comes_at_once_is_counted_too() -> None:
+async def test_what_comes_at_once_is_counted_too() -> None:
     async with running(max_connections=3) as site:
         clients: list[Client] = []
         statuses: list[int] = []
@@ -265,7 +265,7 @@ async def test_large_bodies_share_a_budget() -> None:
 
 async def test_a_large_body_counts_until_it_is_done_with(monkeypatch: pytest.MonkeyPatch) -> None:
     began, go_on = threading.Event(), threading.Event()
-    monkeypatch.setattr(Known, "parse", lambda *_: (began.set(), go_on.wait(10)))
+    monkeypatch.setattr(Parsed, "parse", lambda *_: (began.set(), go_on.wait(10)))
     async with running(max_body=150_000, body_memory=200_000) as site:
         await site.create("s", "application/json")
         whole = request("POST", S, b"[" + b" " * 149_998 + b"]", content_type="application/json")

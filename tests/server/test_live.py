@@ -40,14 +40,14 @@ async def settled() -> None:
 
 async def waiting(site: Site, count: int) -> None:
     """Return when that many readers are asleep at the tail."""
-    while site.server._handlers.hub.count() != count:
+    while site.server.app.fanout.count() != count:
         await trio.sleep(0)
 
 
 async def poll(site: Site, query: str = "offset=now", **headers: Any) -> Client:
     """A long-poll that waits."""
     client = await site.connect()
-    before = site.server._handlers.hub.count()
+    before = site.server.app.fanout.count()
     await client.send(request("GET", f"{S}?{query}&live=long-poll", **headers))
     await waiting(site, before + 1)
     return client
@@ -308,6 +308,63 @@ async def test_sse_ends_properly_when_its_stream_is_deleted(store: Store) -> Non
         await events.client.ended()
         client = await site.connect()
         assert (await client.ask("GET", S + "?offset=-1&live=sse")).status == 404
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_silence_is_broken_before_a_proxy_takes_it_for_death(mock_clock: MockClock, version: str) -> None:
+    async with running(sse_max=600) as site:
+        await site.create("s", body=b"abc")
+        client = await site.connect()
+        await client.send(f"GET {S}?offset=-1&live=sse HTTP/{version}\r\nHost: t\r\n\r\n")
+        events = await client.events()
+        assert events.headers["x-accel-buffering"] == "no"
+        assert await events.data() == b"abc"
+        await events.control()
+        for _ in range(3):
+            mock_clock.jump(14)
+            await settled()
+            assert events.raw.count(b"\n:\n") == 0 and client.buffer == b""
+            mock_clock.jump(2)
+            comment = await client.part() if version == "1.1" else await client.exactly(3)
+            assert comment == b":\n\n"
+        await site.append("s", b"and on")
+        assert await events.data() == b"and on"
+
+
+async def test_a_sign_of_life_is_for_those_who_hear_nothing(mock_clock: MockClock) -> None:
+    async with running(sse_max=600) as site:
+        await site.create("s")
+        events = await listen(site)
+        await events.control()
+        for number in range(6):
+            mock_clock.jump(8)
+            await settled()
+            await site.append("s", b"%d" % number)
+            assert await events.data() == b"%d" % number
+            await events.control()
+        assert b"\n\n:" not in events.raw
+
+
+async def test_before_the_answer_to_a_long_poll_nothing_is_sent(mock_clock: MockClock) -> None:
+    async with running(long_poll_timeout=600) as site:
+        await site.create("s")
+        client = await poll(site)
+        mock_clock.jump(40)
+        await settled()
+        await site.append("s", b"x")
+        assert (await client.answer()).body == b"x"
+
+
+@pytest.mark.parametrize("lead", range(262141, 262146))
+async def test_a_line_end_stays_one_wherever_a_batch_is_cut(store: Store, lead: int) -> None:
+    async with running(store) as site:
+        await site.create("s", body=b"x" * lead + b"\r\ny\r", stream_closed="true")
+        events = await listen(site)
+        text = b""
+        while (found := await events.next()) is not None:
+            if found[0] == "data":
+                text += found[1]
+        assert text == b"x" * lead + b"\ny\n"
 
 
 async def test_sse_ends_properly_after_its_time(mock_clock: MockClock) -> None:

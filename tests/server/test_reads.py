@@ -12,6 +12,7 @@ import cbor2
 import pytest
 
 from ds_core.server import messages
+from ds_core.server.decide import Needs
 from ds_core.server.stream import Stream, trim
 from ds_core.wire import media
 from ds_trio_server.reads import message_index
@@ -139,7 +140,7 @@ async def test_in_large_appends_messages_meet_where_they_do_in_small_ones(
     kind = media.kind_of(content_type)
     parts = random.Random(order).sample(LARGE[content_type], len(LARGE[content_type]))
     body = b"[" + b",".join(parts) + b"]" if kind == media.JSON else b"".join(parts)
-    stored = messages.stored(kind, body, messages.Codecs())
+    stored = messages.stored_form(kind, body, messages.Parsers())
     async with running(store) as site:
         await site.create("s", content_type, b"[0]" if kind == media.JSON else b"\x00")
         before = int((await site.append("s", body, content_type)).offset[17:]) - len(stored)
@@ -152,7 +153,7 @@ async def test_in_large_appends_messages_meet_where_they_do_in_small_ones(
                     break
                 end = len(stored) if len(stored) - at <= limit else messages.cut(kind, stored, at, limit)
                 assert answer.offset == token(before + end), (at, limit)
-                assert answer.body == messages.shown(kind, stored[at:end])
+                assert answer.body == messages.body(kind, stored[at:end])
 
 
 async def test_a_large_append_is_parsed_once_however_it_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +194,7 @@ async def test_what_was_trimmed_is_gone_and_says_where_to_go_on(store: Store) ->
     async with running(store) as site:
         await site.create("s", body=b"old")
         await site.append("s", b"new")
-        await store.transact("s", lambda view: trim(view, 1, 3))
+        await store.transact(Needs("s"), lambda view: trim(view, 1, 3))
         for live in ("", "&live=long-poll", "&live=sse"):
             answer = await site.ask("GET", f"{S}?offset={token(1)}{live}")
             assert (answer.status, answer.code) == (410, "OFFSET_TRIMMED")

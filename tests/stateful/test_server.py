@@ -54,7 +54,7 @@ class Model:
         # A deadline that a restart has read from the disk may run late.
         self.late = 0.0
         self.parent: Model | None = None
-        self.recipe: object = None
+        self.fork_spec: object = None
         self.forks = 0
         self.deleted = False
 
@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
         answer = self.client.ask(way, "PUT", path, body, **headers)
         model = self.models.get(path)
         if model is not None:
-            same = (model.kind, model.ttl, model.closed, model.recipe) == (kind, ttl, closes, None)
+            same = (model.kind, model.ttl, model.closed, model.fork_spec) == (kind, ttl, closes, None)
             assert answer.status == (200 if same and not model.deleted else 409), answer
             return
         assert answer.status == 201, answer
@@ -186,11 +186,11 @@ class Machine(RuleBasedStateMachine):
         answer = self.client.ask(
             way, "PUT", path, b"", stream_forked_from=ROOT + source, stream_fork_offset=offset, stream_ttl=ttl
         )
-        recipe = (source, offset, ttl)
+        fork_spec = (source, offset, ttl)
         model = self.models.get(path)
         if model is not None:
             # "The tail" and the tail's offset are two recipes, and so is the start of any stream.
-            same = (model.recipe, model.closed, model.deleted) == (recipe, False, False)
+            same = (model.fork_spec, model.closed, model.deleted) == (fork_spec, False, False)
             assert answer.status == (200 if same else 409), answer
             return
         if origin is None:
@@ -200,7 +200,7 @@ class Machine(RuleBasedStateMachine):
         index = len(origin.appends) if index is None else index
         model = self.models[path] = Model(origin.kind, origin.incarnation)
         model.appends, model.tokens = list(origin.appends[:index]), list(origin.tokens[: index + 1])
-        model.ttl, model.recipe, model.parent = ttl or origin.ttl, recipe, origin
+        model.ttl, model.fork_spec, model.parent = ttl or origin.ttl, fork_spec, origin
         self.renewed(model)
         origin.forks += 1
         assert answer.headers["stream-next-offset"] == model.tokens[-1]

@@ -9,15 +9,16 @@ import pytest
 import trio
 
 from ds_core.server import create, reads, requests, stream, targets
-from ds_core.server.messages import Codecs
-from ds_core.server.offsets import token
+from ds_core.server.decide import Needs, needs
+from ds_core.server.messages import Parsers
+from ds_core.server.offsets import START, token
 from ds_core.server.responses import Response
 from ds_core.server.stream import Stream
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import WINDOW, Store
-from ds_trio_server.store.sqlite import batches, committer, schema
+from ds_trio_server.store.sqlite import committer, queues, schema
 
-CODECS = Codecs()
+PARSERS = Parsers()
 WALL = BUILT + 1000.0
 
 
@@ -44,7 +45,7 @@ def narrow(patch: pytest.MonkeyPatch, row: int, step: int, small: int = 1 << 20)
     """Make rows, and the queue for small changes, so narrow that a test's bytes don't fit."""
     patch.setattr(schema, "INLINE_LIMIT", row // 2)
     patch.setattr(schema, "ROW_LIMIT", row)
-    patch.setattr(batches, "_SMALL_BYTES", small)
+    patch.setattr(queues, "_SMALL_BYTES", small)
     patch.setattr(committer, "STEP_BYTES", step)
 
 
@@ -57,9 +58,9 @@ class Soon(Store):
         for name in ("open", "close", "watch", "unwatch", "sweep", "paths", "usage", "now"):
             setattr(self, name, getattr(store, name))
 
-    async def transact(self, path: str, decide: Any, source: Any = None, piece: Any = None) -> Any:
-        if source is not None:
-            return await self._store.transact(path, decide, source, piece)
+    async def transact(self, needs: Needs, decide: Any) -> Any:
+        if needs.source is not None:
+            return await self._store.transact(needs, decide)
         outcome: list[tuple[Any, Exception | None]] = []
         finished = trio.Event()
 
@@ -68,9 +69,9 @@ class Soon(Store):
             finished.set()
 
         try:
-            self._store.transact_nowait(path, decide, done)
+            self._store.transact_nowait(needs, decide, done)
         except trio.WouldBlock:
-            return await self._store.transact(path, decide)
+            return await self._store.transact(needs, decide)
         self.taken += 1
         await finished.wait()
         ((response, error),) = outcome
@@ -127,9 +128,7 @@ class Rig:
             found = await self.store.look(command.source, locate)
             if found is not None and found[1] < found[0].visible_tail:
                 piece = await self.store.append_at(*found)
-        return await self.store.transact(
-            path, lambda view: create.create(view, command, CODECS), command.source, piece
-        )
+        return await self.store.transact(needs(command, piece), lambda view: create.create(view, command, PARSERS))
 
     async def fork(self, path: str, source: str, at: int | None = None, skip: int = 0, **headers: Any) -> Response:
         headers["stream_forked_from"] = f"/v1/stream/{source}"
@@ -153,13 +152,13 @@ class Rig:
                 headers[name] = value
         command = _command("POST", path, body, content_type, headers)
         assert isinstance(command, requests.Append)
-        return await self.store.transact(path, lambda view: stream.append(view, command, CODECS))
+        return await self.store.transact(needs(command), lambda view: stream.append(view, command, PARSERS))
 
     async def close(self, path: str, body: bytes = b"") -> Response:
         return await self.append(path, body, stream_closed="true")
 
     async def delete(self, path: str) -> Response:
-        return await self.store.transact(path, lambda view: stream.delete(view, requests.Delete(path)))
+        return await self.store.transact(Needs(path), lambda view: stream.delete(view, requests.Delete(path)))
 
     async def head(self, path: str) -> Response:
         return await self.store.look(path, lambda view: stream.head(view, requests.Head(path)))
@@ -170,8 +169,7 @@ class Rig:
 
     async def use(self, path: str) -> Stream:
         """The state that a reader gets, renewing a TTL as a read does."""
-        command = requests.Read(path, {}, {})
-        return (await self.store.look(path, lambda view: reads.plan(view, command))).stream
+        return (await self.store.look(path, lambda view: reads.plan(view, START, False))).stream
 
     async def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """The bytes of a range, window by window."""
@@ -202,7 +200,7 @@ class Rig:
     async def trim(self, path: str, start: int) -> None:
         """What retention does."""
         found = await self.stream(path)
-        await self.store.transact(path, lambda view: stream.trim(view, found.id, start))
+        await self.store.transact(Needs(path), lambda view: stream.trim(view, found.id, start))
 
     async def pass_time(self, seconds: float) -> None:
         self.time.tick += seconds

@@ -522,7 +522,7 @@ async def test_what_never_waits_is_the_same_or_later(rig: Rig) -> None:
 
 async def test_a_read_of_tiny_appends_lets_others_have_their_turn(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (memory, ranges, tail):
-        monkeypatch.setattr(module, "PIECES", 10)
+        monkeypatch.setattr(module, "SLICES", 10)
     await rig.create("s")
     for number in range(35):
         await rig.append("s", b"%02d" % number)

@@ -14,12 +14,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.cli import maintenance
 from ds_trio_server.store.base import StorageFull
-from ds_trio_server.store.sqlite import cache, committer, schema
-from ds_trio_server.store.sqlite.batches import Batch, Queues
-from ds_trio_server.store.sqlite.cache import Entry
+from ds_trio_server.store.sqlite import committer, maintenance, producers, schema
+from ds_trio_server.store.sqlite.batches import Batch, Entry
 from ds_trio_server.store.sqlite.committer import Committer
+from ds_trio_server.store.sqlite.queues import Queues
 from tests.store.rig import Rig, Time, full, narrow
 from tests.store.test_sqlite import disk_held, opened
 
@@ -267,7 +266,7 @@ async def test_every_record_once_under_concurrency_and_full_disks(
     rng = random.Random(seed)
     flaws = random.Random(seed + 1)  # the writer's thread has its own
     narrow(monkeypatch, row=100, step=250, small=2_000)
-    monkeypatch.setattr(cache, "_PRODUCERS", 2)
+    monkeypatch.setattr(producers, "_GENERATION", 2)
 
     def failing(write: Any) -> Any:
         def step(self: Committer, batch: Any) -> None:

@@ -14,10 +14,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from ds_core.server import create, stream
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.cli import maintenance
 from ds_trio_server.store.base import StorageFailed, StorageFull
-from ds_trio_server.store.sqlite import engine, schema
+from ds_trio_server.store.sqlite import engine, maintenance, producers, schema
 from ds_trio_server.store.sqlite.committer import Committer
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.store.rig import Rig, Soon, Time, Watch, header
@@ -60,6 +60,47 @@ def disk_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             yield
         finally:
             gate.set()
+
+
+# Decisions
+
+
+async def test_no_decision_asks_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a decision needs is loaded before it runs, however little of it is in memory."""
+    monkeypatch.setattr(engine, "_CACHED_STREAMS", 1)
+    monkeypatch.setattr(producers, "_GENERATION", 1)
+    asked: list[str] = []
+    decided = 0
+
+    def watched(decide: Any) -> Any:
+        def run(*args: Any) -> Any:
+            nonlocal decided
+            decided += 1
+            before = len(asked)
+            try:
+                return decide(*args)
+            finally:
+                assert len(asked) == before, asked[before:]
+
+        return run
+
+    for module, name in ((stream, "append"), (stream, "head"), (stream, "delete"), (create, "create")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    async with opened(tmp_path) as rig:
+        assert isinstance(rig.store, SQLiteStore)
+        rig.store._reader.set_trace_callback(asked.append)
+        for path in "abc":
+            await rig.create(path, b"x", stream_ttl=60)
+            for seq in range(3):
+                for producer in "pq":
+                    assert (await rig.append(path, b"y", producer=(producer, 0, seq))).status == 200
+        await rig.fork("d", "a", at=3)
+        assert (await rig.append("d", b"z", producer=("p", 0, 0))).status == 200
+        for path in "abcd":
+            assert (await rig.append(path, b"?", producer=("p", 0, 0))).status == 204
+            await rig.head(path)
+            await rig.delete(path)
+    assert decided > 30 and any("producers" in statement for statement in asked)
 
 
 # Durable, then visible

@@ -1,0 +1,19 @@
+"""Streams in one SQLite file: what an edge gateway keeps them in."""
+
+from typing import TYPE_CHECKING
+
+from .space import DefaultMinFree, MinFree
+
+if TYPE_CHECKING:
+    from .engine import SQLiteStore
+
+__all__ = ["DefaultMinFree", "MinFree", "SQLiteStore"]
+
+
+def __getattr__(name: str) -> object:
+    # A late import: options are read, and directories checked, without an engine.
+    if name == "SQLiteStore":
+        from . import engine
+
+        return engine.SQLiteStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

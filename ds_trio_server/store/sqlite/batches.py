@@ -1,26 +1,75 @@
-"""What is decided and not yet durable: batches, and the two queues they go down.
+"""What is decided and not yet durable: the state of a path in memory, and the transaction that makes it durable.
 
-Everything that one transaction will hold is a batch. Small changes collect in the small queue. What
-is large, and whatever is decided on top of it until it is durable, goes down the bulk queue: its
-bytes reach the disk in steps first, then one commit publishes them. The queues take turns, so that
-hundreds of small appends wait for one step of a large one and not for all of it.
+Each knows the other: an entry the last batch that has a change of it, a batch all the entries that it changes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import trio
 
 from ds_core.server.stream import Stream
 
-from ..base import Overloaded, StorageFailed, StorageFull
-from . import schema
-from .cache import Entry
+from ..base import StorageFailed, StorageFull
+from . import rows, schema
+from .producers import Key, State
 
-STEP_BYTES = 512 * 1024
-"""About how much a step of the bulk queue takes at once, at most."""
-_SMALL_BYTES = 4 * 1024 * 1024
-_WAITING_BYTES = 32 * 1024 * 1024
+_LATEST = 3600.0
+
+
+class Part(NamedTuple):
+    """What one row holds of an append: the stream's id, the position of the first byte, how far that is into the
+    append, and the bytes."""
+
+    stream: int
+    position: int
+    offset: int
+    data: memoryview
+
+
+def parts(stream: int, at: int, data: bytes) -> Iterator[Part]:
+    """The rows that an append takes."""
+    view = memoryview(data)
+    for offset in range(0, len(data), schema.ROW_LIMIT):
+        yield Part(stream, at + offset, offset, view[offset : offset + schema.ROW_LIMIT])
+
+
+class Entry:
+    """A path's state in memory; ``stream`` is None when there is none (any more).
+
+    ``batch`` is the last batch with a change of it that is not durable yet, ``structural`` the last
+    such batch that makes or removes it. ``stored_deadline`` is what the row says: at or after the
+    true deadline, so that a TTL runs late after a crash, never early, and not every use of a stream
+    costs a write. ``durable_deadline`` is the same as far as it is on disk. ``identity`` is the
+    constant part of the row's checksum.
+    """
+
+    __slots__ = ("path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline")
+
+    def __init__(self, path: str, stream: Stream | None) -> None:
+        self.path = path
+        self.stream = stream
+        self.identity = 0 if stream is None else rows.identity(stream)
+        self.batch: Batch | None = None
+        self.structural: Batch | None = None
+        self.stored_deadline = None if stream is None else stream.deadline
+        self.durable_deadline = self.stored_deadline
+
+    def replace(self, stream: Stream) -> None:
+        """Hold a new stream in place of the one that was here; nothing of that one's is left."""
+        self.stream = stream
+        self.identity = rows.identity(stream)
+        self.stored_deadline = self.durable_deadline = None
+
+    def deadline_to_store(self) -> float | None:
+        """The deadline for the row: left alone while it covers the true one, else set ahead."""
+        stream = self.stream
+        assert stream is not None
+        if stream.deadline is None or stream.ttl is None:
+            self.stored_deadline = None
+        elif self.stored_deadline is None or self.stored_deadline < stream.deadline:
+            self.stored_deadline = stream.deadline + max(1.0, min(stream.ttl / 8, _LATEST))
+        return self.stored_deadline
 
 
 class Batch:
@@ -29,21 +78,21 @@ class Batch:
     ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
     whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
     changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
-    (epoch, seq). It ``collects_garbage`` when it also frees some rows, and tells whether there may be ``more``;
+    (epoch, seq). It ``collects_garbage`` when it also frees some rows, and tells whether ``garbage_remains``;
     it ``leaves_garbage`` when it leaves some to be freed. ``rows`` are filled by ``seal``; ``seconds`` is
     what its transactions took, ``synced`` the write and fsync of the last. ``done`` is set, and each
     of the ``callbacks`` called with its response and ``error``, when the batch is ``durable`` or has
     failed.
 
-    Of a ``bulk`` batch, ``parts`` are the rows that are still to be staged, as (stream id, position,
-    offset in the append, bytes); ``staged`` those that are, ready to be published. It comes ``after``
+    Of a ``bulk`` batch, ``parts`` are the rows that are still to be staged, the last first; ``staged`` those
+    that are, ready to be published. It comes ``after``
     a small batch that holds earlier changes of the same entries.
     """
 
     __slots__ = (
         "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced",
-        "collects_garbage", "more", "leaves_garbage", "callbacks", "done", "durable", "error", "bulk", "parts",
-        "staged", "after",
+        "collects_garbage", "garbage_remains", "leaves_garbage", "callbacks", "done", "durable", "error", "bulk",
+        "parts", "staged", "after",
     )  # fmt: skip
 
     def __init__(self, bulk: bool = False) -> None:
@@ -51,21 +100,21 @@ class Batch:
         self.appends: list[tuple[int, int, bytes]] = []
         self.entries: dict[Entry, None] = {}
         self.ended: list[Stream] = []
-        self.producers: dict[tuple[int, str], tuple[int, int]] = {}
-        self.rows: list[tuple[Any, ...]] = []
+        self.producers: dict[Key, State] = {}
+        self.rows: list[rows.StateRow] = []
         self.size = 0
         self.seconds = 0.0
         self.synced = 0.0
         self.collects_garbage = False
-        self.more = False
+        self.garbage_remains = False
         self.leaves_garbage = False
         self.callbacks: list[tuple[Callable[[Any, Exception | None], object], object]] = []
         self.done = trio.Event()
         self.durable = False
         self.error: Exception | None = None
         self.bulk = bulk
-        self.parts: list[tuple[int, int, int, memoryview]] = []
-        self.staged: list[tuple[object, ...]] = []
+        self.parts: list[Part] = []
+        self.staged: list[tuple[int, int, int, int, int]] = []
         self.after: Batch | None = None
 
     def collect(self, stream: int, at: int, data: bytes) -> None:
@@ -77,7 +126,7 @@ class Batch:
     def fix(self, entry: Entry) -> None:
         """Fix what an entry's row becomes by this batch; what changes it now goes to another one."""
         if entry.stream is not None:
-            self.rows.append(schema.state_row(entry.stream, entry.deadline_to_store(), entry.identity))
+            self.rows.append(rows.state_row(entry.stream, entry.deadline_to_store(), entry.identity))
 
     def seal(self) -> None:
         """Fix all rows, but for those of entries that have left for another batch."""
@@ -85,9 +134,9 @@ class Batch:
             if entry.batch is self:
                 self.fix(entry)
         if self.bulk:
-            for append in self.appends:
-                if len(append[2]) > schema.INLINE_LIMIT:
-                    self.parts += pieces(*append)
+            for stream, at, data in self.appends:
+                if len(data) > schema.INLINE_LIMIT:
+                    self.parts += parts(stream, at, data)
             self.parts.reverse()
 
     def __bool__(self) -> bool:
@@ -107,97 +156,3 @@ class Batch:
             raise StorageFull
         if self.error is not None:
             raise StorageFailed(*self.error.args)
-
-
-def pieces(stream: int, at: int, data: bytes) -> Iterator[tuple[int, int, int, memoryview]]:
-    """The rows that an append takes, as in ``Batch.parts``."""
-    view = memoryview(data)
-    for part in range(0, len(data), schema.ROW_LIMIT):
-        yield stream, at + part, part, view[part : part + schema.ROW_LIMIT]
-
-
-class Queues:
-    """The open batches, and which of them is next."""
-
-    def __init__(self) -> None:
-        self.small = Batch()
-        self.bulk = Batch(bulk=True)
-        self._staging: Batch | None = None
-        self._writing: Batch | None = None
-        self._bulk_next = False
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is with the writer."""
-        return self._writing is None
-
-    def of(self, entries: Sequence[Entry], size: int, grows: bool) -> Batch:
-        """The batch for a change of some entries, which appends so many bytes. Raises Overloaded for
-        one that ``grows`` what waits, where too much does.
-
-        To be called before the change: the rows that they have in another open batch are fixed here.
-        """
-        bulk = size > schema.ROW_LIMIT or (size > schema.INLINE_LIMIT and self.small.size > _SMALL_BYTES)
-        for entry in entries:
-            bulk = bulk or (entry.batch is not None and entry.batch.bulk)
-        batch = self.bulk if bulk else self.small
-        if grows and batch.size > _WAITING_BYTES:
-            raise Overloaded
-        if bulk:
-            for entry in entries:
-                if entry.batch is self.small:
-                    self.small.fix(entry)
-                    batch.after = self.small
-        return batch
-
-    def next(self) -> Batch | None:
-        """What goes to the writer now, if there is anything and it is idle: a small batch to commit,
-        or a bulk batch of which to stage a step or, when nothing is left to stage, to commit."""
-        if self._writing is not None:
-            return None
-        if self._staging is None and self.bulk:
-            self._staging, self.bulk = self.bulk, Batch(bulk=True)
-            self._staging.seal()
-        bulk = self._staging
-        if bulk is not None and (bulk.parts or bulk.after is not self.small):
-            if self._bulk_next or not self.small:
-                self._bulk_next = False
-                self._writing = bulk
-                return bulk
-        if self.small:
-            self._bulk_next = True
-            self._writing, self.small = self.small, Batch()
-            self._writing.seal()
-        return self._writing
-
-    def written(self, batch: Batch) -> None:
-        """Note that the writer has done what ``next`` gave it."""
-        self._writing = None
-        if batch is self._staging and batch.durable:
-            self._staging = None
-
-    def pending(self) -> Batch | None:
-        """A batch that is not durable yet, if there is one."""
-        return self._writing or self._staging or next(filter(None, (self.small, self.bulk)), None)
-
-    def producers(self, stream: int) -> dict[str, tuple[int, int]]:
-        """The newest states of a stream's producers that are not durable yet."""
-        found: dict[str, tuple[int, int]] = {}
-        for batch in (self.small, self._staging, self.bulk):  # the order in which they were decided
-            if batch is not None:
-                found.update((key[1], state) for key, state in batch.producers.items() if key[0] == stream)
-        return found
-
-    def fail(self, error: Exception, failed: Batch | None = None) -> list[Batch]:
-        """Take out everything that can't become durable: all, or when one batch ``failed``, that one
-        and what may have been decided on top of it. Those whose error was not known get ``error``."""
-        lost = {batch: None for batch in (failed, self._staging, self.bulk) if batch is not None}
-        # Small changes are never on top of bulk ones, but states that both have changed are dropped.
-        if failed is None or not failed.bulk or any(batch.after is self.small for batch in lost):
-            lost[self.small] = None
-            self.small = Batch()
-        self.bulk = Batch(bulk=True)
-        self._staging = None
-        for batch in lost:
-            batch.error = batch.error or error
-        return list(lost)

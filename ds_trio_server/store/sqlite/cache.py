@@ -6,93 +6,22 @@ for everything else the file is the truth and is asked again.
 
 import sqlite3
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ds_core.server.stream import Stream
 
-from . import schema
-
-if TYPE_CHECKING:
-    from .batches import Batch
-
-_PRODUCERS = 1024
-_LATEST = 3600.0
-
-
-class Entry:
-    """A path's state in memory; ``stream`` is None when there is none (any more).
-
-    ``batch`` is the last batch with a change of it that is not durable yet, ``structural`` the last
-    such batch that makes or removes it. ``stored_deadline`` is what the row says: at or after the
-    true deadline, so that a TTL runs late after a crash, never early, and not every use of a stream
-    costs a write. ``durable_deadline`` is the same as far as it is on disk. ``identity`` is the
-    constant part of the row's checksum.
-    """
-
-    __slots__ = ("path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline")
-
-    def __init__(self, path: str, stream: Stream | None) -> None:
-        self.path = path
-        self.stream = stream
-        self.identity = 0 if stream is None else schema.identity(stream)
-        self.batch: Batch | None = None
-        self.structural: Batch | None = None
-        self.stored_deadline = None if stream is None else stream.deadline
-        self.durable_deadline = self.stored_deadline
-
-    def renew(self, stream: Stream) -> None:
-        """Hold a new stream in place of the one that was here; nothing of that one's is left."""
-        self.stream = stream
-        self.identity = schema.identity(stream)
-        self.stored_deadline = self.durable_deadline = None
-
-    def deadline_to_store(self) -> float | None:
-        """The deadline for the row: left alone while it covers the true one, else set ahead."""
-        stream = self.stream
-        assert stream is not None
-        if stream.deadline is None or stream.ttl is None:
-            self.stored_deadline = None
-        elif self.stored_deadline is None or self.stored_deadline < stream.deadline:
-            self.stored_deadline = stream.deadline + max(1.0, min(stream.ttl / 8, _LATEST))
-        return self.stored_deadline
-
-
-class Producers(dict[str, tuple[int, int]]):
-    """A stream's producers, fetched from the file as they turn up."""
-
-    __slots__ = ("_db", "_stream", "_complete")
-
-    def __init__(self, db: sqlite3.Connection, stream: int, *, complete: bool) -> None:
-        self._db = db
-        self._stream = stream
-        self._complete = complete
-
-    def get(self, id: str, default: object = None) -> tuple[int, int] | None:  # type: ignore[override]
-        found = super().get(id)
-        if found is None and not self._complete:
-            found = schema.one(
-                self._db, "SELECT epoch, seq FROM producers WHERE stream = ? AND id = ?", self._stream, id
-            )
-            if found is not None:
-                self[id] = found
-        return found
-
-    def trim(self, pending: Callable[[int], dict[str, tuple[int, int]]]) -> None:
-        """When there are many, forget all that the file has: all but a stream's ``pending`` ones."""
-        if len(self) > _PRODUCERS:
-            keep = pending(self._stream)
-            self.clear()
-            self.update(keep)
-            self._complete = False
+from . import rows
+from .batches import Batch, Entry
+from .queries import Queries
 
 
 class StreamCache:
-    """Entries by path and by stream id, loaded on demand, at most about ``limit`` of them."""
+    """Entries by path and by stream id, loaded on demand, at most about ``limit`` of them.
 
-    def __init__(
-        self, db: sqlite3.Connection, limit: int, watched: Callable[[Stream], bool]
-    ) -> None:
-        self._db = db
+    What loads one raises StorageFailed when the file can't say.
+    """
+
+    def __init__(self, queries: Queries, limit: int, watched: Callable[[Stream], bool]) -> None:
+        self._queries = queries
         self._limit = limit
         self._watched = watched
         self._by_path: dict[str, Entry] = {}
@@ -102,7 +31,7 @@ class StreamCache:
         """The entry of a path; an empty one, not kept, when there is no stream."""
         entry = self._by_path.get(path)
         if entry is None:
-            entry = Entry(path, self._load("path", path))
+            entry = Entry(path, self._queries.run_nowait(rows.load, "path", path))
             if entry.stream is not None:
                 self.keep(entry)
         return entry
@@ -111,9 +40,7 @@ class StreamCache:
         """The entry of a stream that must exist: a fork's ancestor."""
         entry = self._by_id.get(id)
         if entry is None:
-            stream = self._load("id", id)
-            if stream is None:
-                raise sqlite3.DatabaseError(f"stream {id}, which a fork needs, is missing")
+            stream = self._queries.run_nowait(_load_ancestor, id)
             entry = Entry(stream.path, stream)
             self.keep(entry)
         return entry
@@ -122,11 +49,7 @@ class StreamCache:
         """The entry of a stream id if it is in memory."""
         return self._by_id.get(id)
 
-    def producers(self, stream: Stream, *, complete: bool) -> Producers:
-        """The producers of a stream; ``complete`` when the file has none that are not in it."""
-        return Producers(self._db, stream.id, complete=complete)
-
-    def pending(self, path: str) -> "Batch | None":
+    def pending(self, path: str) -> Batch | None:
         """The batch with the last change at a path that is not durable yet, if there is one."""
         entry = self._by_path.get(path)
         return None if entry is None else entry.batch
@@ -137,7 +60,7 @@ class StreamCache:
         if len(self._by_path) > self._limit:
             self._evict(len(self._by_path) - self._limit)
 
-    def touch(self, entry: Entry, batch: "Batch", structural: bool = False) -> None:
+    def touch(self, entry: Entry, batch: Batch, structural: bool = False) -> None:
         """Note that a batch will hold a change of an entry, which stays in until that is durable:
         it is the only copy of that state."""
         entry.batch = batch
@@ -175,8 +98,9 @@ class StreamCache:
                 self.drop(entry)
                 excess -= 1
 
-    def _load(self, where: str, value: str | int) -> Stream | None:
-        stream = schema.load(self._db, where, value)
-        if stream is not None:
-            stream.producers = self.producers(stream, complete=False)
-        return stream
+
+def _load_ancestor(db: sqlite3.Connection, id: int) -> Stream:
+    stream = rows.load(db, "id", id)
+    if stream is None:
+        raise sqlite3.DatabaseError(f"stream {id}, which a fork needs, is missing")
+    return stream

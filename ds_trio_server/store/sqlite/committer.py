@@ -19,16 +19,22 @@ from typing import Any
 import trio
 
 from ..base import StorageFailed, StorageFull
-from . import schema
-from .batches import STEP_BYTES, Batch, pieces
+from . import rows, schema
+from .batches import Batch, Part, parts
+from .queues import STEP_BYTES
 
-_CLEAN_ROWS = 512
-_CLEAN_BYTES = 1024 * 1024
+_GARBAGE_ROWS = 512
+_GARBAGE_BYTES = 1024 * 1024
 _VACUUM_PAGES = 256
 _SPARE_PAGES = 1024
 _CHECKPOINT_PAGES = 1000
 _BULK_CHECKPOINT_PAGES = 250
 _STEP_SECONDS = 0.02
+
+_Blob = tuple[int, memoryview]
+"""The parameters of INSERT_BLOB."""
+_Published = tuple[int, int, int, int, int]
+"""The parameters of INSERT_ROW: stream, position, part, sum and blob."""
 
 
 class Committer:
@@ -127,7 +133,7 @@ class Committer:
         for statement, values in batch.structure:
             db.execute(statement, values)
         if batch.rows:
-            db.executemany(schema.UPDATE_STREAM, batch.rows)
+            db.executemany(rows.UPDATE_STREAM, batch.rows)
         if batch.appends:
             self._insert(batch)
         if batch.staged:
@@ -140,7 +146,7 @@ class Committer:
                 [(*key, *value) for key, value in batch.producers.items()],
             )
         if batch.collects_garbage:
-            batch.more = clean(db)
+            batch.garbage_remains = collect_garbage(db)
             if self._staging is not None and self._staging.error is not None:
                 schema.unstage(db)
                 self._staging = None
@@ -151,48 +157,43 @@ class Committer:
         self._pages += 3 + 2 * len(batch.entries) + (0 if batch.bulk else batch.size // 2048)
 
     def _insert(self, batch: Batch) -> None:
-        inline: list[tuple[object, ...]] = []
-        rows: list[tuple[object, ...]] = []
-        blobs: list[tuple[object, ...]] = []
-        checksum = schema.checksum
+        inline: list[tuple[int, int, int, bytes]] = []
+        published: list[_Published] = []
+        blobs: list[_Blob] = []
+        checksum = rows.checksum
         for stream, at, data in batch.appends:
             if len(data) <= schema.INLINE_LIMIT:
                 inline.append((stream, at, checksum(stream, at, data), data))
             elif not batch.bulk:
-                for piece in pieces(stream, at, data):
-                    self._add_blob(piece, rows, blobs)
+                for part in parts(stream, at, data):
+                    self._add_blob(part, published, blobs)
         self._db.executemany(schema.INSERT_INLINE, inline)
-        if rows:
-            self._db.executemany(schema.INSERT_ROW, rows)
+        if published:
+            self._db.executemany(schema.INSERT_ROW, published)
             self._db.executemany(schema.INSERT_BLOB, blobs)
 
-    def _add_blob(
-        self,
-        piece: tuple[int, int, int, memoryview],
-        rows: list[tuple[object, ...]],
-        blobs: list[tuple[object, ...]],
-    ) -> None:
-        stream, position, part, data = piece
+    def _add_blob(self, part: Part, published: list[_Published], blobs: list[_Blob]) -> None:
         self._last_blob += 1
-        blobs.append((self._last_blob, data))
-        rows.append((stream, position, part, schema.checksum(stream, position, data), self._last_blob))
+        blobs.append((self._last_blob, part.data))
+        sum = rows.checksum(part.stream, part.position, part.data)
+        published.append((part.stream, part.position, part.offset, sum, self._last_blob))
 
     def _stage(self, batch: Batch) -> None:
         """Write some of a bulk batch's bytes where no reader sees them."""
         db = self._db
-        blobs: list[tuple[object, ...]] = []
+        blobs: list[_Blob] = []
         size = 0
         started = time.monotonic()
         while batch.parts and size < self._step:
-            piece = batch.parts.pop()
-            size += len(piece[3])
-            self._add_blob(piece, batch.staged, blobs)
+            part = batch.parts.pop()
+            size += len(part.data)
+            self._add_blob(part, batch.staged, blobs)
         db.execute("BEGIN IMMEDIATE")
         if self._staging is not batch:
             schema.unstage(db)  # what is left of one that failed
             self._staging = batch
         db.executemany(schema.INSERT_BLOB, blobs)
-        db.executemany("INSERT INTO staged VALUES (?)", [(blob[0],) for blob in blobs])
+        db.executemany("INSERT INTO staged VALUES (?)", [(id,) for id, _ in blobs])
         db.execute("COMMIT")
         self._pages += 8 + size // 4096
         # A slow disk takes smaller steps, so that small appends don't wait longer for one than they must.
@@ -247,7 +248,7 @@ class Committer:
         return schema.damaged(self._folder, error)
 
 
-def clean(db: sqlite3.Connection) -> bool:
+def collect_garbage(db: sqlite3.Connection) -> bool:
     """Free a bounded part of what removed and trimmed streams left; True while there may be more."""
     row = schema.one(db, "SELECT stream, below FROM removed LIMIT 1")
     if row is None:
@@ -262,24 +263,24 @@ def clean(db: sqlite3.Connection) -> bool:
         for table, key in (("producers", "id"), ("times", "at")):
             db.execute(
                 f"DELETE FROM {table} WHERE stream = ? AND {key} IN"
-                f" (SELECT {key} FROM {table} WHERE stream = ? LIMIT {_CLEAN_ROWS})",
+                f" (SELECT {key} FROM {table} WHERE stream = ? LIMIT {_GARBAGE_ROWS})",
                 (stream, stream),
             )
             if schema.one(db, "SELECT changes()")[0]:
                 return True
     last = None
     size = 0
-    rows = db.execute(
+    cursor = db.execute(
         "SELECT position, size FROM stored WHERE stream = ? AND position < ?"
-        f" ORDER BY position LIMIT {_CLEAN_ROWS}",
+        f" ORDER BY position LIMIT {_GARBAGE_ROWS}",
         (stream, schema.MAX_INTEGER if below is None else below),
     )
-    for position, length in rows:
+    for position, length in cursor:
         last = position
         size += length
-        if size >= _CLEAN_BYTES:
+        if size >= _GARBAGE_BYTES:
             break
-    rows.close()
+    cursor.close()
     if last is None:
         db.execute("DELETE FROM removed WHERE stream = ?", (stream,))
     else:

@@ -17,20 +17,23 @@ from typing import TypeVar
 
 import trio
 
+from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire
 
 from ...clock import Clock
 from ...stats import Commits
-from ..base import Change, Decide, Overloaded, Piece, StorageFailed, StorageFull, Store, Usage, Watcher
+from ..base import Change, Decide, Overloaded, StorageFailed, StorageFull, Store, Usage, Watcher
 from ..retention import Retention
 from ..watchers import Watchers
 from . import lifecycle, schema
-from .batches import Batch, Queues
-from .cache import Entry, StreamCache
+from .batches import Batch, Entry
+from .cache import StreamCache
 from .committer import Committer
 from .lock import lock
+from .producers import Producers
 from .queries import Queries
+from .queues import Queues
 from .ranges import Ranges
 from .space import MinFree, Space
 from .sweeper import Statements, Sweeper
@@ -84,13 +87,14 @@ class SQLiteStore(Store):
         except BaseException:
             self._lock.close()
             raise
-        self._space.look()
+        self._space.measure()
 
     def _load(self) -> None:
         self._reader = schema.connect(self._folder, cache_kib=4096)
         self._queries = Queries(self._folder, self._reader, self._check_health, self._fail)
         self._ranges = Ranges(self._folder, self._queries, self._tails)
-        self._cache = StreamCache(self._reader, _CACHED_STREAMS, self._watchers.watched)
+        self._cache = StreamCache(self._queries, _CACHED_STREAMS, self._watchers.watched)
+        self._producers = Producers(self._queries)
         meta = dict(self._writer.execute("SELECT name, value FROM meta"))
         self._newest = meta.get("newest", 0)
         self._last_blob = schema.last_blob(self._writer)
@@ -120,16 +124,14 @@ class SQLiteStore(Store):
 
     # Decisions
 
-    async def transact(
-        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
-    ) -> T:
+    async def transact(self, needs: Needs, decide: Decide[T]) -> T:
         try:
-            response, pending = self._decide(path, decide, source, piece)
+            response, pending = self._decide(needs, decide)
         except Overloaded:
             raise  # rests on nothing that can be lost, and who waits holds a body
         except ProtocolError:
             # The refusal may rest on a change that can still be lost.
-            for based_on in (path, source):
+            for based_on in (needs.path, needs.source):
                 pending = None if based_on is None else self._cache.pending(based_on)
                 if pending is not None:
                     await pending.wait()
@@ -141,14 +143,14 @@ class SQLiteStore(Store):
         return response
 
     def transact_nowait(
-        self, path: str, decide: Decide[T], done: Callable[[T, Exception | None], object]
+        self, needs: Needs, decide: Decide[T], done: Callable[[T, Exception | None], object]
     ) -> None:
         try:
-            response, pending = self._decide(path, decide)
+            response, pending = self._decide(needs, decide)
         except Overloaded:
             raise
         except ProtocolError:
-            if self._cache.pending(path) is not None:
+            if self._cache.pending(needs.path) is not None:
                 raise trio.WouldBlock from None
             raise
         if pending is not None:
@@ -156,24 +158,22 @@ class SQLiteStore(Store):
         else:
             done(response, None)
 
-    def _decide(
-        self, path: str, decide: Decide[T], source: str | None = None, piece: Piece | None = None
-    ) -> tuple[T, Batch | None]:
+    def _decide(self, needs: Needs, decide: Decide[T]) -> tuple[T, Batch | None]:
         """The response to a command, and the batch that must be durable before it may leave."""
-        self._check_health()
-        entry = self._entry(path)
-        origin = None if source is None else self._entry(source)
-        view = View(
-            entry.stream, self.now(), self._newest + 1, None if origin is None else origin.stream, piece
-        )
-        try:
-            response, change = decide(view)
-            if change is not None:
-                if self._space.low and _grows(change):
-                    raise StorageFull
-                self._apply(entry, change)
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
+        if self._failure is not None:
+            self._check_health()
+        entry = self._entry(needs.path)
+        source = None if needs.source is None else self._entry(needs.source).stream
+        producer = None
+        if needs.producer is not None and entry.stream is not None:
+            id = entry.stream.id
+            producer = self._queues.producer(id, needs.producer) or self._producers.get(id, needs.producer)
+        view = View(entry.stream, self.now(), self._newest + 1, source, needs.piece, producer)
+        response, change = decide(view)
+        if change is not None:
+            if self._space.low and _grows(change):
+                raise StorageFull
+            self._apply(entry, change)
         return response, entry.batch
 
     async def look(self, path: str, decide: Decide[T]) -> T:
@@ -186,10 +186,7 @@ class SQLiteStore(Store):
                 self._check_health()
                 # On a full disk an expired stream can't be removed, but it can be told.
                 entry = self._entry(path) if structural.error is None else self._cache.entry(path)
-            try:
-                response, change = decide(View(entry.stream, self.now(), self._newest + 1))
-            except sqlite3.Error as error:
-                raise self._broken(error) from error
+            response, change = decide(View(entry.stream, self.now(), self._newest + 1))
             if change is None:
                 return response
             assert isinstance(change, Renewed) and entry.stream is not None
@@ -212,10 +209,7 @@ class SQLiteStore(Store):
         entry = self._entry(path)
         if entry.structural is not None:
             raise trio.WouldBlock
-        try:
-            response, change = decide(View(entry.stream, self.now(), self._newest + 1))
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
+        response, change = decide(View(entry.stream, self.now(), self._newest + 1))
         if change is not None:
             assert isinstance(change, Renewed) and entry.stream is not None
             if entry.durable_deadline is None or change.deadline > entry.durable_deadline:
@@ -233,45 +227,54 @@ class SQLiteStore(Store):
             raise StorageFailed(*self._failure.args)
 
     def _entry(self, path: str) -> Entry:
-        try:
-            entry = self._cache.entry(path)
-            stream = entry.stream
-            if stream is not None and (stream.ttl is not None or stream.expires is not None):
-                # Whoever is told that a stream has expired must never see it again: not after a
-                # crash either, which takes the steady clock back a little.
-                _, change = expire(View(stream, self.now(), 0))
-                if change is not None:
-                    self._apply(entry, change)
-            return entry
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
+        entry = self._cache.entry(path)
+        stream = entry.stream
+        if stream is not None and (stream.ttl is not None or stream.expires is not None):
+            # Whoever is told that a stream has expired must never see it again: not after a
+            # crash either, which takes the steady clock back a little.
+            _, change = expire(View(stream, self.now(), 0))
+            if change is not None:
+                self._apply(entry, change)
+        return entry
 
     def _apply(self, entry: Entry, change: Change) -> None:
+        if isinstance(change, Appended):
+            self._append(entry, change)
+        elif isinstance(change, Renewed):
+            assert entry.stream is not None
+            batch = self._queues.of((entry,), 0, False)
+            change.apply(entry.stream)
+            self._cache.touch(entry, batch)
+        else:
+            self._restructure(entry, change)
+        self._write_next()
+
+    def _append(self, entry: Entry, change: Appended) -> None:
+        stream = entry.stream
+        assert stream is not None
+        size = len(change.data)
+        batch = self._queues.of((entry,), size, size > 0)
+        change.apply(stream)
+        batch.collect(stream.id, change.at, change.data)
+        if change.producer is not None:
+            batch.producers[(stream.id, change.producer[0])] = change.producer[1:]
+        self._cache.touch(entry, batch)
+
+    def _restructure(self, entry: Entry, change: Created | Removed | Trimmed) -> None:
         cache = self._cache
-        size = len(change.data) if isinstance(change, (Appended, Created)) else 0
-        batch = self._queues.of(lifecycle.touched(cache, entry, change), size, _grows(change))
+        size = len(change.data) if isinstance(change, Created) else 0
+        batch = self._queues.of(lifecycle.touched(cache, entry, change), size, isinstance(change, Created))
         if isinstance(change, Created):
             if entry.stream is not None:
                 lifecycle.remove(cache, batch, entry)
             self._newest = change.stream.id
             lifecycle.create(cache, batch, entry, change)
-        elif isinstance(change, Removed):
-            if change.soft:
-                lifecycle.soft_delete(cache, batch, entry)
-            else:
-                lifecycle.remove(cache, batch, entry)
         elif isinstance(change, Trimmed):
             lifecycle.trim(cache, batch, entry, change)
+        elif change.soft:
+            lifecycle.soft_delete(cache, batch, entry)
         else:
-            stream = entry.stream
-            assert stream is not None
-            change.apply(stream)
-            if isinstance(change, Appended):
-                batch.collect(stream.id, change.at, change.data)
-                if change.producer is not None:
-                    batch.producers[(stream.id, change.producer[0])] = change.producer[1:]
-            cache.touch(entry, batch)
-        self._write_next()
+            lifecycle.remove(cache, batch, entry)
 
     # Commits
 
@@ -294,7 +297,7 @@ class SQLiteStore(Store):
             self._undo(batch)
         elif batch.durable:
             self._publish(batch)
-            size = sum([len(append[2]) for append in batch.appends])
+            size = sum([len(data) for _, _, data in batch.appends])
             self.commits.count(len(batch.appends), size, batch.seconds, batch.synced)
             batch.finish()
         if self._failure is not None:
@@ -308,16 +311,15 @@ class SQLiteStore(Store):
                 entry.batch = None
                 if entry.stream is None:
                     self._cache.drop(entry)
-            if entry.stream is not None:
-                entry.stream.producers.trim(self._queues.producers)  # type: ignore[attr-defined]
             if entry.structural is batch:
                 entry.structural = None
+        if batch.producers:
+            self._producers.learn(batch.producers)
         fresh: dict[int, list[bytes]] = {}
         for id, at, data in batch.appends:
             self._tails.add(id, at, data)
             fresh.setdefault(id, []).append(data)
-        for row in batch.rows:
-            tail, closed, id = row[0], row[1], row[6]
+        for tail, closed, _, _, deadline, _, id in batch.rows:
             found = self._cache.get(id)
             if found is None or found.stream is None:
                 continue
@@ -325,7 +327,7 @@ class SQLiteStore(Store):
             before = stream.visible_tail
             stream.visible_tail = tail
             stream.visible_closed = bool(closed)
-            found.durable_deadline = row[4]
+            found.durable_deadline = deadline
             if self._watchers.watched(stream):
                 self._watchers.notify(stream, before, b"".join(fresh.get(id, ())))
         for stream in batch.ended:
@@ -359,9 +361,6 @@ class SQLiteStore(Store):
             self._give_up()
         return StorageFailed(*self._failure.args)
 
-    def _broken(self, error: sqlite3.Error) -> StorageFailed:
-        return self._fail(schema.damaged(self._folder, error))
-
     def _give_up(self) -> None:
         # What is decided but not written will never be: its clients are told at once.
         assert self._failure is not None
@@ -394,7 +393,7 @@ class SQLiteStore(Store):
 
     async def sweep(self) -> int:
         self._check_health()
-        self._space.look()
+        self._space.measure()
         ended = await self._sweeper.sweep()
         self._check_health()
         return ended

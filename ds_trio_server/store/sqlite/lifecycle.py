@@ -7,9 +7,9 @@ source that is deleted lives on, hidden, as long as a fork needs its bytes.
 from ds_core.server.stream import Created, Removed, Trimmed
 
 from ..base import Change
-from . import schema
-from .batches import Batch
-from .cache import Entry, StreamCache
+from . import rows, schema
+from .batches import Batch, Entry
+from .cache import StreamCache
 
 
 def touched(cache: StreamCache, entry: Entry, change: Change) -> list[Entry]:
@@ -26,10 +26,9 @@ def touched(cache: StreamCache, entry: Entry, change: Change) -> list[Entry]:
 def create(cache: StreamCache, batch: Batch, entry: Entry, change: Created) -> None:
     """Make a stream where there is none."""
     stream = change.stream
-    entry.renew(stream)
-    stream.producers = cache.producers(stream, complete=True)
+    entry.replace(stream)
     cache.keep(entry)
-    batch.structure.append((schema.INSERT_STREAM, schema.new_row(stream, entry.deadline_to_store())))
+    batch.structure.append((rows.INSERT_STREAM, rows.new_row(stream, entry.deadline_to_store())))
     batch.structure.append((schema.NEWEST, (stream.id,)))
     batch.collect(stream.id, stream.tail - len(change.data), change.data)
     if change.source is not None:

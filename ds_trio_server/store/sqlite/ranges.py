@@ -12,8 +12,8 @@ import trio
 from ds_core.server.create import owners
 from ds_core.server.stream import Stream
 
-from ..base import PIECES, WINDOW, Vanished
-from . import schema
+from ..base import SLICES, WINDOW, Vanished
+from . import rows, schema
 from .queries import Queries
 from .tail import TailCache
 
@@ -40,11 +40,11 @@ class Ranges:
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         """All of a range, or a first part of it."""
         owner, start, stop = owners(stream, start, end)[0]
-        pieces = self._tails.get(owner, start, min(stop, start + WINDOW))
-        if pieces is not None:
-            if len(pieces) >= PIECES:
+        slices = self._tails.get(owner, start, min(stop, start + WINDOW))
+        if slices is not None:
+            if len(slices) >= SLICES:
                 await trio.lowlevel.checkpoint()
-            return pieces
+            return slices
         if stop - start <= _INLINE_READ:
             await trio.lowlevel.checkpoint()
             return self._queries.run_nowait(self.fetch, owner, start, stop)
@@ -55,14 +55,14 @@ class Ranges:
         owner, _, stop = owners(stream, start, end)[0]
         if stop != end:
             raise trio.WouldBlock
-        pieces = self._tails.get(owner, start, end)
-        if pieces is None:
+        slices = self._tails.get(owner, start, end)
+        if slices is None:
             if end - start > _INLINE_READ:
                 raise trio.WouldBlock
-            pieces = self._queries.run_nowait(self.fetch, owner, start, end)
-        if len(pieces) >= PIECES and sum(map(len, pieces)) < end - start:
+            slices = self._queries.run_nowait(self.fetch, owner, start, end)
+        if len(slices) >= SLICES and sum(map(len, slices)) < end - start:
             raise trio.WouldBlock
-        return pieces
+        return slices
 
     def span(self, stream: Stream, position: int) -> tuple[int, int]:
         """First and end position of the append that holds a position."""
@@ -73,35 +73,36 @@ class Ranges:
         return found[0], min(found[1], stop)
 
     def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
-        """The query for a range of one stream's own rows, up to about ``WINDOW`` bytes or ``PIECES``."""
-        pieces: list[bytes] = []
+        """The query for a range of one stream's own rows, up to about ``WINDOW`` bytes or ``SLICES``."""
+        slices: list[bytes] = []
         size = 0
-        rows = db.execute(_RANGE, (owner, start, stop))
+        cursor = db.execute(_RANGE, (owner, start, stop))
         try:
-            for position, found, data in rows:
-                if data is None or schema.checksum(owner, position, data) != found:
-                    raise schema.damaged(self._folder, schema.Corrupt(owner, position))
+            for position, sum, data in cursor:
+                if data is None or rows.checksum(owner, position, data) != sum:
+                    raise schema.damaged(self._folder, rows.Corrupt(owner, position))
                 begin = start + size - position
-                if not 0 <= begin < len(data) or (pieces and begin):
-                    if not pieces:
+                if not 0 <= begin < len(data) or (slices and begin):
+                    if not slices:
                         raise Vanished
-                    raise schema.damaged(self._folder, schema.Corrupt(owner, start + size))
+                    raise schema.damaged(self._folder, rows.Corrupt(owner, start + size))
                 if begin or position + len(data) > stop:
                     data = data[begin : stop - position]
-                pieces.append(data)
+                slices.append(data)
                 size += len(data)
-                if size >= WINDOW or len(pieces) >= PIECES:
+                if size >= WINDOW or len(slices) >= SLICES:
                     break
         finally:
-            rows.close()  # a statement left open would hold up every checkpoint
-        if not pieces:
+            cursor.close()  # a statement left open would hold up every checkpoint
+        if not slices:
             raise Vanished
-        return pieces
+        return slices
 
 
 def _find(db: sqlite3.Connection, owner: int, position: int, stop: int) -> tuple[int, int]:
-    row = schema.one(db, _FLOOR, owner, position)
-    if row is None:
+    found = schema.one(db, _FLOOR, owner, position)
+    if found is None:
         raise Vanished
-    following = schema.one(db, _NEXT_FIRST, owner, row[0])[0]
-    return row[0] - row[1], stop if following is None else following
+    begin, part = found
+    (following,) = schema.one(db, _NEXT_FIRST, owner, begin)
+    return begin - part, stop if following is None else following

@@ -1,4 +1,4 @@
-"""The SQLite file: its tables, its settings, and how a stream becomes a row and back.
+"""The SQLite file: its tables, its settings, and how it is made, upgraded and opened.
 
 Appends are clustered by (stream, position), so that a stream's bytes lie together and a range is
 one walk. An append longer than ``ROW_LIMIT`` takes several rows; ``part`` is how far into its
@@ -11,11 +11,8 @@ freed, all of them or those ``below`` a position. A row of ``times`` says that a
 
 import os
 import sqlite3
-import zlib
 from pathlib import Path
 from typing import Any
-
-from ds_core.server.stream import Stream
 
 from ..base import StorageFailed
 
@@ -91,14 +88,6 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 _UPGRADES = {3: _STAGED + "ALTER TABLE streams ADD COLUMN sum INTEGER;"}
 """What makes a file of an older version one of this. Its rows of streams have no checksum until they change."""
 
-COLUMNS = (
-    "id, path, incarnation, content_type, start, tail, closed, closed_by, stream_seq, ttl, deadline, "
-    "expires_at, expires, source, fork_at, recipe, forks, deleted, sum"
-)
-INSERT_STREAM = f"INSERT INTO streams ({COLUMNS}) VALUES (" + ",".join("?" * 19) + ")"
-UPDATE_STREAM = (
-    "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ?, sum = ? WHERE id = ?"
-)
 INSERT_INLINE = "INSERT INTO appends (stream, position, part, sum, data) VALUES (?, ?, 0, ?, ?)"
 INSERT_ROW = "INSERT INTO appends (stream, position, part, sum, blob) VALUES (?, ?, ?, ?, ?)"
 INSERT_BLOB = "INSERT INTO blobs (id, data) VALUES (?, ?)"
@@ -113,21 +102,6 @@ NEEDED = (
     ") SELECT min(start) FROM forks WHERE start < upto"
 )
 """From which position on the forks of a stream need its bytes; NULL when they need none."""
-LINEAGE = (
-    "WITH RECURSIVE chain (id, upto) AS ("
-    " SELECT source, fork_at FROM streams WHERE id = ? AND source IS NOT NULL"
-    " UNION ALL"
-    " SELECT s.source, min(s.fork_at, chain.upto) FROM streams s JOIN chain ON s.id = chain.id"
-    " WHERE s.source IS NOT NULL"
-    ") SELECT id, upto FROM chain"
-)
-
-
-class Corrupt(Exception):
-    """Bytes of a stream are missing or not what was written."""
-
-    def __init__(self, stream: int, position: int) -> None:
-        super().__init__(f"the data of stream {stream} at position {position} is damaged")
 
 
 def release(ancestor: tuple[int, int]) -> tuple[str, tuple[object, ...]]:
@@ -136,11 +110,6 @@ def release(ancestor: tuple[int, int]) -> tuple[str, tuple[object, ...]]:
         "INSERT OR IGNORE INTO removed SELECT id, start FROM streams WHERE id = ? AND start > 0",
         (ancestor[0],),
     )
-
-
-def checksum(stream: int, position: int, data: bytes | memoryview) -> int:
-    """What ``sum`` is for a row: of its bytes and of where they belong."""
-    return zlib.crc32(data, (stream * 0x9E3779B1 + position) & 0xFFFFFFFF)
 
 
 def one(db: sqlite3.Connection, statement: str, *values: object) -> Any:
@@ -267,86 +236,6 @@ def damaged(folder: Path, error: Exception) -> StorageFailed:
         f"{folder / FILE}: {error} ({name}); check the disk (dmesg, smartctl), then the data with "
         f"'ds check {folder}'; if that finds damage, restore the directory from a backup"
     )
-
-
-def identity(stream: Stream) -> int:
-    """The part of a row's checksum that never changes: a CRC of what the stream is."""
-    return zlib.crc32(
-        repr(
-            (
-                stream.id, stream.path, stream.incarnation, stream.content_type,
-                stream.lineage[-1] if stream.lineage else None, stream.recipe,
-            )
-        ).encode()
-    )  # fmt: skip
-
-
-def state_row(stream: Stream, deadline: float | None, identity: int) -> tuple[Any, ...]:
-    """The parameters of UPDATE_STREAM; ``identity`` is what the function of that name gives."""
-    by = stream.closed_by
-    closed_by = None if by is None else f"{by[1]} {by[2]} {by[0]}"
-    closed = int(stream.closed)  # what is no plain int, sqlite3 looks for an adapter of
-    state = (
-        f"{stream.start} {stream.tail} {closed} {closed_by} {stream.stream_seq} {stream.ttl} {deadline} "
-        f"{stream.expires_at} {stream.expires} {stream.forks} {stream.deleted}"
-    )
-    sum = zlib.crc32(state.encode(), identity)
-    return stream.tail, closed, closed_by, stream.stream_seq, deadline, sum, stream.id
-
-
-def new_row(stream: Stream, deadline: float | None) -> tuple[object, ...]:
-    """The parameters of INSERT_STREAM."""
-    tail, closed, closed_by, seq, _, sum, _ = state_row(stream, deadline, identity(stream))
-    source, fork_at = stream.lineage[-1] if stream.lineage else (None, None)
-    return (
-        stream.id, stream.path, stream.incarnation, stream.content_type, stream.start, tail, closed,
-        closed_by, seq, stream.ttl, deadline, stream.expires_at, stream.expires, source, fork_at,
-        stream.recipe, stream.forks, stream.deleted, sum,
-    )  # fmt: skip
-
-
-def load(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
-    """The durable state of the stream with this ``path`` or ``id``, but for its producers.
-
-    Raises sqlite3.DatabaseError for a row that is not what was written.
-    """
-    row = one(db, f"SELECT {COLUMNS} FROM streams WHERE {where} = ?", value)
-    if row is None:
-        return None
-    try:
-        stream = _stream(db, row)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise _broken(row[0]) from error
-    if where == "path" and stream.path != value:
-        raise _broken(row[0])
-    stream.publish()
-    return stream
-
-
-def _stream(db: sqlite3.Connection, row: tuple[Any, ...]) -> Stream:
-    stream = Stream(row[0], row[1], row[3])
-    (stream.incarnation, stream.start, stream.tail) = (row[2], row[4], row[5])
-    stream.closed = bool(row[6])
-    if row[7] is not None:
-        epoch, seq, producer = row[7].split(" ", 2)
-        stream.closed_by = (producer, int(epoch), int(seq))
-    (stream.stream_seq, stream.ttl, stream.deadline, stream.expires_at, stream.expires) = row[8:13]
-    if row[13] is not None:
-        stream.lineage = tuple(db.execute(LINEAGE, (stream.id,)))[::-1]
-    stream.recipe = row[15]
-    stream.forks = row[16]
-    stream.deleted = bool(row[17])
-    whole = (row[13] is None) == (row[14] is None)
-    if not whole or row[18] not in (None, state_row(stream, stream.deadline, identity(stream))[5]):
-        raise _broken(stream.id)
-    for ancestor, _ in stream.lineage[-1:]:
-        if load(db, "id", ancestor) is None:
-            raise _broken(ancestor)
-    return stream
-
-
-def _broken(stream: int) -> sqlite3.DatabaseError:
-    return sqlite3.DatabaseError(f"the row of stream {stream} is damaged")
 
 
 def verify(db: sqlite3.Connection) -> None:

@@ -36,14 +36,14 @@ class DefaultMinFree(MinFree):
 
 
 class Space:
-    """Whether there is room for more in a folder: ``low`` as of the last look."""
+    """Whether there is room for more in a folder: ``low`` as of the last measurement."""
 
     def __init__(self, folder: Path, least: MinFree | None = None) -> None:
         self._folder = folder
         self._least = DefaultMinFree() if least is None else least
         self.low = False
 
-    def look(self) -> None:
+    def measure(self) -> None:
         """Ask the file system; cheap enough for every second."""
         try:
             found = os.statvfs(self._folder)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import trio
 
+from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Now, expire, trim
 
@@ -24,7 +25,7 @@ Statements = Iterable[tuple[str, tuple[object, ...]]]
 
 _SAVE_CLOCK_EVERY = 60.0
 _SWEEP_AT_ONCE = 500
-_CLEAN_FOR = 0.1
+_COLLECT_FOR = 0.1
 _MORTAL = "SELECT 1 FROM streams WHERE deadline IS NOT NULL OR expires IS NOT NULL LIMIT 1"
 _ENDED = (
     "SELECT path FROM streams WHERE deadline <= ? UNION SELECT path FROM streams WHERE expires <= ?"
@@ -58,11 +59,11 @@ class Sweeper:
     def note(self, batch: Batch) -> None:
         """Take in what a durable batch leaves to do."""
         if batch.collects_garbage:
-            self.garbage = batch.more
+            self.garbage = batch.garbage_remains
         elif batch.leaves_garbage:
             self.garbage = True
         if self._trimmer is not None:
-            self._trimmer.active.update([row[6] for row in batch.rows])
+            self._trimmer.active.update([id for *_, id in batch.rows])
 
     async def sweep(self) -> int:
         """Do what is due; returns how many streams were over."""
@@ -73,20 +74,20 @@ class Sweeper:
                 nursery.start_soon(self._try, path, expire)
         if self._trimmer is not None:
             await self._retain(self._trimmer)
-        await self._clean()
+        await self._collect_garbage()
         if now.steady - self._saved_at > _SAVE_CLOCK_EVERY:
             self.save_clock()
         return len(ended)
 
     async def _try(self, path: str, decide: Decide[None]) -> None:
         try:
-            await self._store.transact(path, decide)
+            await self._store.transact(Needs(path), decide)
         except (ProtocolError, StorageFailed):
             pass
 
-    async def _clean(self) -> None:
+    async def _collect_garbage(self) -> None:
         # A tenth of the time is for this, in steps so small that appends hardly wait.
-        ends = trio.current_time() + _CLEAN_FOR
+        ends = trio.current_time() + _COLLECT_FOR
         while self.garbage or self._committer.shrinking:
             batch = self._add(collects_garbage=True)
             await batch.done.wait()
@@ -116,7 +117,7 @@ class Sweeper:
                     return
                 first, _ = await self._store.span(found, found.visible_tail - cut.keep)
                 position = max(position, first)
-            await self._store.transact(cut.path, lambda view: trim(view, cut.stream, position))
+            await self._store.transact(Needs(cut.path), lambda view: trim(view, cut.stream, position))
         except (ProtocolError, StorageFailed, Vanished):
             pass
 

@@ -8,7 +8,7 @@ every stream's cached part stays one gapless range that ends at its tail.
 from bisect import bisect_right
 from collections import deque
 
-from ..base import PIECES
+from ..base import SLICES
 
 _LARGEST = 4
 
@@ -73,14 +73,14 @@ class TailCache:
             run.dropped = 0
 
     def get(self, stream: int, start: int, end: int) -> list[bytes] | None:
-        """The bytes of a range in pieces, as far as PIECES of them go, or None when it begins before
+        """The bytes of a range in slices, as far as SLICES of them go, or None when it begins before
         what is cached."""
         run = self._runs.get(stream)
         if run is None or start < run.starts[run.dropped]:
             return None
         index = bisect_right(run.starts, start) - 1
-        pieces: list[bytes] = []
-        while start < end and len(pieces) < PIECES:
+        slices: list[bytes] = []
+        while start < end and len(slices) < SLICES:
             if index == len(run.starts):
                 return None
             begin = start - run.starts[index]
@@ -89,10 +89,10 @@ class TailCache:
                 data = data[begin : begin + end - start]
             if not data:
                 return None
-            pieces.append(data)
+            slices.append(data)
             start += len(data)
             index += 1
-        return pieces
+        return slices
 
     def span(self, stream: int, position: int) -> tuple[int, int] | None:
         """The append that holds a position: first and end, or None when it is not cached."""

@@ -80,15 +80,15 @@ class Trimmer:
     def _marks(self, db: sqlite3.Connection, now: float, active: set[int]) -> list[tuple[int, int]]:
         marks = []
         for id in active:
-            row = schema.one(db, "SELECT path, tail FROM streams WHERE id = ?", id)
-            age = None if row is None else self._rules.of(row[0])[0]
+            path, tail = schema.one(db, "SELECT path, tail FROM streams WHERE id = ?", id) or (None, 0)
+            age = None if path is None else self._rules.of(path)[0]
             if age is None:
                 continue
             at, position = schema.one(db, "SELECT max(at), max(position) FROM times WHERE stream = ?", id)
             if at is not None and now < at + age / _STEPS:
                 self.active.add(id)
-            elif row[1] > (position or 0):
-                marks.append((id, row[1]))
+            elif tail > (position or 0):
+                marks.append((id, tail))
         return marks
 
     def _find_old(self, db: sqlite3.Connection, now: float, cuts: dict[int, Cut]) -> None:

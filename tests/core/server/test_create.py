@@ -8,7 +8,7 @@ from ds_core.wire import names
 
 URL = "/v1/stream/a"
 NOW = stream.Now(1000.0, 1750000000.0)
-CODECS = messages.Codecs()
+PARSERS = messages.Parsers()
 
 
 def make(content_type="application/json", data=b"", **attributes):
@@ -29,7 +29,7 @@ def fork(body=b"", **headers):
 
 
 def do(state, asked, source=None, piece=None, fresh=8):
-    return create.create(stream.View(state, NOW, fresh, source, piece), asked, CODECS)
+    return create.create(stream.View(state, NOW, fresh, source, piece), asked, PARSERS)
 
 
 def refused(status, code, *args, **others):
@@ -123,14 +123,14 @@ def test_the_409_says_what_is_there():
 
 
 def test_a_fork_inherits():
-    source = make(data=b"1,2,", ttl=60, deadline=1.0e9, closed=True, producers={"p": (0, 1)}, stream_seq="x", start=2)
+    source = make(data=b"1,2,", ttl=60, deadline=1.0e9, closed=True, stream_seq="x", start=2)
     response, change = do(None, fork(b"[9]"), source)
     state = change.stream
     assert response.status == 201
     assert (state.id, state.incarnation, state.content_type) == (8, 3, "application/json")
     assert (state.start, state.tail, change.data, change.source) == (2, 6, b"9,", 3)
     assert headers_of(response)[names.NEXT_OFFSET] == offsets.token(3, 6)
-    assert (state.closed, state.producers, state.stream_seq) == (False, {}, None)
+    assert (state.closed, state.stream_seq) == (False, None)
     assert (state.ttl, state.deadline) == (60, 1060.0)
     assert state.lineage == ((3, 4),)
     for name in headers_of(response):

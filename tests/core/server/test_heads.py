@@ -25,6 +25,14 @@ def test_names_are_lowered_and_values_stripped():
     assert parsed.headers == {"host": "h", "producer-id": "p 1", "x-empty": "", "content-length": "0012"}
 
 
+def test_names_that_nobody_else_sends_keep_no_others_out():
+    for number in range(1000):
+        assert heads.parse(with_fields(b"X-Junk-%d: 1" % number))
+    assert len(heads._names) <= 64
+    heads.parse(GET)
+    assert heads._names["Host"] == "host"
+
+
 def test_a_colon_in_a_value_is_its_own():
     assert heads.parse(with_fields(b"X: a: b::c")).headers["x"] == "a: b::c"
 

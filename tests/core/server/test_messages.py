@@ -6,7 +6,7 @@ from ds_core.server import messages
 from ds_core.server.errors import ProtocolError
 from ds_core.wire.media import BYTES, CBOR, JSON
 
-CODECS = messages.Codecs()
+PARSERS = messages.Parsers()
 # Three items of 1, 4 and 2 bytes: 1, [1, 2, 3], -100
 ITEMS = b"\x01" + b"\x83\x01\x02\x03" + b"\x38\x63"
 # Three messages stored as 2, 6 and 4 bytes.
@@ -15,8 +15,8 @@ STORED = b'1,[2,3],"a",'
 
 def test_bytes_are_stored_and_shown_as_they_are():
     for body in (b"", b"a", b"\x00\xff[,]"):
-        assert messages.stored(BYTES, body, CODECS) == body
-        assert messages.shown(BYTES, body) == body
+        assert messages.stored_form(BYTES, body, PARSERS) == body
+        assert messages.body(BYTES, body) == body
 
 
 def test_json_is_stored_message_by_message_and_shown_as_one_array():
@@ -28,19 +28,19 @@ def test_json_is_stored_message_by_message_and_shown_as_one_array():
         (b"[]", b"", b"[]"),
         (b" [ ] ", b"", b"[]"),
     ):
-        assert messages.stored(JSON, body, CODECS) == stored
-        assert messages.shown(JSON, stored) == shown
+        assert messages.stored_form(JSON, body, PARSERS) == stored
+        assert messages.body(JSON, stored) == shown
 
 
 def test_what_was_appended_in_parts_is_shown_as_one():
-    parts = [messages.stored(JSON, body, CODECS) for body in (b"1", b"[2, 3]", b'{"a":[]}')]
-    assert messages.shown(JSON, b"".join(parts)) == b'[1,2,3,{"a":[]}]'
+    parts = [messages.stored_form(JSON, body, PARSERS) for body in (b"1", b"[2, 3]", b'{"a":[]}')]
+    assert messages.body(JSON, b"".join(parts)) == b'[1,2,3,{"a":[]}]'
 
 
 def test_cbor_sequences_are_stored_as_they_are():
     for body in (ITEMS, b"\x01", b"\xf6\xf6", b"\x9f\x01\xff", b"\xa1\x61a\x61b", b"\xd8\x18\x41\x00"):
-        assert messages.stored(CBOR, body, CODECS) == body
-        assert messages.shown(CBOR, body) == body
+        assert messages.stored_form(CBOR, body, PARSERS) == body
+        assert messages.body(CBOR, body) == body
 
 
 def test_bodies_of_the_wrong_kind_are_400():
@@ -50,12 +50,12 @@ def test_bodies_of_the_wrong_kind_are_400():
     ):
         for body in bodies:
             with raises(ProtocolError) as caught:
-                messages.stored(kind, body, CODECS)
+                messages.stored_form(kind, body, PARSERS)
             assert (caught.value.status, caught.value.code) == (400, code), body
 
 
 def test_a_shell_can_lend_its_own_parsers():
-    class Lent(messages.Codecs):
+    class Lent(messages.Parsers):
         def split_json(self, body):
             if body == b"bad":
                 raise ValueError("this is why")
@@ -64,29 +64,29 @@ def test_a_shell_can_lend_its_own_parsers():
         def check_cbor(self, body):
             raise ValueError("no CBOR today")
 
-    assert messages.stored(JSON, b"anything", Lent()) == b"one,two,"
+    assert messages.stored_form(JSON, b"anything", Lent()) == b"one,two,"
     with raises(ProtocolError, "this is why"):
-        messages.stored(JSON, b"bad", Lent())
+        messages.stored_form(JSON, b"bad", Lent())
     with raises(ProtocolError, "no CBOR today"):
-        messages.stored(CBOR, ITEMS, Lent())
-    assert messages.stored(BYTES, b"raw", Lent()) == b"raw"
+        messages.stored_form(CBOR, ITEMS, Lent())
+    assert messages.stored_form(BYTES, b"raw", Lent()) == b"raw"
 
 
 def test_what_was_split_may_be_stored_again():
     # A backend may run a decision twice; the shell may have split its body before.
     found = [b"1", b"2"]
 
-    class Once(messages.Codecs):
+    class Once(messages.Parsers):
         def split_json(self, body):
             return found
 
     for _ in range(2):
-        assert messages.stored(JSON, b"[1,2]", Once()) == b"1,2,"
+        assert messages.stored_form(JSON, b"[1,2]", Once()) == b"1,2,"
 
 
 def test_the_size_shown_is_known_without_the_bytes():
     for kind, stored in ((JSON, STORED), (JSON, b"1,"), (JSON, b""), (BYTES, b"abc"), (BYTES, b""), (CBOR, ITEMS)):
-        assert messages.shown_size(kind, len(stored)) == len(messages.shown(kind, stored))
+        assert messages.body_size(kind, len(stored)) == len(messages.body(kind, stored))
 
 
 def test_where_messages_end():

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from ds_core.server import messages
 from ds_core.wire.media import BYTES, CBOR, JSON
 
-CODECS = messages.Codecs()
+PARSERS = messages.Parsers()
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=9)
 VALUES = st.recursive(
     SCALARS,
@@ -30,11 +30,11 @@ def appends(draw: st.DrawFn) -> tuple[int, bytes, list[int]]:
     values = draw(st.lists(VALUES, min_size=1, max_size=8))
     if kind == JSON:
         parts = [json.dumps(value).encode() for value in values]
-        data = messages.stored(kind, b"[" + b" , ".join(parts) + b"]", CODECS)
+        data = messages.stored_form(kind, b"[" + b" , ".join(parts) + b"]", PARSERS)
         parts = [part + b"," for part in parts]
     else:
         parts = [cbor2.dumps(value) for value in values]
-        data = messages.stored(kind, b"".join(parts), CODECS)
+        data = messages.stored_form(kind, b"".join(parts), PARSERS)
     assert data == b"".join(parts)
     return kind, data, [sum(map(len, parts[:count])) for count in range(len(parts) + 1)]
 
@@ -73,10 +73,10 @@ def test_a_skip_counts_messages(append: tuple[int, bytes, list[int]], data: st.D
 
 @given(st.lists(st.lists(VALUES, min_size=1, max_size=4), max_size=5))
 def test_a_read_shows_every_message_that_was_appended(batches: list[list[object]]) -> None:
-    stored = b"".join(messages.stored(JSON, json.dumps(batch).encode(), CODECS) for batch in batches)
-    assert json.loads(messages.shown(JSON, stored)) == [value for batch in batches for value in batch]
-    assert messages.shown_size(JSON, len(stored)) == len(messages.shown(JSON, stored))
-    stored = b"".join(messages.stored(CBOR, b"".join(map(cbor2.dumps, batch)), CODECS) for batch in batches)
+    stored = b"".join(messages.stored_form(JSON, json.dumps(batch).encode(), PARSERS) for batch in batches)
+    assert json.loads(messages.body(JSON, stored)) == [value for batch in batches for value in batch]
+    assert messages.body_size(JSON, len(stored)) == len(messages.body(JSON, stored))
+    stored = b"".join(messages.stored_form(CBOR, b"".join(map(cbor2.dumps, batch)), PARSERS) for batch in batches)
     sizes = [0, *messages.ends(CBOR, stored)]
     found = [cbor2.loads(stored[start:end]) for start, end in itertools.pairwise(sizes)]
     assert found == [value for batch in batches for value in batch]

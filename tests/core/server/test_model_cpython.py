@@ -30,6 +30,7 @@ class Shell:
         self.paths: dict[str, stream.Stream] = {}
         self.ids: dict[int, stream.Stream] = {}
         self.appends: dict[int, list[tuple[int, bytes]]] = {}
+        self.producers: dict[tuple[int, str], tuple[int, int]] = {}
         self.newest = 0
 
     def view(self, path: str) -> stream.View:
@@ -51,9 +52,12 @@ class Shell:
         return found
 
     def do(self, command):
-        view = self.view(command.path)
-        if command.kind == requests.CREATE and command.source is not None:
-            view.source = self.paths.get(command.source)
+        needs = decide.needs(command)
+        view = self.view(needs.path)
+        if needs.producer is not None and view.stream is not None:
+            view.producer = self.producers.get((view.stream.id, needs.producer))
+        if needs.source is not None:
+            view.source = self.paths.get(needs.source)
             if stream.condition(view.source, view.now) in (stream.OPEN, stream.CLOSED):
                 view.piece = self.piece(view.source, create.fork_position(view.source, command, view.fresh))
         response, change = decide.decide(view, command)
@@ -77,6 +81,8 @@ class Shell:
         elif change is not None:
             if isinstance(change, stream.Appended):
                 self.appends[state.id].append((change.at, change.data))
+                if change.producer is not None:
+                    self.producers[(state.id, change.producer[0])] = change.producer[1:]
             change.apply(state)
         if change is not None:
             state.publish()
@@ -101,7 +107,7 @@ class Shell:
         while True:
             command = requests.parse("GET", f"/v1/stream/{path}?offset={offset}", {})
             view = self.view(path)
-            plan, change = reads.plan(view, command)
+            plan, change = reads.plan(view, command.offset, command.live is not None)
             self.apply(view.stream, change)
             piece = self.piece(plan.stream, plan.start)
             if piece is not None:

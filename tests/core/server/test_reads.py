@@ -25,7 +25,7 @@ def get(query="", **headers):
 
 
 def plan(state, asked):
-    return reads.plan(stream.View(state, NOW, 8), asked)[0]
+    return reads.plan(stream.View(state, NOW, 8), asked.offset, asked.live is not None)[0]
 
 
 def token(position):

@@ -55,7 +55,7 @@ def test_a_plain_create():
     command = requests.parse("PUT", URL, {}, "http://h:1", b"body")
     assert command.location == "http://h:1/v1/stream/a"
     assert (command.content_type, command.ttl, command.expires_at) == (None, None, None)
-    assert (command.closes, command.body, command.source, command.recipe) == (False, b"body", None, None)
+    assert (command.closes, command.body, command.source, command.fork_spec) == (False, b"body", None, None)
 
 
 def test_a_create_with_everything():
@@ -99,14 +99,14 @@ def test_forks():
 
 
 def test_a_forks_recipe_has_one_spelling():
-    def recipe(**headers):
-        return requests.parse("PUT", URL, changed({}, **headers)).recipe
+    def fork_spec(**headers):
+        return requests.parse("PUT", URL, changed({}, **headers)).fork_spec
 
-    one = recipe(stream_forked_from="/v1/stream/a%20b")
+    one = fork_spec(stream_forked_from="/v1/stream/a%20b")
     for other in ("/v1/stream/%61%20b", "http://host/v1/stream/a%20b", "/v1/stream/a%20b?x=1"):
-        assert recipe(stream_forked_from=other) == one
-    start = recipe(stream_forked_from="/v1/stream/s", stream_fork_offset="-1")
-    assert start == recipe(
+        assert fork_spec(stream_forked_from=other) == one
+    start = fork_spec(stream_forked_from="/v1/stream/s", stream_fork_offset="-1")
+    assert start == fork_spec(
         stream_forked_from="/v1/stream/s",
         stream_fork_offset="0000000000000000_0000000000000000",
         stream_fork_sub_offset="0",
@@ -114,11 +114,11 @@ def test_a_forks_recipe_has_one_spelling():
     different = {
         one,
         start,
-        recipe(stream_forked_from="/v1/stream/s"),
-        recipe(stream_forked_from="/v1/stream/s", stream_ttl="60"),
-        recipe(stream_forked_from="/v1/stream/s", stream_expires_at="2030-01-31T12:00:00Z"),
-        recipe(stream_forked_from="/v1/stream/s", stream_fork_offset="-1", stream_fork_sub_offset="1"),
-        recipe(stream_forked_from="/v1/stream/s", stream_fork_offset="0000000000000001_0000000000000001"),
+        fork_spec(stream_forked_from="/v1/stream/s"),
+        fork_spec(stream_forked_from="/v1/stream/s", stream_ttl="60"),
+        fork_spec(stream_forked_from="/v1/stream/s", stream_expires_at="2030-01-31T12:00:00Z"),
+        fork_spec(stream_forked_from="/v1/stream/s", stream_fork_offset="-1", stream_fork_sub_offset="1"),
+        fork_spec(stream_forked_from="/v1/stream/s", stream_fork_offset="0000000000000001_0000000000000001"),
     }
     assert len(different) == 7
 

@@ -101,5 +101,7 @@ def test_append_answers():
 
 
 def test_sse_heads():
-    assert responses.sse(False).headers == [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache")]
+    assert responses.sse(False).headers == [
+        ("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"),
+    ]  # fmt: skip
     assert (names.SSE_DATA_ENCODING, "base64") in responses.sse(True).headers

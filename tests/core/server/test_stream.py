@@ -11,8 +11,14 @@ NOW = stream.Now(1000.0, 1750000000.0)
 LATER = stream.Now(1061.0, 1750000061.0)
 
 
+class Kept(stream.Stream):
+    """A stream with what a shell keeps beside it: the last (epoch, seq) of each producer."""
+
+    producers = {}
+
+
 def make(content_type="text/plain", data=b"hello", **attributes):
-    state = stream.Stream(3, "a", content_type)
+    state = Kept(3, "a", content_type)
     state.tail = len(data)
     for name in attributes:
         setattr(state, name, attributes[name])
@@ -40,7 +46,9 @@ def command(method, **headers):
 
 
 def do(state, asked, now=NOW):
-    return decide.decide(stream.View(state, now, 4), asked)
+    producer = decide.needs(asked).producer
+    known = state.producers.get(producer) if state is not None else None
+    return decide.decide(stream.View(state, now, 4, producer=known), asked)
 
 
 def apply(state, asked, now=NOW):
@@ -48,6 +56,9 @@ def apply(state, asked, now=NOW):
     if change is not None:
         change.apply(state)
         state.publish()
+        if change.producer is not None:
+            state.producers = dict(state.producers)
+            state.producers[change.producer[0]] = change.producer[1:]
     return response
 
 
@@ -61,7 +72,7 @@ def outcome(state, asked, now=NOW):
     """(status, error code or None)."""
     try:
         if asked.kind == requests.READ:
-            reads.plan(stream.View(state, now, 4), asked)
+            reads.plan(stream.View(state, now, 4), asked.offset, asked.live is not None)
             return 200, None
         return do(state, asked, now)[0].status, None
     except ProtocolError as error:
@@ -94,6 +105,37 @@ def test_every_condition_and_command():
     ):
         found = tuple([outcome(state(), asked)[0] for asked in commands])
         assert found == expected, (name, found)
+
+
+def test_each_command_says_what_its_decision_must_be_shown():
+    piece = (0, b"hello")
+    headers = {"content-type": "text/plain", "stream-forked-from": "/v1/stream/b%20c", "stream-fork-offset": "-1"}
+    for asked, expected in (
+        (post(), ("a", None, None, None)),
+        (post(producer=("p", 0, 0)), ("a", "p", None, None)),
+        (command("HEAD"), ("a", None, None, None)),
+        (command("DELETE"), ("a", None, None, None)),
+        (command("PUT", content_type="text/plain"), ("a", None, None, None)),
+        (requests.parse("PUT", URL, headers), ("a", None, "b c", piece)),
+    ):
+        found = decide.needs(asked, piece if expected[2] else None)
+        assert (found.path, found.producer, found.source, found.piece) == expected, asked.kind
+
+
+def test_a_producer_without_a_state_in_the_view_is_a_new_one():
+    state = make()
+    for known, producer, expected in (
+        (None, ("p", 0, 0), (200, None)),
+        (None, ("p", 0, 1), (409, "SEQUENCE_GAP")),
+        ((0, 0), ("p", 0, 0), (204, None)),
+        ((0, 0), ("p", 0, 1), (200, None)),
+    ):
+        view = stream.View(state, NOW, 4, producer=known)
+        try:
+            found = (decide.decide(view, post(producer=producer))[0].status, None)
+        except ProtocolError as error:
+            found = (error.status, error.code)
+        assert found == expected, (known, producer)
 
 
 def test_which_of_several_wrongs_wins():
@@ -274,7 +316,7 @@ def test_uses_renew_a_ttl_and_a_head_does_not():
     ):
         state = make(ttl=60, deadline=NOW.steady + 5)
         if asked.kind == requests.READ:
-            change = reads.plan(stream.View(state, NOW, 4), asked)[1]
+            change = reads.plan(stream.View(state, NOW, 4), asked.offset, asked.live is not None)[1]
         else:
             change = do(state, asked)[1]
         assert (change is not None) == renews, asked.kind
@@ -291,7 +333,7 @@ def test_uses_renew_a_ttl_and_a_head_does_not():
 def test_an_expiry_instant_is_never_renewed():
     state = make(expires_at="2026-01-01T00:00:00Z", expires=NOW.wall + 60)
     assert do(state, post())[1].deadline is None
-    assert reads.plan(stream.View(state, NOW, 4), command("GET"))[1] is None
+    assert reads.plan(stream.View(state, NOW, 4), offsets.START, False)[1] is None
     assert outcome(state, post()) == (204, None)
     assert outcome(state, post(), LATER) == (404, "STREAM_NOT_FOUND")
 
@@ -369,10 +411,10 @@ def test_trimming_moves_the_start_forward_only_and_only_of_the_stream_it_was_mea
         if trimmed:
             change.apply(state)
             assert (state.start, state.tail) == (start, 5)
-            assert reads.plan(stream.View(state, NOW, 4), command("GET"))[0].start == start
+            assert reads.plan(stream.View(state, NOW, 4), offsets.START, False)[0].start == start
             early = requests.parse("GET", URL + "?offset=" + offsets.token(3, start - 1), {})
             with raises(ProtocolError, offsets.token(3, start)) as caught:
-                reads.plan(stream.View(state, NOW, 4), early)
+                reads.plan(stream.View(state, NOW, 4), early.offset, early.live is not None)
             assert caught.value.status == 410
 
 

@@ -1,4 +1,4 @@
-"""A crowd of clients in one epoll loop: those who behave, and all kinds of those who don't.
+"""Clients in one epoll loop: those who behave, and all kinds of those who don't.
 
 ``Loop`` runs peers; ``Worker`` is a client as it should be and measures how long it waits; the others
 hold a connection for as long as the server lets them, and come back when it doesn't.

@@ -70,7 +70,7 @@ async def _state(rig: Rig) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(18))
-async def test_stores_are_alike(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_both_stores_agree(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_CACHED_STREAMS", 2)
     if seed % 3 == 2:
         narrow(monkeypatch, row=9_000, step=20_000, small=1_000)

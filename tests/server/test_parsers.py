@@ -11,12 +11,12 @@ import cbor2
 import pytest
 from hypothesis import example, given, strategies as st
 
-from ds_core.server.messages import Codecs
+from ds_core.server.messages import Parsers
 from ds_core.wire import media
 from ds_trio_server import parsers
-from ds_trio_server.parsers import FastCodecs, Known
+from ds_trio_server.parsers import FastParsers, Parsed
 
-FAST, PURE = FastCodecs(), Codecs()
+FAST, PURE = FastParsers(), Parsers()
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(["[", "]", ",", '"', "\\", "\u2028", "\0"])
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -36,7 +36,7 @@ cbor_values = st.recursive(
 )
 
 
-def json_outcome(parser: Codecs, body: bytes) -> list[bytes] | None:
+def json_outcome(parser: Parsers, body: bytes) -> list[bytes] | None:
     try:
         return parser.split_json(body)
     except ValueError as error:
@@ -44,7 +44,7 @@ def json_outcome(parser: Codecs, body: bytes) -> list[bytes] | None:
         return None
 
 
-def cbor_outcome(parser: Codecs, body: bytes) -> bool:
+def cbor_outcome(parser: Parsers, body: bytes) -> bool:
     try:
         parser.check_cbor(body)
     except ValueError as error:
@@ -213,7 +213,7 @@ def test_without_the_fast_splitter_all_is_the_same(body: bytes) -> None:
     [(media.JSON, b"[1,2]"), (media.JSON, b"[1,"), (media.CBOR, b"\x01"), (media.CBOR, b"\x81"), (media.BYTES, b"x")],
 )
 def test_what_was_parsed_ahead_of_time_is_what_comes_out(kind: int, body: bytes) -> None:
-    known = Known(FAST)
+    known = Parsed(FAST)
     known.parse(kind, body)
     if kind == media.JSON:
         assert json_outcome(known, body) == json_outcome(FAST, body)

@@ -1,6 +1,6 @@
 """Worn-out flash: every page of the file in turn is damaged; clients get what was stored or a refusal, never garbage.
 
-    python -m tests.faults.rot --seed 7
+    python -m tests.faults.corruption --seed 7
 
 A page is filled with random bytes or zeros, torn in the middle, or has one bit turned over. Then the file is checked
 as ``ds check`` does, and a server reads all of it to clients: no byte of content is ever wrong.
@@ -19,9 +19,9 @@ from pathlib import Path
 import trio
 
 from ds_trio_server import server
-from ds_trio_server.cli import maintenance
 from ds_trio_server.config import Config
 from ds_trio_server.store.base import StorageFailed
+from ds_trio_server.store.sqlite import maintenance
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 
 from .client import Client, Cut

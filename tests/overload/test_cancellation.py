@@ -130,7 +130,7 @@ async def test_a_client_that_vanishes_at_every_await_of_an_append(site: Site, ho
     assert not vanished and statuses[-1] == 204, "the last client had its answer"
     assert (await site.ask("GET", S)).text == b"".join(b"%04d" % seq for seq in range(len(statuses)))
     assert len(statuses) >= 8, "that were not all of its awaits"
-    print(f"{how}: {len(statuses) - 1} moments, {statuses.count(204)} appends had happened")
+    print(f"{how}: {len(statuses) - 1} awaits, {statuses.count(204)} appends had happened")
 
 
 LARGE = b"[" + b"1," * 200_000 + b"1]"  # which is taken apart in a thread
@@ -181,7 +181,7 @@ async def test_a_client_that_vanishes_at_every_await_of_anything_else(site: Site
         if not vanished:
             break
     assert not vanished
-    print(f"{what}: {step - 1} moments")
+    print(f"{what}: {step - 1} awaits")
 
 
 @pytest.mark.parametrize("how", ["plain", "odd", "chunked"])
@@ -211,4 +211,4 @@ async def test_a_server_that_stops_at_every_await_of_an_append(tmp_path: Path, h
     assert not stopped and told >= 1
     async with running(SQLiteStore(tmp_path)) as site:
         assert (await site.ask("GET", S)).text == b"".join(b"%04d" % number for number in range(seq))
-    print(f"{how}: {seq - 1} moments, {told} appends were acknowledged")
+    print(f"{how}: {seq - 1} awaits, {told} appends were acknowledged")

@@ -1,14 +1,14 @@
-"""Worn-out flash, in short; ``python -m tests.faults.rot`` damages every page."""
+"""Worn-out flash, in short; ``python -m tests.faults.corruption`` damages every page."""
 
 from __future__ import annotations
 
 import random
 
-from . import rot
+from . import corruption
 
 
 def test_no_byte_of_a_damaged_file_is_served_wrongly(tmp_path):
-    counts = rot.run(tmp_path, seed=20261122, every=24)
+    counts = corruption.run(tmp_path, seed=20261122, every=24)
     assert counts["damages"] > 40
     assert counts["noticed by the check"] > 0.9 * counts["damages"]
     assert counts["refused by the server"] > 0.9 * counts["damages"]
@@ -16,6 +16,6 @@ def test_no_byte_of_a_damaged_file_is_served_wrongly(tmp_path):
 
 def test_every_kind_of_damage_changes_a_page():
     page = bytes(range(256)) * 16
-    for kind in rot.KINDS:
-        found = rot.harmed(page, kind, random.Random(1))
+    for kind in corruption.KINDS:
+        found = corruption.harmed(page, kind, random.Random(1))
         assert len(found) == len(page) and found != page

@@ -57,7 +57,7 @@ class Server(NamedTuple):
         return now
 
 
-class Contender:
+class Subject:
     """One server program with one kind of store; `start` may be called again, also on what was stored before.
 
     `running` is the server that was started last, as long as it runs.

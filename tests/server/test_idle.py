@@ -21,6 +21,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from ds_trio_server import server
 from ds_trio_server.access.file import Access
 from ds_trio_server.http import idle
+from ds_trio_server.http.exchange import Exchange
 from ds_trio_server.store.base import StorageFailed, StorageFull, Store
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite.engine import SQLiteStore
@@ -105,8 +106,8 @@ async def pending(site: Site, count: int = 1, body: bytes = b"x") -> list[Client
     clients = [await site.connect() for _ in range(count)]
     for client in clients:
         await client.send(request("POST", S, body, content_type="text/plain"))
-    assert site.server._hot is not None
-    while len(site.server._hot._answering) < count:
+    assert site.server._idle is not None
+    while len(site.server._idle._answering) < count:
         await wait_all_tasks_blocked(0.001)
     return clients
 
@@ -334,7 +335,7 @@ async def test_a_connection_at_rest_has_no_task_and_little_memory(store: Store, 
             for sock in sockets:
                 await trio.lowlevel.wait_readable(sock)
                 assert sock.recv(4096).startswith(b"HTTP/1.1 204")
-            await until(lambda: site.server._hot is not None and len(site.server._hot._watched) == count)
+            await until(lambda: site.server._idle is not None and len(site.server._idle._watched) == count)
         gc.collect()
         memory = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
@@ -364,7 +365,7 @@ async def test_one_who_floods_is_served_in_turn(store: Store) -> None:
     async with running(store) as site:
         await site.create("s", body=b"abc")
         flooder, polite = await site.connect(), await site.connect()
-        stats = site.server._handlers.stats
+        stats = site.server.app.stats
 
         async def flood() -> None:
             while True:
@@ -408,14 +409,14 @@ async def test_what_comes_while_an_append_is_pending_costs_no_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = 0
-    receive = idle.HotPath._receive
+    receive = idle.IdleConnections._receive
 
-    def counting(self: idle.HotPath, connection: Any) -> None:
+    def counting(self: idle.IdleConnections, connection: Any) -> None:
         nonlocal turns
         turns += 1
         receive(self, connection)
 
-    monkeypatch.setattr(idle.HotPath, "_receive", counting)
+    monkeypatch.setattr(idle.IdleConnections, "_receive", counting)
     async with gated(tmp_path) as (site, gate):
         clients = await pending(site, 3)
         turns = 0
@@ -571,9 +572,8 @@ async def test_an_internal_error_ends_its_connection_only(
     async with running(store) as site:
         await site.create("s")
         client = await site.connect()
-        assert site.server._hot is not None
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "ds"):
-            patch.setattr(site.server._hot, "_send", lambda *args: 1 / 0)
+            patch.setattr(Exchange, "encode", lambda *args: 1 / 0)
             await client.send(request("POST", S, b"x", content_type="text/plain"))
             await client.ended()
         assert len(caplog.records) == 1
@@ -604,7 +604,7 @@ async def test_an_answer_that_does_not_fit_goes_on_in_a_task(
     store: Store, monkeypatch: pytest.MonkeyPatch, tasks: Tasks
 ) -> None:
     async with cramped(monkeypatch, store) as (site, client):
-        hot = site.server._hot
+        hot = site.server._idle
         assert hot is not None
         for given in range(tasks.given, tasks.given + 3):
             await client.send(request("GET", S))

@@ -1,4 +1,4 @@
-"""A server under siege: what those who behave notice of those who don't, and what it costs."""
+"""A server under scenario: what those who behave notice of those who don't, and what it costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from ds_trio_server import server as ours
 from tests.tools import serve
 
-from .crowd import ROOT, Creator, Deaf, Giant, Loop, Peer, SlowBody, SlowHead, SlowReader, Worker
+from .clients import ROOT, Creator, Deaf, Giant, Loop, Peer, SlowBody, SlowHead, SlowReader, Worker
 
 BIG = 1 << 20
 STREAMS = 16
@@ -44,7 +44,7 @@ def memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-class Siege:
+class Scenario:
     """One server process with its streams, as a context manager; ``phase`` is one round."""
 
     def __init__(self, *options: str, workers: int, pause: float, seed: int = 1) -> None:
@@ -60,7 +60,7 @@ class Siege:
             self.ask("PUT", name)
         self.ask("PUT", "big", bytes(BIG))
 
-    def __enter__(self) -> Siege:
+    def __enter__(self) -> Scenario:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -80,7 +80,7 @@ class Siege:
         """Workers and enemies for so long, measured after they had ``warm`` seconds to come."""
         self._round += 1
         loop = Loop(self.server.port, self._seed + self._round)
-        crowd = enemies(loop)
+        group = enemies(loop)
         workers = [
             Worker(loop, f"{self._round}-{number}", f"s{number % STREAMS}", self._pause)
             for number in range(self._workers)
@@ -92,7 +92,7 @@ class Siege:
         for _ in range(4):
             loop.run(seconds / 4)
             phase.memory = max(phase.memory, memory(self.server.pid))
-        for enemy in crowd:
+        for enemy in group:
             enemy.stopped = True
         # Who has asked is still answered.
         for worker in workers:
@@ -134,5 +134,5 @@ def giants(number: int, size: int, pause: float = 0.0) -> Enemies:
     return lambda loop: [Giant(loop, size, pause) for _ in range(number)]
 
 
-def together(*crowds: Enemies) -> Enemies:
-    return lambda loop: [peer for crowd in crowds for peer in crowd(loop)]
+def together(*groups: Enemies) -> Enemies:
+    return lambda loop: [peer for group in groups for peer in group(loop)]

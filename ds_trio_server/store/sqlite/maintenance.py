@@ -1,0 +1,229 @@
+"""A data directory checked and copied, beside a running server.
+
+Neither needs the server's help. A check reads one state of the file, whatever is written meanwhile;
+a backup is a complete copy of one state, or it isn't there.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import rows, schema
+
+_MOST_PROBLEMS = 20
+
+
+class Unusable(Exception):
+    """There is nothing that could be checked or copied; says why, to the operator."""
+
+
+class Report:
+    """What a check counted, and each problem that it found, in words."""
+
+    def __init__(self) -> None:
+        self.streams = self.appends = self.bytes = 0
+        self.problems: list[str] = []
+
+    def add(self, problem: str) -> None:
+        """Note a problem; beyond a few more of them say nothing new."""
+        if len(self.problems) < _MOST_PROBLEMS:
+            self.problems.append(problem)
+
+
+def check(folder: Path) -> Report:
+    """Verify everything in a data directory. Raises Unusable when it is none."""
+    report = Report()
+    db = _connect(folder)
+    try:
+        db.execute("BEGIN")
+        for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
+            if text != "ok":
+                report.add(text)
+        _check_streams(db, report)
+        _check_appends(db, report)
+        _check_leftovers(db, report)
+    except sqlite3.Error as error:
+        report.add(f"{error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})")
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        # What a damaged page holds can look like a row whose values are of any kind.
+        report.add(f"a row can't be understood: {error}")
+    finally:
+        db.close()
+    return report
+
+
+def backup(folder: Path, target: Path) -> Report:
+    """Copy a data directory into another one, and check the copy. Raises Unusable or OSError."""
+    file = target / schema.FILE
+    if file.exists():
+        raise Unusable(f"{file} is there already; give a new directory")
+    schema.make_folder(target)
+    part = target / (schema.FILE + ".part")
+    part.unlink(missing_ok=True)
+    db = _connect(folder)
+    try:
+        db.execute("PRAGMA query_only = 0")  # only the copy is written to
+        db.execute("VACUUM INTO ?", (str(part),))
+    except sqlite3.Error as error:
+        raise Unusable(f"{folder / schema.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
+    finally:
+        db.close()
+    _sync(part)
+    part.rename(file)
+    _sync(target)
+    return check(target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _connect(folder: Path) -> sqlite3.Connection:
+    file = folder / schema.FILE
+    if not file.is_file():
+        raise Unusable(f"{file} is not there; give the directory that 'ds serve --data' is given")
+    try:
+        db = schema.connect(folder, cache_kib=8192)
+        db.execute("PRAGMA query_only = 1")
+        if not schema.is_ours(db):
+            db.close()
+            raise Unusable(f"{file} is not a stream store of version {schema.VERSION}")
+    except sqlite3.Error as error:
+        raise Unusable(
+            f"{file}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}); "
+            "restore the directory from a backup"
+        ) from error
+    return db
+
+
+def _check_streams(db: sqlite3.Connection, report: Report) -> None:
+    newest = db.execute("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'newest'").fetchone()[0]
+    streams = db.execute(
+        "SELECT s.id, s.path, s.incarnation, s.start, s.tail, s.source, s.fork_at, s.forks, s.deleted, s.closed_by,"
+        " (SELECT count(*) FROM streams f WHERE f.source = s.id), o.incarnation, o.tail, r.stream"
+        " FROM streams s LEFT JOIN streams o ON o.id = s.source"
+        " LEFT JOIN removed r ON r.stream = s.id AND r.below IS NULL"
+    )
+    for id, path, incarnation, start, tail, source, at, forks, deleted, by, actual, root, limit, removed in streams:
+        report.streams += not deleted
+        name = f"stream {id} ({path})"
+        try:
+            rows.load(db, "id", id)
+        except sqlite3.DatabaseError as error:
+            report.add(str(error))
+        if not 0 < incarnation <= id <= newest:
+            report.add(f"{name}: its number or incarnation {incarnation} is beyond the newest issued, {newest}")
+        if not 0 <= start <= tail:
+            report.add(f"{name}: it begins at {start} and ends at {tail}")
+        if forks != actual:
+            report.add(f"{name}: it counts {forks} forks and has {actual}")
+        if deleted and not actual:
+            report.add(f"{name}: it is deleted and has no forks, but was not removed")
+        if removed is not None:
+            report.add(f"{name}: its data is to be freed while it is still there")
+        if by is not None and len(by.split(" ", 2)) != 3:
+            report.add(f"{name}: who closed it can't be read")
+        if source is None:
+            if incarnation != id:
+                report.add(f"{name}: it is no fork, but its offsets belong to stream {incarnation}")
+        elif root is None:
+            report.add(f"{name}: its source, stream {source}, is missing")
+        elif incarnation != root or not at <= min(limit, tail):
+            report.add(f"{name}: it does not fit to its source, stream {source}")
+
+
+def _check_appends(db: sqlite3.Connection, report: Report) -> None:
+    expected = _expected(db)
+    at = next(expected, None)
+    stream, known = 0, _Rows(0, 0, 0)
+    for id, position, part, sum, data in db.execute(
+        "SELECT stream, position, part, sum, data FROM stored ORDER BY stream, position"
+    ):
+        if id != stream:
+            known.finish(report)
+            stream, known = id, _Rows(id, position, position)
+            while at is not None and at[0] < id:
+                if at[3] > at[2]:
+                    report.add(f"stream {at[0]}: its bytes from {at[2]} to {at[3]} are missing")
+                at = next(expected, None)
+            if at is not None and at[0] == id:
+                _, base, first, tail = at
+                known = _Rows(id, position, tail)
+                if position < base or (position > first and first < tail):
+                    report.add(f"stream {id}: its first append is at {position}, expected {first}")
+                at = next(expected, None)
+            else:
+                known.orphan = not db.execute(
+                    "SELECT 1 FROM removed WHERE stream = ? AND below IS NULL", (id,)
+                ).fetchone()
+        known.add(report, position, part, sum, data)
+    known.finish(report)
+    while at is not None:
+        if at[3] > at[2]:
+            report.add(f"stream {at[0]}: its bytes from {at[2]} to {at[3]} are missing")
+        at = next(expected, None)
+
+
+def _expected(db: sqlite3.Connection) -> Iterator[tuple[int, int, int, int]]:
+    """For each stream: id, where its own bytes begin, from where on they must be there, tail."""
+    for id, base, start, tail in db.execute(
+        "SELECT id, coalesce(fork_at, 0), start, tail FROM streams ORDER BY id"
+    ).fetchall():
+        needed = db.execute(schema.NEEDED, (id,)).fetchone()[0]
+        yield id, base, max(base, start if needed is None else min(start, needed)), tail
+
+
+class _Rows:
+    """The rows of one stream, as they come."""
+
+    def __init__(self, stream: int, first: int, tail: int) -> None:
+        self.stream = stream
+        self.next = first
+        self.tail = tail
+        self.known = tail > first
+        self.orphan = False
+        self._in_append: int | None = None
+
+    def add(self, report: Report, position: int, part: int, sum: int, data: Any) -> None:
+        """Take the next row."""
+        report.appends += part == 0
+        if data is None:
+            report.add(f"stream {self.stream}: the blob of its append at {position - part} is missing")
+            self.known = False
+            return
+        report.bytes += len(data)
+        if position != self.next and self.known:
+            report.add(f"stream {self.stream}: bytes from {self.next} to {position} are missing or there twice")
+        if part and self._in_append is not None and part != self._in_append:
+            report.add(f"stream {self.stream}: the append at {position - part} is not whole")
+        if rows.checksum(self.stream, position, data) != sum:
+            report.add(f"stream {self.stream}: its data at position {position} is damaged")
+        self.next = position + len(data)
+        self._in_append = part + len(data)
+
+    def finish(self, report: Report) -> None:
+        """There are no more."""
+        if self.orphan:
+            report.add(f"stream {self.stream}: it is gone, but its data was left behind")
+        elif self.known and self.next != self.tail:
+            report.add(f"stream {self.stream}: its data ends at {self.next} and not at its tail {self.tail}")
+
+
+def _check_leftovers(db: sqlite3.Connection, report: Report) -> None:
+    for (id,) in db.execute(
+        "SELECT id FROM blobs WHERE id NOT IN (SELECT blob FROM appends WHERE blob IS NOT NULL)"
+        " AND id NOT IN (SELECT blob FROM staged)"
+    ):
+        report.add(f"blob {id}: no append has it")
+    for table in ("producers", "times"):
+        for (id,) in db.execute(
+            f"SELECT DISTINCT stream FROM {table} WHERE stream NOT IN (SELECT id FROM streams)"
+            " AND stream NOT IN (SELECT stream FROM removed WHERE below IS NULL)"
+        ):
+            report.add(f"stream {id}: it is gone, but its {table} were left behind")

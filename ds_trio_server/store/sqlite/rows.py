@@ -1,0 +1,155 @@
+"""How a stream becomes a row and back, and the checksums of rows.
+
+A row that is not what was written is never taken for one: SQLite has no checksums, and flash wears out.
+"""
+
+import sqlite3
+import zlib
+from typing import NamedTuple
+
+from ds_core.server.stream import Stream
+
+from . import schema
+
+
+class StreamRow(NamedTuple):
+    """A row of ``streams``. ``closed_by`` is ``EPOCH SEQ ID``; ``recipe`` the stream's fork spec."""
+
+    id: int
+    path: str
+    incarnation: int
+    content_type: str
+    start: int
+    tail: int
+    closed: int
+    closed_by: str | None
+    stream_seq: str | None
+    ttl: int | None
+    deadline: float | None
+    expires_at: str | None
+    expires: float | None
+    source: int | None
+    fork_at: int | None
+    recipe: str | None
+    forks: int
+    deleted: int
+    sum: int | None
+
+
+StateRow = tuple[int, int, str | None, str | None, float | None, int, int]
+"""The parameters of UPDATE_STREAM: tail, closed, closed_by, stream_seq, deadline, sum and id. A plain tuple: there is
+one for each stream of each commit, and sqlite3 takes no other as quickly."""
+
+_COLUMNS = ", ".join(StreamRow._fields)
+INSERT_STREAM = f"INSERT INTO streams ({_COLUMNS}) VALUES ({','.join('?' * len(StreamRow._fields))})"
+UPDATE_STREAM = (
+    "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ?, sum = ? WHERE id = ?"
+)
+_LINEAGE = (
+    "WITH RECURSIVE chain (id, upto) AS ("
+    " SELECT source, fork_at FROM streams WHERE id = ? AND source IS NOT NULL"
+    " UNION ALL"
+    " SELECT s.source, min(s.fork_at, chain.upto) FROM streams s JOIN chain ON s.id = chain.id"
+    " WHERE s.source IS NOT NULL"
+    ") SELECT id, upto FROM chain"
+)
+
+
+class Corrupt(Exception):
+    """Bytes of a stream are missing or not what was written."""
+
+    def __init__(self, stream: int, position: int) -> None:
+        super().__init__(f"the data of stream {stream} at position {position} is damaged")
+
+
+def checksum(stream: int, position: int, data: bytes | memoryview) -> int:
+    """What ``sum`` is for a row: of its bytes and of where they belong."""
+    return zlib.crc32(data, (stream * 0x9E3779B1 + position) & 0xFFFFFFFF)
+
+
+def identity(stream: Stream) -> int:
+    """The part of a row's checksum that never changes: a CRC of what the stream is."""
+    return zlib.crc32(
+        repr(
+            (
+                stream.id, stream.path, stream.incarnation, stream.content_type,
+                stream.lineage[-1] if stream.lineage else None, stream.fork_spec,
+            )
+        ).encode()
+    )  # fmt: skip
+
+
+def state_row(stream: Stream, deadline: float | None, identity: int) -> StateRow:
+    """What a stream's row becomes; ``identity`` is what the function of that name gives."""
+    by = stream.closed_by
+    closed_by = None if by is None else f"{by[1]} {by[2]} {by[0]}"
+    closed = int(stream.closed)  # what is no plain int, sqlite3 looks for an adapter of
+    state = (
+        f"{stream.start} {stream.tail} {closed} {closed_by} {stream.stream_seq} {stream.ttl} {deadline} "
+        f"{stream.expires_at} {stream.expires} {stream.forks} {stream.deleted}"
+    )
+    sum = zlib.crc32(state.encode(), identity)
+    return stream.tail, closed, closed_by, stream.stream_seq, deadline, sum, stream.id
+
+
+def new_row(stream: Stream, deadline: float | None) -> StreamRow:
+    """The parameters of INSERT_STREAM: the row of a new stream."""
+    _, closed, closed_by, _, _, sum, _ = state_row(stream, deadline, identity(stream))
+    source, fork_at = stream.lineage[-1] if stream.lineage else (None, None)
+    return StreamRow(
+        stream.id, stream.path, stream.incarnation, stream.content_type, stream.start, stream.tail, closed,
+        closed_by, stream.stream_seq, stream.ttl, deadline, stream.expires_at, stream.expires, source, fork_at,
+        stream.fork_spec, stream.forks, int(stream.deleted), sum,
+    )  # fmt: skip
+
+
+def load(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
+    """The durable state of the stream with this ``path`` or ``id``.
+
+    Raises sqlite3.DatabaseError for a row that is not what was written.
+    """
+    found = schema.one(db, f"SELECT {_COLUMNS} FROM streams WHERE {where} = ?", value)
+    if found is None:
+        return None
+    row = StreamRow._make(found)
+    try:
+        stream = _stream(db, row)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _broken(row.id) from error
+    if where == "path" and stream.path != value:
+        raise _broken(row.id)
+    stream.publish()
+    return stream
+
+
+def _stream(db: sqlite3.Connection, row: StreamRow) -> Stream:
+    stream = Stream(row.id, row.path, row.content_type)
+    stream.incarnation = row.incarnation
+    stream.start = row.start
+    stream.tail = row.tail
+    stream.closed = bool(row.closed)
+    if row.closed_by is not None:
+        epoch, seq, producer = row.closed_by.split(" ", 2)
+        stream.closed_by = (producer, int(epoch), int(seq))
+    stream.stream_seq = row.stream_seq
+    stream.ttl = row.ttl
+    stream.deadline = row.deadline
+    stream.expires_at = row.expires_at
+    stream.expires = row.expires
+    if row.source is not None:
+        stream.lineage = tuple(db.execute(_LINEAGE, (stream.id,)))[::-1]
+    stream.fork_spec = row.recipe
+    stream.forks = row.forks
+    stream.deleted = bool(row.deleted)
+    whole = (row.source is None) == (row.fork_at is None)
+    *_, sum, _ = state_row(stream, stream.deadline, identity(stream))
+    if not whole or row.sum not in (None, sum):
+        raise _broken(stream.id)
+    for ancestor, _ in stream.lineage[-1:]:
+        if load(db, "id", ancestor) is None:
+            raise _broken(ancestor)
+    return stream
+
+
+def _broken(stream: int) -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError(f"the row of stream {stream} is damaged")
