@@ -50,7 +50,11 @@ class Server:
     """One store behind one set of listeners."""
 
     def __init__(
-        self, store: Store, config: Config, access: "Access | None" = None, tls: "TLS | None" = None,
+        self,
+        store: Store,
+        config: Config,
+        access: "Access | None" = None,
+        tls: "TLS | None" = None,
         origins: Origins | None = None,
     ) -> None:
         if access is not None:
@@ -258,7 +262,7 @@ async def serve(
     """Open the store, serve it until the server's ``stop`` is called, close everything.
 
     ``started`` is given the server when it accepts. Without ``access`` everybody may do everything;
-    with it no shared cache may keep answers. ``origins`` says which web pages and which names in Host are
+    with it no shared cache may keep answers. ``origins`` says which names in Host and which web pages are
     served; without it all are. Raises StorageFailed when the disk gave up.
     """
     failures: list[StorageFailed] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import subprocess
 import timeit
 from collections.abc import AsyncIterator
 
@@ -215,6 +216,14 @@ def test_a_server_on_loopback_is_for_this_machine_and_says_so() -> None:
         assert asked(server, Host="evil.com") == asked(server, Host="192.168.1.10") == 421
         assert asked(server, Origin="https://evil.com") == 403
         assert "web pages of this machine and of https://dashboard.example" in server.output
+
+
+def test_what_pages_may_never_puts_access_control_aside() -> None:
+    environment = serve.environment({"DS_ACCESS": "access.json"})
+    for option in ("--cors=https://dashboard.example", "--allow-host=gateway.example"):
+        argv = [*serve.command(), "serve", "--memory", "--port", "0", option]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, env=environment)
+        assert done.returncode == 2 and "for a server without --access" in done.stderr
 
 
 def test_an_open_server_serves_addresses_and_private_names() -> None:

@@ -144,13 +144,11 @@ def test_an_authority_is_a_host_and_perhaps_a_port():
 
 
 def test_anything_else_in_host_is_400():
-    for text in (
-        *("", ":80", "a:", "a:x", "a:-1", "a:65536", "a:1234567", "a:8 0", "a:8:0", "a b", " a", "a,b", "a/b"),
-        *("a?b", "a#b", "user@a", "user:pass@a", "a\\b", 'a"b', "<a>", "a%20b", "\xe9", "a\r\nb", "a\x00"),
-        *(".a", "a..b", "x" * 256),
-        *("::1", "[::1", "[::1]x", "[::1]:", "[]", "[1]", "[:]", "[a:b]", "[::g]", "[::1]]", "[fe80::1%25eth0]"),
-        "a:\u0663",
-    ):
+    names = ("", ":80", "a b", " a", "a,b", "a/b", "a?b", "a#b", "user@a", "user:pass@a", "a\\b", 'a"b', "<a>", "a%20b")
+    odd = ("\xe9", "a\r\nb", "a\x00", ".a", "a..b", "x" * 256)
+    ports = ("a:", "a:x", "a:-1", "a:65536", "a:1234567", "a:8 0", "a:8:0", "a:\u0663")
+    addresses = ("::1", "[::1", "[::1]x", "[::1]:", "[]", "[1]", "[:]", "[a:b]", "[::g]", "[::1]]", "[fe80::1%25eth0]")
+    for text in names + odd + ports + addresses:
         refused(400, targets.authority, text)
 
 
