@@ -162,7 +162,7 @@ class TLSTransport(Transport):
             raise Disconnected from error
 
     async def _shake_hands(self) -> "trio.SSLStream[_Wire]":
-        why: object = "the handshake took too long"
+        why = "the handshake took too long"
         with trio.move_on_after(self._timeout) as scope:
             try:
                 await Transport.wait_readable(self)
@@ -173,7 +173,7 @@ class TLSTransport(Transport):
                     await tls.do_handshake()
                 self._tls = tls
             except (trio.BrokenResourceError, trio.ClosedResourceError, Disconnected) as error:
-                why = error.__cause__ or "it hung up"
+                why = str(error.__cause__ or "it hung up")  # the error itself would hold this frame, and the frame it
         if self._tls is None:
             self._stats.handshakes_failed += 1
             log.debug("no TLS with %s: %s", self.peer, why)
