@@ -51,7 +51,7 @@ class App:
     """The application of one server over one store: what there is, and the table of who answers where.
 
     A path that ends with a slash stands for all below it. Without ``access`` everybody may do everything;
-    ``connections()`` is how many there are now; ``origins`` says which names in Host and which web pages are served.
+    ``connections()`` is how many there are now.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class App:
     def answer_nowait(self, exchange: Exchange) -> None:
         """Answer a request that has come whole. Raises trio.WouldBlock where that needs waiting."""
         self.stats.requests += 1
-        self._origins.check(exchange.headers, exchange.method == "OPTIONS")
         try:
+            self._origins.check(exchange.headers, exchange.method == "OPTIONS")
             if exchange.method == "OPTIONS":
                 exchange.respond_nowait(responses.preflight())
             elif exchange.target.startswith(names.ROOT):

@@ -165,7 +165,9 @@ class StreamsRoute:
             exchange.identity = without_access(exchange.certified)
         else:
             wall = self._now().wall
-            exchange.identity = self._access.check(command, exchange.headers, exchange.target, exchange.certified, wall)
+            exchange.identity = self._access.check(
+                command, exchange.headers, exchange.target, exchange.certified, wall
+            )
         return command
 
     async def _read(self, exchange: Exchange, command: Read) -> Suspended | None:

@@ -37,7 +37,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "MemoryStore":  # a late import, as the docstring says
+    # A late import: who keeps streams on a disk loads no store in memory.
+    if name == "MemoryStore":
         from . import memory
 
         return memory.MemoryStore

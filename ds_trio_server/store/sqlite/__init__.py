@@ -11,7 +11,7 @@ __all__ = ["DefaultMinFree", "MinFree", "SQLiteStore"]
 
 
 def __getattr__(name: str) -> object:
-    # A late import: options are read, and directories checked, without an engine.
+    # A late import: what an option means can be asked without loading the engine.
     if name == "SQLiteStore":
         from . import engine
 
