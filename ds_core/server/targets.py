@@ -104,14 +104,6 @@ def _digits(text: str) -> bool:
     return True
 
 
-def origin(scheme: str, host: "str | None") -> str:
-    """What the URLs of a server begin with that is asked by this Host: empty without one, 400 for what is none."""
-    if not host:
-        return ""
-    authority(host)
-    return scheme + "://" + host
-
-
 def target_authority(target: str) -> "str | None":
     """The authority of an absolute-form target, which goes before Host (RFC 9112 section 3.2.2); None for a path."""
     if target[:1] == "/" or "://" not in target:

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 
-from ds_core.server import create, cursors, decide, errors, heads, reads, requests, responses, stream, targets
+from ds_core.server import create, cursors, decide, errors, heads, reads, requests, responses, stream
 from ds_core.wire import media, names
 from ds_core.wire.http1 import BadMessage
 
@@ -242,7 +242,7 @@ class Shell:
         if TOKEN and head.headers.get("authorization") != "Bearer " + TOKEN:
             headers = (("WWW-Authenticate", "Bearer"),)
             raise errors.ProtocolError(401, "UNAUTHORIZED", "give the token of this device", headers)
-        origin = targets.origin("http", head.headers["host"])
+        origin = "http://" + head.headers["host"]
         command = requests.parse(head.method, head.target, head.headers, origin, body)
         if command.kind == requests.READ:
             return await self.read(command, connection)

@@ -8,7 +8,7 @@ import random
 import sys
 import time
 
-from ds_core.server import create, cursors, decide, errors, heads, reads, requests, responses, stream, targets
+from ds_core.server import create, cursors, decide, errors, heads, reads, requests, responses, stream
 from ds_core.wire import chunked, http1, media, names
 
 MAX_BODY, SSE_SECONDS = 16 << 20, 60
@@ -141,8 +141,7 @@ class Shell:
     async def answer(self, req, body, writer):
         if req.method == "OPTIONS":
             return responses.preflight()
-        origin = targets.origin("http", req.headers["host"])
-        command = requests.parse(req.method, req.target, req.headers, origin, body)
+        command = requests.parse(req.method, req.target, req.headers, "http://" + req.headers["host"], body)
         return await self.read(command, writer) if command.kind == requests.READ else self.decide(command)
 
 

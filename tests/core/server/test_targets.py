@@ -152,13 +152,6 @@ def test_anything_else_in_host_is_400():
         refused(400, targets.authority, text)
 
 
-def test_an_origin_is_what_a_location_begins_with():
-    assert targets.origin("https", "Gateway.example:1") == "https://Gateway.example:1"
-    assert targets.origin("http", "[::1]") == "http://[::1]"
-    assert targets.origin("http", None) == targets.origin("http", "") == ""
-    refused(400, targets.origin, "http", "user@evil.test")
-
-
 def test_an_absolute_target_has_an_authority():
     for target, expected in (
         ("/v1/stream/a", None),
