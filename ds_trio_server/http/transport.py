@@ -54,7 +54,19 @@ class Transport:
 
     async def wait_readable(self) -> None:
         """Return when the peer sent something or hung up."""
-        await trio.lowlevel.wait_readable(self._socket)
+        try:
+            await trio.lowlevel.wait_readable(self._socket)
+        except OSError as error:
+            raise Disconnected from error
+
+    def hung_up(self) -> bool:
+        """Whether the peer has closed, and sent nothing before."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def receive_nowait(self, most: int = 65536) -> bytes | None:
         """What is there now: None when nothing is, empty at the end of the stream."""
