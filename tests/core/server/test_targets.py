@@ -84,7 +84,6 @@ def test_origin_and_absolute_targets():
         ("HTTPS://example.org:4437/a/b", ("/a/b", "")),
         ("http://example.org", ("/", "")),
         ("http://example.org?x=/v1/stream/a", ("/", "x=/v1/stream/a")),
-        ("http:///a", ("/a", "")),
     ):
         assert targets.split_target(target) == expected, target
     for target in ("", "*", "example.org:443", "ftp://example.org/a", "a/b", "://x/y", "javascript://a/b"):
@@ -150,6 +149,11 @@ def test_anything_else_in_host_is_400():
     addresses = ("::1", "[::1", "[::1]x", "[::1]:", "[]", "[1]", "[:]", "[a:b]", "[::g]", "[::1]]", "[fe80::1%25eth0]")
     for text in names + odd + ports + addresses:
         refused(400, targets.authority, text)
+
+
+def test_an_absolute_target_with_a_host_that_is_none_is_400():
+    for target in ("http:///v1/stream/a", "http://user@h/v1/stream/a", "http://a b/v1/stream/a", "http://h:x?offset=-1"):
+        refused(400, targets.split_target, target)
 
 
 def test_an_absolute_target_has_an_authority():
