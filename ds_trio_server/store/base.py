@@ -16,7 +16,7 @@ from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View
 
-from ..stats import Commits
+from ..stats import Commits, Upkeep
 
 T = TypeVar("T")
 Change = Created | Appended | Renewed | Removed | Trimmed
@@ -64,9 +64,11 @@ class Usage:
 
 
 class Store(ABC):
-    """Streams and their bytes, durable as far as the backend promises; ``commits`` counts that."""
+    """Streams and their bytes, durable as far as the backend promises; ``commits`` counts that, and ``upkeep`` what
+    is done beside."""
 
     commits: Commits
+    upkeep: Upkeep
 
     @abstractmethod
     async def open(self) -> None:
@@ -148,7 +150,9 @@ class Store(ABC):
     @abstractmethod
     async def sweep(self) -> int:
         """Remove streams whose time is over, trim those that keep more than they should, and free
-        some of what both left behind. Called every second or so; returns how many it removed."""
+        some of what both left behind. Called every second or so; returns how many it removed.
+
+        A stream that it can't look after is counted, told once in a while, and left alone."""
 
     @abstractmethod
     async def paths(self) -> list[str]:
