@@ -30,7 +30,7 @@ from . import lifecycle, schema
 from .batches import Batch, Entry
 from .cache import StreamCache
 from .committer import Committer
-from .lock import lock
+from .hold import Hold
 from .producers import Producers
 from .queries import Queries
 from .queues import Queues
@@ -77,21 +77,22 @@ class SQLiteStore(Store):
 
     def _open(self) -> None:
         schema.make_folder(self._folder)
-        self._lock = lock(self._folder)
+        self._hold = Hold(self._folder)
         try:
             self._writer = schema.prepare(self._folder)
             try:
                 self._load()
             except sqlite3.Error as error:
                 raise schema.damaged(self._folder, error) from error
+            self._hold.watch()
         except BaseException:
-            self._lock.close()
+            self._hold.close()
             raise
         self._space.measure()
 
     def _load(self) -> None:
         self._reader = schema.connect(self._folder, cache_kib=4096)
-        self._queries = Queries(self._folder, self._reader, self._check_health, self._fail)
+        self._queries = Queries(self._folder, self._connect, self._reader, self._check_health, self._fail)
         self._ranges = Ranges(self._folder, self._queries, self._tails)
         self._cache = StreamCache(self._queries, _CACHED_STREAMS, self._watchers.watched)
         self._producers = Producers(self._queries)
@@ -103,18 +104,28 @@ class SQLiteStore(Store):
         if self._trimmer is not None:
             self._trimmer.begin(self._reader)
 
+    def _connect(self) -> sqlite3.Connection:
+        db = schema.connect(self._folder, cache_kib=1024)
+        try:
+            self._hold.check_files()  # it was opened by its name
+        except StorageFailed:
+            db.close()
+            raise
+        return db
+
     async def close(self) -> None:
         known = self._failure
         with trio.CancelScope(shield=True):
             if known is None:
                 with suppress(StorageFailed):  # told at the end
+                    self._check_place()
                     self._sweeper.save_clock()
             while (pending := self._queues.pending()) is not None:
                 await pending.done.wait()
             await self._committer.close(broken=self._failure is not None)
             self._queries.close()
             self._reader.close()
-            self._lock.close()
+            self._hold.close()
         if self._failure is not known:
             self._check_health()
 
@@ -222,6 +233,13 @@ class SQLiteStore(Store):
         if self._space.low:
             raise StorageFull
 
+    def _check_place(self) -> None:
+        """End the store when its files are not where they were."""
+        try:
+            self._hold.check()
+        except StorageFailed as error:
+            raise self._fail(error) from None
+
     def _check_health(self) -> None:
         if self._failure is not None:
             raise StorageFailed(*self._failure.args)
@@ -293,6 +311,11 @@ class SQLiteStore(Store):
 
     def _written(self, batch: Batch) -> None:
         self._queues.written(batch)
+        if batch.durable:
+            try:
+                self._hold.check_files()
+            except StorageFailed as error:
+                batch.error = error
         if batch.error is not None:
             self._undo(batch)
         elif batch.durable:
@@ -393,6 +416,7 @@ class SQLiteStore(Store):
 
     async def sweep(self) -> int:
         self._check_health()
+        self._check_place()
         self._space.measure()
         ended = await self._sweeper.sweep()
         self._check_health()

@@ -23,17 +23,19 @@ _THREADS_FOR = 0.5
 
 
 class Queries:
-    """Runs functions of (connection, arguments). ``check`` raises when the store has failed, and
-    ``fail`` is told what ends it: a query that the file can't answer."""
+    """Runs functions of (connection, arguments). ``connect`` makes a connection for a thread; ``check`` raises when
+    the store has failed, and ``fail`` is told what ends it: a query that the file can't answer."""
 
     def __init__(
         self,
         folder: Path,
+        connect: Callable[[], sqlite3.Connection],
         db: sqlite3.Connection,
         check: Callable[[], None],
         fail: Callable[[StorageFailed], StorageFailed],
     ) -> None:
         self._folder = folder
+        self._connect = connect
         self._db = db
         self._check = check
         self._fail = fail
@@ -65,7 +67,7 @@ class Queries:
         self._check()
         try:
             async with self._running:
-                db = self._idle.pop() if self._idle else self._connect()
+                db = self._idle.pop() if self._idle else self._open()
                 try:
                     if not window or time.monotonic() < self._threads_until:
                         return await trio.to_thread.run_sync(query, db, *args)
@@ -83,9 +85,9 @@ class Queries:
         except StorageFailed as error:
             raise self._fail(error) from None
 
-    def _connect(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         try:
-            return schema.connect(self._folder, cache_kib=1024)
+            return self._connect()
         except sqlite3.Error as error:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
                 raise Overloaded from error  # most likely out of file descriptors
