@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from ..base import StorageFailed
-from . import schema
+from . import files
 
 _Identity = tuple[int, int]
 """Device and inode."""
@@ -48,7 +48,7 @@ class Hold:
         directory is not the one that was locked."""
         self.check()
         for suffix in ("", "-wal"):
-            path = str(self._folder / (schema.FILE + suffix))
+            path = str(self._folder / (files.FILE + suffix))
             try:
                 self._files[path] = _identity(os.stat(path))
             except FileNotFoundError:
@@ -80,7 +80,7 @@ class Hold:
 
     def _take_database(self) -> None:
         """Make the file if it is not there, for its owner alone; SQLite gives its log the same mode."""
-        path = self._folder / schema.FILE
+        path = self._folder / files.FILE
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -94,7 +94,7 @@ class Hold:
 
     def _name(self) -> None:
         """Say who has it; a server of an earlier version locks this file and no more."""
-        path = self._folder / "lock"
+        path = self._folder / files.LOCK
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -113,7 +113,7 @@ class Hold:
 
 def _holder(folder: Path) -> str:
     try:
-        return (folder / "lock").read_text(errors="replace")[:20].strip()
+        return (folder / files.LOCK).read_text(errors="replace")[:20].strip()
     except OSError:
         return ""
 

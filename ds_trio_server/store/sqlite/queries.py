@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 
 from ..base import Overloaded, StorageFailed
-from . import schema
+from . import errors
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Queries:
         self._threads_until = 0.0
 
     def close(self) -> None:
-        """Close the connections that were opened here."""
+        """Close the connections that were opened here, when none is at work."""
         for db in self._idle:
             db.close()
 
@@ -54,7 +54,7 @@ class Queries:
         try:
             return query(self._db, *args)
         except sqlite3.Error as error:
-            raise self._fail(schema.damaged(self._folder, error)) from error
+            raise self._meaning(error) from error
         except StorageFailed as error:
             raise self._fail(error) from None
 
@@ -81,7 +81,7 @@ class Queries:
                 finally:
                     self._idle.append(db)
         except sqlite3.Error as error:
-            raise self._fail(schema.damaged(self._folder, error)) from error
+            raise self._meaning(error) from error
         except StorageFailed as error:
             raise self._fail(error) from None
 
@@ -92,3 +92,17 @@ class Queries:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
                 raise Overloaded from error  # most likely out of file descriptors
             raise
+
+    def _meaning(self, error: sqlite3.Error) -> Exception:
+        """What an error of a query is for who asked."""
+        return errors.refusal(self._folder, error) or self._fail(errors.failed(self._folder, error))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a query runs in a thread."""
+        return self._running.borrowed_tokens > 0
+
+    def use(self, db: sqlite3.Connection) -> None:
+        """Ask another connection from now on; to be called when all others are closed."""
+        self._idle.clear()
+        self._db = db

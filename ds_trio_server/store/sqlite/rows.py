@@ -55,13 +55,6 @@ _LINEAGE = (
 )
 
 
-class Corrupt(Exception):
-    """Bytes of a stream are missing or not what was written."""
-
-    def __init__(self, stream: int, position: int) -> None:
-        super().__init__(f"the data of stream {stream} at position {position} is damaged")
-
-
 def checksum(stream: int, position: int, data: bytes | memoryview) -> int:
     """What ``sum`` is for a row: of its bytes and of where they belong."""
     return zlib.crc32(data, (stream * 0x9E3779B1 + position) & 0xFFFFFFFF)
