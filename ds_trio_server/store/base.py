@@ -39,11 +39,40 @@ class Vanished(Exception):
     """The stream was removed, or trimmed past this position, while it was being read."""
 
 
-class StorageFull(ProtocolError):
+class Unwritable(ProtocolError):
+    """Nothing can be stored now, and nothing of the request was; reads go on. Made without arguments."""
+
+    def __init__(self) -> None:
+        raise NotImplementedError
+
+
+class StorageFull(Unwritable):
     """507: no space left on the device; nothing of the request was stored."""
 
     def __init__(self) -> None:
-        super().__init__(507, "NO_SPACE", "the server's disk is full; appends resume when there is room")
+        ProtocolError.__init__(
+            self, 507, "NO_SPACE", "the server's disk is full; appends resume when there is room"
+        )
+
+
+class StorageReadOnly(Unwritable):
+    """503: the file system or the directory can only be read."""
+
+    def __init__(self) -> None:
+        ProtocolError.__init__(
+            self, 503, "READ_ONLY", "the server's disk can only be read; appends resume when it can be written",
+            (("Retry-After", "30"),),
+        )  # fmt: skip
+
+
+class StorageBusy(Unwritable):
+    """503: somebody else keeps a lock on the file."""
+
+    def __init__(self) -> None:
+        ProtocolError.__init__(
+            self, 503, "BUSY", "another program has a lock on the server's data; try again shortly",
+            (("Retry-After", "1"),),
+        )  # fmt: skip
 
 
 class Overloaded(ProtocolError):
@@ -85,7 +114,7 @@ class Store(ABC):
 
         All that it ``needs`` is loaded into its view before it runs. It must be pure: a backend may run it
         again. Whatever it returns or raises leaves only when all it was based on is durable. Raises what
-        ``decide`` raises, StorageFull, Overloaded or StorageFailed.
+        ``decide`` raises, Unwritable, Overloaded or StorageFailed.
         """
 
     def transact_nowait(
@@ -168,7 +197,7 @@ class Store(ABC):
         await trio.lowlevel.checkpoint()
 
     def check_writable(self) -> None:  # noqa: B027 - what lives in memory always is
-        """Raise what an append would, StorageFailed or StorageFull, whatever its stream."""
+        """Raise what an append would, StorageFailed or Unwritable, whatever its stream."""
 
     async def wait_failed(self) -> StorageFailed:
         """Wait until the store can't go on, if ever; what to tell the operator."""

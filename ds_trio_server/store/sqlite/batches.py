@@ -11,7 +11,7 @@ import trio
 
 from ds_core.server.stream import Stream
 
-from ..base import StorageFailed, StorageFull
+from ..base import StorageFailed, Unwritable
 from . import rows, schema
 from .producers import Key, State
 
@@ -159,7 +159,7 @@ class Batch:
     async def wait(self) -> None:
         """Wait until it is durable; raises what made it fail."""
         await self.done.wait()
-        if isinstance(self.error, StorageFull):
-            raise StorageFull
+        if isinstance(self.error, Unwritable):
+            raise type(self.error)()
         if self.error is not None:
             raise StorageFailed(*self.error.args)

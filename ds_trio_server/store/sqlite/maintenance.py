@@ -1,7 +1,8 @@
 """A data directory checked and copied, beside a running server.
 
 Neither needs the server's help. A check reads one state of the file, whatever is written meanwhile;
-a backup is a complete copy of one state, or it isn't there.
+a backup is a complete copy of one state, or it isn't there. Both take files of the versions that this code upgrades,
+as they are, so that there can be a backup before the upgrade; neither changes what it looks at.
 """
 
 import os
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import rows, schema
+from ..base import StorageFailed, StorageFull, StorageReadOnly
+from . import errors, files, rows, schema
 
 _MOST_PROBLEMS = 20
 
@@ -50,32 +52,37 @@ def check(folder: Path) -> Report:
                 # What a damaged page holds can look like a row whose values are of any kind.
                 report.add(f"a row can't be understood: {error}")
             except sqlite3.Error as error:
-                report.add(_in_words(error))
+                _note(report, folder, error)
     except sqlite3.Error as error:
-        report.add(_in_words(error))
+        _note(report, folder, error)
     finally:
         db.close()
     return report
 
 
-def _in_words(error: sqlite3.Error) -> str:
-    return f"{error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})"
+def _note(report: Report, folder: Path, error: sqlite3.Error) -> None:
+    """Damage is a problem to report; what only keeps a check from being made now is not. Raises Unusable for that."""
+    refusal = errors.refusal(folder, error)
+    if refusal is not None:
+        raise Unusable(f"{folder / files.FILE} can't be checked now: {error}: {refusal.message}") from error
+    report.add(f"{error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})")
 
 
 def backup(folder: Path, target: Path) -> Report:
     """Copy a data directory into another one, and check the copy. Raises Unusable or OSError."""
-    file = target / schema.FILE
+    file = target / files.FILE
     if file.exists():
         raise Unusable(f"{file} is there already; give a new directory")
-    schema.make_folder(target)
-    part = target / (schema.FILE + ".part")
+    files.make_folder(target)
+    part = target / (files.FILE + ".part")
     part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = _connect(folder)
     try:
         db.execute("PRAGMA query_only = 0")  # only the copy is written to
         db.execute("VACUUM INTO ?", (str(part),))
     except sqlite3.Error as error:
-        raise Unusable(f"{folder / schema.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
+        raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
     finally:
         db.close()
     _sync(part)
@@ -93,20 +100,51 @@ def _sync(path: Path) -> None:
 
 
 def _connect(folder: Path) -> sqlite3.Connection:
-    file = folder / schema.FILE
+    """A connection that changes nothing, to a file of any version that this code knows."""
+    file = folder / files.FILE
     if not file.is_file():
         raise Unusable(f"{file} is not there; give the directory that 'ds serve --data' is given")
     try:
-        db = schema.connect(folder, cache_kib=8192)
-        db.execute("PRAGMA query_only = 1")
-        if not schema.is_ours(db):
+        db = _open(folder)
+        try:
+            if not schema.is_known(db):
+                raise Unusable(f"{file} is not a stream store of version {schema.VERSION}, or of one before it")
+            for statement in schema.as_current(db):
+                db.execute(statement)
+            db.execute("PRAGMA query_only = 1")
+        except BaseException:
             db.close()
-            raise Unusable(f"{file} is not a stream store of version {schema.VERSION}")
+            raise
     except sqlite3.Error as error:
+        refusal = errors.refusal(folder, error)
+        why = "restore the directory from a backup" if refusal is None else refusal.message
         raise Unusable(
-            f"{file}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}); "
-            "restore the directory from a backup"
+            f"{file}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}); {why}"
         ) from error
+    except StorageFailed as error:
+        raise Unusable(str(error)) from error
+    return db
+
+
+def _open(folder: Path) -> sqlite3.Connection:
+    # What has a log is left with it: only who may write would move it into the file. Without one, who may write also
+    # takes away again what SQLite makes to read.
+    log = folder / (files.FILE + "-wal")
+    try:
+        return _open_as(folder, "mode=ro" if log.exists() else "mode=rw")
+    except sqlite3.Error as error:
+        if not isinstance(errors.refusal(folder, error), (StorageFull, StorageReadOnly)):
+            raise
+        return _open_as(folder, schema.access_to_read(folder))
+
+
+def _open_as(folder: Path, access: str) -> sqlite3.Connection:
+    db = schema.connect(folder, cache_kib=8192, access=access)
+    try:
+        schema.one(db, "SELECT count(*) FROM sqlite_master")  # the first look at the log and its shared memory
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
