@@ -1,6 +1,6 @@
 """The gateway: streams over HTTP/1.1 on trio, durable in SQLite.
 
-``serve`` runs a server inside any trio program; the command ``ds serve`` is a thin shell around it::
+`serve` runs a server inside any trio program; the command `ds serve` is a thin shell around it:
 
     from ds_trio_server import Config, SQLiteStore, listen, serve
 

@@ -1,6 +1,6 @@
 """The server: listeners, connections, upkeep, and an orderly end.
 
-``serve`` runs inside any trio program. When it is told to stop it takes no new connections, ends
+`serve` runs inside any trio program. When it is told to stop it takes no new connections, ends
 live reads with a last control event, lets what is in flight finish, and closes the store.
 """
 
@@ -77,7 +77,7 @@ class Server:
         self._stopping.set()
 
     async def run(self, listeners: Sequence[socket.socket]) -> None:
-        """Serve until ``stop``.
+        """Serve until `stop`.
 
         Closes the listeners. The store must be open and stays so.
         """
@@ -233,10 +233,10 @@ async def serve(
     tls: "TLS | None" = None,
     origins: Origins | None = None,
 ) -> None:
-    """Open the store, serve it until the server's ``stop`` is called, close everything.
+    """Open the store, serve it until the server's `stop` is called, close everything.
 
-    ``started`` is given the server when it accepts. Without ``access`` everybody may do everything;
-    with it no shared cache may keep answers. ``origins`` says which web pages and which names in Host are
+    `started` is given the server when it accepts. Without `access` everybody may do everything;
+    with it no shared cache may keep answers. `origins` says which web pages and which names in Host are
     served; without it all are. Raises StorageFailed when the disk gave up.
     """
     failures: list[StorageFailed] = []

@@ -1,7 +1,7 @@
 """From an HTTP request head to a command: everything wrong with the request itself ends here.
 
 A command is what the client asked, already validated as far as that is possible without knowing
-the stream. What depends on the stream is decided in ``stream``, ``forks`` and ``reads``.
+the stream. What depends on the stream is decided in `stream`, `forks` and `reads`.
 """
 
 from ds_core.wire import media, names
@@ -86,7 +86,7 @@ class Create:
 
 
 class Append:
-    """POST (protocol sections 4 and 5). ``producer`` is (id, epoch, seq) or None."""
+    """POST (protocol sections 4 and 5). `producer` is (id, epoch, seq) or None."""
 
     kind = APPEND
     __slots__ = ("path", "content_type", "body", "closes", "producer", "stream_seq")
@@ -126,7 +126,7 @@ class Append:
 
 
 class Read:
-    """GET (protocol section 6). ``live`` is None, ``long-poll`` or ``sse``."""
+    """GET (protocol section 6). `live` is None, `long-poll` or `sse`."""
 
     kind = READ
     __slots__ = ("path", "offset", "live", "cursor", "max_bytes", "if_none_match")
@@ -186,9 +186,9 @@ def parse(
 ) -> "Create | Append | Read | Head | Delete":
     """The command of a request; a shell that parses before it has the body sets it on Create and Append.
 
-    ``headers`` has lower-case names; ``origin`` is ``http://host`` for absolute Locations. A shell
-    with memory to spare passes a ``resolve`` that remembers. OPTIONS is answered by
-    ``responses.preflight`` before it gets here. Raises ProtocolError.
+    `headers` has lower-case names; `origin` is `http://host` for absolute Locations. A shell
+    with memory to spare passes a `resolve` that remembers. OPTIONS is answered by
+    `responses.preflight` before it gets here. Raises ProtocolError.
     """
     path, query = resolve(target, method == "GET")
     if method == "POST":

@@ -4,12 +4,12 @@ A web page may send requests wherever its browser's user can. It gets past the b
 owner's that is made to mean this machine (DNS rebinding), which Host shows; and, as the protocol wants CORS for
 everybody, by just asking, which Origin shows. So without access control
 
-- Host must be a name of this machine (``LOOPBACK``), or, when others are let in (``NETWORK``), an address or a name
-  that can't be had on the Internet; or one of the ``hosts`` that the operator names. Behind a certificate
-  (``CERTIFIED``) it may be any: browsers check that themselves.
-- Origin, where there is one, must be of this machine, the one that is asked itself, or one that ``cors`` names.
+- Host must be a name of this machine (`LOOPBACK`), or, when others are let in (`NETWORK`), an address or a name
+  that can't be had on the Internet; or one of the `hosts` that the operator names. Behind a certificate
+  (`CERTIFIED`) it may be any: browsers check that themselves.
+- Origin, where there is one, must be of this machine, the one that is asked itself, or one that `cors` names.
 
-With access control (``ANYWHERE``) a page has to bring a token, and only the syntax of Host is checked. It always is.
+With access control (`ANYWHERE`) a page has to bring a token, and only the syntax of Host is checked. It always is.
 """
 
 import ipaddress
@@ -43,7 +43,7 @@ class Origins:
     def check(self, headers: Mapping[str, str], preflight: bool = False) -> None:
         """Raise ProtocolError 400, 421 or 403 unless a request may go on; to be called for each, before all else.
 
-        A ``preflight`` (OPTIONS) only asks; the protocol has everybody answered, and what comes of it is checked.
+        A `preflight` (OPTIONS) only asks; the protocol has everybody answered, and what comes of it is checked.
         """
         host = headers.get("host")
         if host not in self._known_hosts:
@@ -83,7 +83,7 @@ class Origins:
 
 
 def host_name(text: str) -> str:
-    """A name that may stand in Host, as an operator gives it: without a port; ``*`` is any."""
+    """A name that may stand in Host, as an operator gives it: without a port; `*` is any."""
     if text == "*":
         return text
     try:
@@ -96,7 +96,7 @@ def host_name(text: str) -> str:
 
 
 def origin(text: str) -> str:
-    """An origin of pages, as an operator gives it: ``https://dashboard.example``; ``*`` is any, ``null`` of files."""
+    """An origin of pages, as an operator gives it: `https://dashboard.example`; `*` is any, `null` of files."""
     found = text.lower()
     if found in ("*", "null"):
         return found

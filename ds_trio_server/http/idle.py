@@ -2,7 +2,7 @@
 
 A connection at rest has no task, only a place in one epoll set. When bytes come and they are one whole request of the
 plain kind (a strict head, a small body), the application is asked for an answer without waiting, now or when a commit
-has made it durable. What can't be answered like that goes to a task of its own (``Connection.run``), from the same
+has made it durable. What can't be answered like that goes to a task of its own (`Connection.run`), from the same
 bytes on, and comes back to rest when it is done: a large request, a live read, a cold one, whatever h11 must look at.
 
 Where there is no epoll, every connection has its task and nothing else changes.
@@ -33,8 +33,8 @@ _FOREVER = float("inf")
 class IdleConnections:
     """The connections at rest of one server.
 
-    ``serve(connection, unsent)`` must give a connection its task, which first sends the bytes that
-    the socket did not take; ``closed(connection)`` is told of those that ended here.
+    `serve(connection, unsent)` must give a connection its task, which first sends the bytes that
+    the socket did not take; `closed(connection)` is told of those that ended here.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """TLS: the same doors as a plain transport, with trio's SSL stream behind them.
 
 A handshake has a deadline. What clients are told and shown is as without TLS; what differs is that
-``send_nowait`` takes nothing, so that a live reader's own task encrypts and sends its frame.
+`send_nowait` takes nothing, so that a live reader's own task encrypts and sends its frame.
 """
 
 import logging
@@ -32,9 +32,9 @@ class TLSFileError(Unusable):
 
 
 class TLS:
-    """A server's certificate and key, replaced at ``reload``; connections that are open keep theirs.
+    """A server's certificate and key, replaced at `reload`; connections that are open keep theirs.
 
-    ``client_ca`` is a file of certificates that sign clients' ones; with ``required`` everybody
+    `client_ca` is a file of certificates that sign clients' ones; with `required` everybody
     needs such a certificate, else those may come without who show a token or a link.
     """
 

@@ -21,7 +21,7 @@ _AT_ONCE = 64 * 1024
 
 
 class Answer:
-    """The answer to a read: whole in ``response``, or its body in ``parts``, of ``length`` bytes in all (None when
+    """The answer to a read: whole in `response`, or its body in `parts`, of `length` bytes in all (None when
     that isn't known, for it is being compressed)."""
 
     __slots__ = ("response", "parts", "length")
@@ -35,7 +35,7 @@ class Answer:
 
 
 class CatchUp:
-    """Answers reads of one store. ``accept`` is a client's Accept-Encoding, None for one who can't be sent a body
+    """Answers reads of one store. `accept` is a client's Accept-Encoding, None for one who can't be sent a body
     whose length isn't known."""
 
     def __init__(self, store: Store, reading: Reading) -> None:
