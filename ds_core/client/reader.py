@@ -36,7 +36,8 @@ def says(headers: dict[str, str], name: str) -> bool:
 class Reader:
     """`cursor` has `offset` and `items` and is kept up to date. `live`: None, "long-poll", "sse" or "auto" (SSE for
     text and JSON). `max_bytes`: the most a server that knows the parameter sends at once. `limit`: the most bytes
-    of one item. `raw`: bytes, whatever the content type; such a cursor counts bytes.
+    of one item. `raw`: bytes, whatever the content type; such a cursor counts bytes. `state` goes from CATCH_UP to
+    LIVE to OVER, and never back.
     """
 
     def __init__(  # type: ignore[no-untyped-def]

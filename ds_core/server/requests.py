@@ -9,6 +9,10 @@ from ds_core.wire import media, names
 from . import fields, offsets, producers, targets
 from .errors import ProtocolError, bad_request
 
+TYPE_CHECKING = False  # type checkers take this name for true; MicroPython has no collections.abc
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
 
 CREATE = "create"
@@ -182,7 +186,7 @@ def parse(
     headers: "dict[str, str]",
     origin: str = "",
     body: bytes = b"",
-    resolve: "Callable[[str, bool], tuple[str, dict[str, str]]]" = targets.resolve,  # type: ignore[name-defined] # noqa: F821
+    resolve: "Callable[[str, bool], tuple[str, dict[str, str]]]" = targets.resolve,
 ) -> "Create | Append | Read | Head | Delete":
     """The command of a request; a shell that parses before it has the body sets it on Create and Append.
 

@@ -22,6 +22,7 @@ from ds_core.server.errors import ProtocolError
 T = TypeVar("T")
 
 ANYWHERE, LOOPBACK, NETWORK, CERTIFIED = "anywhere", "loopback", "network", "certified"
+"""Where those come from whom a server listens to, as `Origins` is told: it decides which names in Host are answered."""
 
 # Not delegated, and not going to be (RFC 6761, 6762, 8375, and ICANN's resolutions): nobody can register below them.
 _PRIVATE = ("local", "internal", "home.arpa", "lan", "home", "corp", "test")

@@ -58,6 +58,7 @@ class LinkGrant(Grant):
         self.path = path
 
     def rights(self, path: str) -> int:
+        """READ for that path, nothing for any other."""
         return READ if path == self.path else 0
 
 

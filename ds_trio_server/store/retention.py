@@ -25,7 +25,7 @@ class Rule:
 
 
 def parse(text: str) -> Rule:
-    """A rule as an operator writes it: ``7d``, ``256M``, ``logs/**=90m``, ``keep/*=forever``.
+    """A rule as an operator writes it: `7d`, `256M`, `logs/**=90m`, `keep/*=forever`.
 
     Raises ValueError with what would be right.
     """
