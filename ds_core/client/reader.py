@@ -36,8 +36,7 @@ def says(headers: dict[str, str], name: str) -> bool:
 class Reader:
     """`cursor` has `offset` and `items` and is kept up to date. `live`: None, "long-poll", "sse" or "auto" (SSE for
     text and JSON). `max_bytes`: the most a server that knows the parameter sends at once. `limit`: the most bytes
-    of one item. `raw`: bytes, whatever the content type; such a cursor counts bytes. `state` goes from CATCH_UP to
-    LIVE to OVER, and never back.
+    of one item. `raw`: bytes, whatever the content type; such a cursor counts bytes.
     """
 
     def __init__(  # type: ignore[no-untyped-def]
@@ -52,7 +51,10 @@ class Reader:
         self._cursor: str | None = None  # the server's, echoed
 
     def query(self) -> list[tuple[str, object]]:
-        """The parameters of the next request: a list of (name, value), ordered by name."""
+        """The parameters of the next request: a list of (name, value), ordered by name.
+
+        What is asked for depends on `state`, which goes from CATCH_UP to LIVE to OVER and never back.
+        """
         query: list[tuple[str, object]] = []
         if self.state == LIVE:
             if self._cursor:
