@@ -2,8 +2,8 @@
 
     python -m tests.tools.docs [--output build/docs]
 
-What is in it is what is public: the names in `__all__` of each package and room. A warning of pdoc's (an annotation that
-means nothing, a name that is not there) is an error.
+What is in it is what is public: the names in `__all__` of each package and room. A warning of pdoc's (an annotation
+that means nothing, a name that is not there) is an error.
 """
 
 from __future__ import annotations
