@@ -25,7 +25,7 @@ from tests.test_rooms import imports, sources, within
 from tests.tools import ci, docs, micropython
 
 ROOT = Path(__file__).resolve().parent.parent
-CORE = ("ds_core.wire", "ds_core.server", "ds_core.client")
+CORE = docs.CORE
 GATEWAY = tuple(f"ds_trio_server.{room}" for room in docs.GATEWAY)
 ALL = ("ds_core", *CORE, "ds_trio_server", *GATEWAY)
 PACKAGES = ("ds_core", "ds_trio_server")
@@ -240,7 +240,8 @@ def test_docstrings_are_markdown() -> None:
     faults = [
         f"{path.relative_to(ROOT)}:{line}"
         for name, path in sources()
-        if name.split(".")[0] in PACKAGES and not within(name, "ds_trio_server.store.sqlite")  # not yet: its double backticks read the same
+        # Not yet: its double backticks read the same.
+        if name.split(".")[0] in PACKAGES and not within(name, "ds_trio_server.store.sqlite")
         for line, text in docstrings(path)
         if re.search(r"``|::$|^ *={3,}( |$)|:(param|returns?|class|func|meth):", text, re.MULTILINE)
         or text.count("`") % 2
@@ -316,6 +317,12 @@ def test_every_public_name_is_in_the_reference(room: str, reference: Path) -> No
             if not re.search(rf"\b{short}\b", re.sub(r"<[^>]+>", "", page.read_text())):
                 absent.append(name)
     assert not absent, f"{room}: not in the reference: {', '.join(absent)}"
+
+
+def test_an_error_made_by_a_call_has_its_comment_in_the_reference(reference: Path) -> None:
+    page = (reference / "ds_core" / "client" / "refusals.html").read_text()
+    section = page[page.index('<section id="Closed">') :].partition("</section>")[0]
+    assert "409: the stream is closed for good." in section
 
 
 def test_the_reference_shows_no_markup(reference: Path) -> None:

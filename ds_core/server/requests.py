@@ -1,7 +1,7 @@
 """From an HTTP request head to a command: everything wrong with the request itself ends here.
 
 A command is what the client asked, already validated as far as that is possible without knowing
-the stream. What depends on the stream is decided in `stream`, `forks` and `reads`.
+the stream. What depends on the stream is decided in `stream`, `create` and `reads`.
 """
 
 from ds_core.wire import media, names

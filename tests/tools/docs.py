@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+CORE = ("ds_core.wire", "ds_core.server", "ds_core.client")
 GATEWAY = ("http", "reads", "live", "access", "ops", "store", "store.sqlite", "cli")
 PAGES = ("ds_core", "ds_trio_server", *(f"ds_trio_server.{room}" for room in GATEWAY), "ds_micro")
 
@@ -52,7 +53,7 @@ def build(output: Path) -> None:
     import pdoc
     import pdoc.render
 
-    for name in PAGES:
+    for name in (*PAGES, *CORE):
         room = importlib.import_module(name)
         if hasattr(room, "__all__"):
             # pdoc looks into the module's dict, where what is loaded late is not before somebody asks.
