@@ -76,7 +76,7 @@ _UNITS: dict[str, tuple[Callable[..., Any], Callable[[Any], str], str]] = {
 class Config:
     """Limits and times of a server; sizes in bytes, times in seconds. ValueError for what is out of bounds."""
 
-    long_poll_timeout: float = duration(30.0, "how long a long-poll waits for data")
+    long_poll_timeout: float = duration(25.0, "how long a long-poll waits for data")
     sse_max: float = duration(60.0, "how long an SSE connection lasts before its client comes back")
     max_body: int = size(16 * MIB, "largest request body")
     chunk: int = size(MIB, "most bytes of a stream in one response")

@@ -50,7 +50,11 @@ class Server:
     """One store behind one set of listeners."""
 
     def __init__(
-        self, store: Store, config: Config, access: "Access | None" = None, tls: "TLS | None" = None,
+        self,
+        store: Store,
+        config: Config,
+        access: "Access | None" = None,
+        tls: "TLS | None" = None,
         origins: Origins | None = None,
     ) -> None:
         if access is not None:
@@ -65,6 +69,7 @@ class Server:
         self._clients: dict[str, int] = {}
         self._turning_away = 0
         self._exhausted = Seldom(log)
+        self._broken = Seldom(log)
         self._stopping = trio.Event()
         self._serving: trio.Nursery | None = None
         # TLS keeps its own buffers, and other systems have no epoll: there, all have their tasks.
@@ -134,10 +139,8 @@ class Server:
                 refusal = self._admit(connection)
                 if refusal is not None:
                     serving.start_soon(self._turn_away, connection, refusal)
-                elif self._idle is not None:
-                    self._idle.add(connection)
                 else:
-                    self._give_task(connection, b"")
+                    self._take_over(connection)
 
     def _admit(self, connection: Connection) -> ProtocolError | None:
         """Count a connection in; or why there is no room for it."""
@@ -164,8 +167,15 @@ class Server:
         self._turning_away += 1
         try:
             await connection.refuse(refusal, linger)
+        except Exception:
+            _give_up(connection)
         finally:
             self._turning_away -= 1
+
+    def _take_over(self, connection: Connection) -> None:
+        """Let a connection wait for its next request."""
+        if self._idle is None or not self._idle.add(connection):
+            self._give_task(connection, b"")
 
     def _give_task(self, connection: Connection, unsent: bytes | memoryview) -> None:
         assert self._serving is not None
@@ -185,38 +195,54 @@ class Server:
         resting = False
         try:
             resting = await connection.run(unsent, may_rest=self._idle is not None)
+        except Exception:
+            _give_up(connection)
         finally:
-            if resting and self._idle is not None:
-                self._idle.add(connection)
+            if resting:
+                self._take_over(connection)
             else:
                 self._forget(connection)
 
     async def _sweep_connections(self) -> None:
-        """Cut off who makes no progress: one look a second instead of a timer per request."""
+        """Cut off who makes no progress, and let nobody sit in silence: one look a second, no timer per request."""
         while True:
             await trio.sleep(_SWEEP_EVERY)
             now = trio.current_time()
             for connection in list(self._connections):
                 if connection.transport.deadline <= now:
                     connection.transport.expire()
-            self.app.fanout.break_silence()
+            try:
+                self.app.fanout.break_silence()
+            except Exception as error:
+                self._broken.error("live readers may hear nothing: %s", error, exc_info=error)
 
     async def _sweep_streams(self) -> None:
+        """Let the store look after itself, whatever comes of it: what can't be done now is tried again."""
         try:
             await self._store.verify()
         except StorageFailed:
-            return
+            return  # whoever waits for that stops the server
+        except Exception as error:
+            log.error("the store could not be looked through", exc_info=error)
         while True:
             await trio.sleep(_SWEEP_EVERY)
             try:
                 removed = await self._store.sweep()
             except ProtocolError as error:
                 log.debug("removing expired streams has to wait: %s", error)  # a full disk, say
-                continue
             except StorageFailed:
-                return  # whoever waits for that stops the server
-            if removed:
-                log.debug("%d streams expired", removed)
+                return
+            except Exception as error:
+                self._broken.error("upkeep of the store failed, and is tried again", exc_info=error)
+            else:
+                if removed:
+                    log.debug("%d streams expired", removed)
+
+
+def _give_up(connection: Connection) -> None:
+    """What went wrong in a connection that nothing else took care of ends that connection, and no other."""
+    log.exception("a connection failed inside the server")
+    connection.transport.close_nowait()
 
 
 def _client(peer: str) -> str:
@@ -236,7 +262,7 @@ async def serve(
     """Open the store, serve it until the server's `stop` is called, close everything.
 
     `started` is given the server when it accepts. Without `access` everybody may do everything;
-    with it no shared cache may keep answers. `origins` says which web pages and which names in Host are
+    with it no shared cache may keep answers. `origins` says which names in Host and which web pages are
     served; without it all are. Raises StorageFailed when the disk gave up.
     """
     failures: list[StorageFailed] = []

@@ -158,8 +158,8 @@ class StreamsRoute:
     def _command(self, exchange: Exchange) -> Command:
         """What a request asks, of somebody who may. Raises ProtocolError."""
         origin = ""
-        if exchange.method == "PUT" and (host := exchange.headers.get("host")):
-            origin = f"{exchange.scheme}://{host}"
+        if exchange.method == "PUT" and (authority := exchange.authority):
+            origin = f"{exchange.scheme}://{authority}"
         command = requests.parse(exchange.method, exchange.target, exchange.headers, origin, resolve=resolve)
         if self._access is None:
             exchange.identity = without_access(exchange.certified)

@@ -46,6 +46,8 @@ class Create:
     def __init__(self, path: str, headers: "dict[str, str]", origin: str) -> None:
         get = headers.get
         self.path = path
+        if origin:
+            targets.authority(origin.partition("://")[2])
         self.location = origin + targets.url_path(path)
         self.content_type = _content_type(headers)
         if "content-encoding" in headers:
@@ -190,7 +192,7 @@ def parse(
 ) -> "Create | Append | Read | Head | Delete":
     """The command of a request; a shell that parses before it has the body sets it on Create and Append.
 
-    `headers` has lower-case names; `origin` is `http://host` for absolute Locations. A shell
+    `headers` has lower-case names; `origin` is `http://` and Host, for absolute Locations. A shell
     with memory to spare passes a `resolve` that remembers. OPTIONS is answered by
     `responses.preflight` before it gets here. Raises ProtocolError.
     """

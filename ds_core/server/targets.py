@@ -66,6 +66,7 @@ def split_target(target: str) -> "tuple[str, str]":
             raise bad_request("the request target must be a path or an http URL", "INVALID_TARGET")
         rest, _, query = rest.partition("?")
         slash = rest.find("/")
+        authority(rest[:slash] if slash >= 0 else rest)
         return rest[slash:] if slash >= 0 else "/", query
     path, _, query = target.partition("?")
     return path, query

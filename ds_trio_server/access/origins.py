@@ -9,6 +9,8 @@ everybody, by just asking, which Origin shows. So without access control
   (`CERTIFIED`) it may be any: browsers check that themselves.
 - Origin, where there is one, must be of this machine, the one that is asked itself, or one that `cors` names.
 
+An absolute target's authority doesn't count here: browsers send such targets to proxies, and a page has no say in it.
+
 With access control (`ANYWHERE`) a page has to bring a token, and only the syntax of Host is checked. It always is.
 """
 

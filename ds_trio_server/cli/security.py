@@ -36,6 +36,9 @@ class Security:
             raise Usage("TLS needs both --tls-cert and --tls-key")
         if settings.tls_client_ca is not None and settings.tls_cert is None:
             raise Usage("--tls-client-ca is for a server with TLS: give --tls-cert and --tls-key too")
+        if settings.access is not None and (settings.allow_host or settings.cors):
+            # Not one of the options that exclude each other: on a command line that would put a variable aside.
+            raise Usage("--allow-host and --cors are for a server without --access, where every page needs a token")
         try:
             # Late imports: who uses neither doesn't load them.
             if settings.access is not None:

@@ -87,12 +87,11 @@ class Settings(Config):
         False, help="let everybody who can connect do everything", group="access", excludes=("access",))  # fmt: skip
     allow_host: tuple[str, ...] = option(
         (), origins.host_name, "without --access: answer to this name in Host too, such as that of a proxy in front; "
-        "may be repeated", metavar="NAME", shown="this machine's names", many=True, group="access",
-        excludes=("access",))  # fmt: skip
+        "may be repeated", metavar="NAME", shown="this machine's names", many=True, group="access")  # fmt: skip
     cors: tuple[str, ...] = option(
         (), origins.origin, "without --access: let web pages from there read and write too, such as "
         "https://dashboard.example, or * for all; may be repeated", metavar="ORIGIN", shown="this machine's pages",
-        many=True, group="access", excludes=("access",))  # fmt: skip
+        many=True, group="access")  # fmt: skip
     tls_cert: str | None = option(None, _file, "certificate chain in PEM format: serve https", **_access)
     tls_key: str | None = option(None, _file, "its private key", **_access)
     tls_client_ca: str | None = option(

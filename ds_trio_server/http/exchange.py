@@ -12,7 +12,7 @@ from contextlib import aclosing
 from email.utils import formatdate
 from typing import Any, Protocol
 
-from ds_core.server import responses
+from ds_core.server import responses, targets
 
 from .transport import Disconnected, Transport
 
@@ -101,6 +101,11 @@ class Exchange:
         self._finish = finish
 
     # Who asks
+
+    @property
+    def authority(self) -> str:
+        """Whom it is for, a host and perhaps a port: an absolute target goes before Host (RFC 9112 section 3.2.2)."""
+        return targets.target_authority(self.target) or self.headers.get("host", "")
 
     @property
     def scheme(self) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import h11
 import trio
 
-from ds_core.server import heads, targets
+from ds_core.server import heads
 from ds_core.server.errors import ProtocolError
 
 from ..config import Config
@@ -203,10 +203,6 @@ class H11Reader:
         for raw_name, raw_value in event.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        target = event.target.decode("ascii")
-        authority = targets.target_authority(target)
-        if authority is not None:
-            headers["host"] = authority
         if not event.http_version.startswith(b"1."):
             raise ProtocolError(505, "BAD_HTTP", "this server speaks HTTP/1.1")
         length: int | None = int(headers.get("content-length", "0"))
@@ -217,7 +213,7 @@ class H11Reader:
         elif length == 0:
             await self._next_event()  # the end of the message, which nobody would ask for
         http10 = event.http_version < b"1.1"
-        return Request(event.method.decode("ascii"), target, headers, length, http10)
+        return Request(event.method.decode("ascii"), event.target.decode("ascii"), headers, length, http10)
 
     async def body(self, length: int | None, reserve: Reserve) -> bytes:
         if length is not None:

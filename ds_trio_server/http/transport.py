@@ -5,7 +5,6 @@ progress, and the server's sweep (`expire`) shuts down the side that is overdue,
 whatever waits on it.
 """
 
-import errno
 import socket
 
 import trio
@@ -55,7 +54,19 @@ class Transport:
 
     async def wait_readable(self) -> None:
         """Return when the peer sent something or hung up."""
-        await trio.lowlevel.wait_readable(self._socket)
+        try:
+            await trio.lowlevel.wait_readable(self._socket)
+        except OSError as error:
+            raise Disconnected from error
+
+    def hung_up(self) -> bool:
+        """Whether the peer has closed, and sent nothing before."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def receive_nowait(self, most: int = 65536) -> bytes | None:
         """What is there now: None when nothing is, empty at the end of the stream."""
@@ -113,9 +124,8 @@ class Transport:
     def _shut(self, how: int) -> None:
         try:
             self._socket.shutdown(how)
-        except OSError as error:
-            if error.errno not in (errno.ENOTCONN, errno.EBADF):
-                raise
+        except OSError:
+            pass  # it is gone already, in whatever way
 
     async def close(self, linger: float = 0.0) -> None:
         """Close; with `linger` first let the peer read an answer to a request it is still sending."""

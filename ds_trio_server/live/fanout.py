@@ -7,6 +7,8 @@ once, or whose offset isn't where the frame begins, is woken and goes on from st
 pace. A task is also woken when its stream ends, its time is up, or its peer goes away.
 """
 
+import logging
+
 import trio
 
 from ds_core.server import reads
@@ -14,6 +16,8 @@ from ds_core.server.stream import Stream
 
 from ..http.exchange import Disconnected, Exchange
 from ..store.base import Store
+
+log = logging.getLogger("ds")
 
 SHARED = 64 * 1024
 """Largest range that is sent as a shared frame; a reader of more goes to storage."""
@@ -130,17 +134,20 @@ class Feed:
         """Send one subscriber its frame; whether it may sleep on."""
         if subscriber.position != plan.start:
             return False
-        frame = frames.get(subscriber.key)
-        if frame is None:
-            frame = subscriber.encode(plan, data)
-            if frame is None:
-                return False
-            if subscriber.key is not None:
-                frames[subscriber.key] = frame
         try:
+            frame = frames.get(subscriber.key)
+            if frame is None:
+                frame = subscriber.encode(plan, data)
+                if frame is None:
+                    return False
+                if subscriber.key is not None:
+                    frames[subscriber.key] = frame
             whole = subscriber.send_nowait(frame)
         except Disconnected:
             return False
+        except Exception:
+            log.exception("a live reader failed inside the server")
+            return False  # whoever is broken finds that out in a task of its own, and the others are served
         subscriber.served = True
         subscriber.ended = plan.closed
         subscriber.position = plan.tail

@@ -48,6 +48,13 @@ class Seldom:
 
     def warning(self, text: str, *values: object) -> None:
         """Log it, or count it for the next line."""
+        self._say(logging.WARNING, text, values, None)
+
+    def error(self, text: str, *values: object, exc_info: BaseException | None = None) -> None:
+        """The same for what is worse."""
+        self._say(logging.ERROR, text, values, exc_info)
+
+    def _say(self, level: int, text: str, values: tuple[object, ...], exc_info: BaseException | None) -> None:
         now = self._clock()
         if now < self._next:
             self._kept += 1
@@ -55,4 +62,4 @@ class Seldom:
         self._next = now + self._every
         more = f" ({self._kept} more times since the last such line)" if self._kept else ""
         self._kept = 0
-        self._log.warning(text + "%s", *values, more)
+        self._log.log(level, text + "%s", *values, more, exc_info=exc_info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import subprocess
 import timeit
 from collections.abc import AsyncIterator
 
@@ -173,22 +174,28 @@ async def test_every_kind_of_request_is_refused_to_a_foreign_page(site: Site, me
         assert (await site.ask("GET", ROOT + "s")).body == (b"secretxxxx" if method == "POST" else b"secret")
 
 
-@pytest.mark.parametrize("how", ["Host: evil.com", "Host: test\r\nX: 1\r\nX: 2", "absolute"])
-async def test_an_absolute_target_goes_before_host(site: Site, how: str) -> None:
-    """RFC 9112 section 3.2.2: for what may be asked, and for what Location says."""
-    await site.create("s", body=b"x")
+@pytest.mark.parametrize("how", WAYS, ids=["plain", "h11"])
+async def test_host_is_looked_at_however_a_request_is_read(site: Site, how: dict[str, str]) -> None:
     client = await site.connect()
-    if how == "absolute":
-        await client.send(f"PUT http://localhost:1{ROOT}new HTTP/1.1\r\nHost: evil.com\r\nContent-Length: 0\r\n\r\n")
-        answer = await client.answer()
-        assert (answer.status, answer.headers["location"]) == (201, f"http://localhost:1{ROOT}new")
-        await client.send(f"GET http://evil.com{ROOT}s HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (await client.answer()).status == 421
-        await client.send(f"GET http://me@localhost{ROOT}s HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (await client.answer()).status == 400
-        return
-    await client.send(f"GET {ROOT}s HTTP/1.1\r\n{how}\r\n\r\n")
-    assert (await client.answer()).status == (421 if "evil" in how else 200)
+    more = "".join(f"{name}: {value}\r\n" for name, value in how.items())
+    for host, expected in (("localhost", 404), ("evil.com", 421), ("test", 404), ("te st", 400)):
+        await client.send(f"GET {ROOT}s HTTP/1.1\r\nHost: {host}\r\n{more}\r\n")
+        assert (await client.answer()).status == expected, host
+
+
+async def test_an_absolute_target_goes_before_host_in_a_location(site: Site) -> None:
+    """RFC 9112 section 3.2.2. Who may ask is decided by Host: no page makes a browser send such a target."""
+    client = await site.connect()
+    await client.send(f"PUT http://gateway.example:1{ROOT}a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    answer = await client.answer()
+    assert (answer.status, answer.headers["location"]) == (201, f"http://gateway.example:1{ROOT}a")
+    await client.send(f"GET http://localhost{ROOT}a HTTP/1.1\r\nHost: evil.com\r\n\r\n")
+    assert (await client.answer()).status == 421
+    for method in ("GET", "PUT", "POST", "DELETE"):
+        for wrong in ("me@localhost", "", "a:x", "[::1"):
+            start = f"{method} http://{wrong}{ROOT}a HTTP/1.1"
+            await client.send(f"{start}\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+            assert (await client.answer()).status == 400, (method, wrong)
 
 
 async def test_endpoints_answer_to_the_same_names(site: Site) -> None:
@@ -215,6 +222,14 @@ def test_a_server_on_loopback_is_for_this_machine_and_says_so() -> None:
         assert asked(server, Host="evil.com") == asked(server, Host="192.168.1.10") == 421
         assert asked(server, Origin="https://evil.com") == 403
         assert "web pages of this machine and of https://dashboard.example" in server.output
+
+
+def test_what_pages_may_never_puts_access_control_aside() -> None:
+    environment = serve.environment({"DS_ACCESS": "access.json"})
+    for option in ("--cors=https://dashboard.example", "--allow-host=gateway.example"):
+        argv = [*serve.command(), "serve", "--memory", "--port", "0", option]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, env=environment)
+        assert done.returncode == 2 and "for a server without --access" in done.stderr
 
 
 def test_an_open_server_serves_addresses_and_private_names() -> None:
