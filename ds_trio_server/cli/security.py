@@ -95,6 +95,8 @@ class Security:
                 await trio.to_thread.run_sync(what.reload, abandon_on_cancel=True)
             except Unusable as error:
                 log.error("not reloaded, the old one stays: %s", error)
+            except Exception:
+                log.exception("not reloaded, the old one stays: a fault of ours with %s", what)
             else:
                 log.info("reloaded %s", what)
                 if what is self.access:

@@ -170,8 +170,12 @@ class TLSTransport(Transport):
                     if self.hung_up():
                         raise Disconnected  # while it waited, or without a word
                     tls = trio.SSLStream(_Wire(self), self._context, server_side=True, https_compatible=True)
-                    await tls.do_handshake()
-                self._tls = tls
+                    try:
+                        await tls.do_handshake()
+                        self._tls = tls
+                    finally:
+                        if self._tls is None:
+                            _free(tls)
             except (trio.BrokenResourceError, trio.ClosedResourceError, Disconnected) as error:
                 why = str(error.__cause__ or "it hung up")  # the error itself would hold this frame, and the frame it
         if self._tls is None:
@@ -219,8 +223,14 @@ class TLSTransport(Transport):
 
     def close_nowait(self) -> None:
         super().close_nowait()
-        # It knows this transport by way of its wire: as a circle it would hold its buffers until a collection.
-        self._tls = None
+        if self._tls is not None:
+            _free(self._tls)
+            self._tls = None
+
+
+def _free(stream: "trio.SSLStream[_Wire]") -> None:
+    """Let go of a stream's 65 KiB at once: it holds itself, and would wait for the garbage collector."""
+    vars(stream).clear()
 
 
 class _Wire(trio.abc.Stream):
