@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools import ci, serve
+from tests.tools import ci, micropython, serve
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -178,6 +178,31 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    """In backticks: what is below a folder of ours."""
+    ours = r"`((?:ds_core|ds_trio_server|micro|tests|hardware-notes)/[\w./*-]*)`"
+    for name in re.findall(ours, page.read_text()):
+        assert glob.glob(name, root_dir=ROOT, recursive=True), f"{page.name}: {name}"
+
+
+@pytest.mark.timeout(300)
+def test_one_test_is_run_as_printed() -> None:
+    lines = [line for line in commands(CONTRIBUTING) if "ARGS=" in line]
+    assert len(lines) > 2
+    for line in lines:
+        chosen(shlex.split(shlex.split(line)[2].removeprefix("ARGS=")))
+    try:
+        micropython.find(32)
+    except micropython.Unavailable as exc:
+        ci.missing(exc)
+    (line,) = [line for line in commands(CONTRIBUTING) if "micropython.py" in line]
+    words = shlex.split(line)
+    assert words[0] == ".venv/bin/python"
+    run = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 and "0 failed" in run.stdout, run.stdout + run.stderr
+
+
 # What is measured
 
 
@@ -238,7 +263,7 @@ def test_what_the_reliability_page_says_to_run_is_there(what: str, run: str) -> 
 def chosen(words: list[str]) -> None:
     """Fail unless pytest finds tests by these words."""
     paths = [path for word in words if word.startswith("tests/") for path in glob.glob(word, root_dir=ROOT) or [word]]
-    assert paths and not [path for path in paths if not (ROOT / path).exists()], paths
+    assert paths and not [path for path in paths if not (ROOT / path.partition("::")[0]).exists()], paths
     others = [word for word in words if not word.startswith(("tests/", "--timeout"))]
     argv = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *paths, *others]
     run = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=200)
