@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from ds_trio_server.cli.main import FAMILIES
 from tests.tools import ci, micropython, serve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,11 @@ BENCH = ROOT / "tests" / "bench" / "README.md"
 RELIABILITY = ROOT / "tests" / "RELIABILITY.md"
 PAGES = (README, TOUR, GATEWAY, CONTRIBUTING, BENCH, RELIABILITY, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md")
 PORT = "4437"
+# Every page whose commands of `ds`, options and variables are held against `ds` itself.
+NOTES = (*PAGES, *sorted(path for path in (ROOT / "hardware-notes").glob("*.md") if path != GATEWAY))
 MARK = "--- the next command ---"
+UNIT = ROOT / "hardware-notes" / "systemd" / "durable-streams.service"
+COMMANDS = {word for words in FAMILIES.values() for word in words}
 BESIDE = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
@@ -132,23 +137,31 @@ def options(words: list[str]) -> list[str]:
 
 def prose(page: Path) -> list[str]:
     """The commands in a page's text and indented examples."""
-    text = page.read_text()
+    text = re.sub(r"\\\n\s*", "", page.read_text())
     return re.findall(r"`([^`\n]+)`", text) + re.findall(r"^ {4}(.+?)(?: {2,}#.*)?$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", NOTES, ids=lambda page: page.name)
 def test_every_command_of_ds_has_its_options(page: Path) -> None:
     found = 0
     for line in [*commands(page), *prose(page)]:
         for part in re.split(r"\s[|&]+\s", line):
-            words = shlex.split(part) if re.match(r"ds [a-z]+( |$)", part) else []
-            if not words:
+            # Behind a folder or `sudo` of an account, perhaps.
+            command = re.search(r"(?:^|[\s/])(ds [a-z]+(?: .*)?)$", part)
+            words = command[1].split() if command else []
+            if not words or words[1] not in COMMANDS:
                 continue
             found += 1
-            command = words[:3] if words[1] == "token" and len(words) > 2 else words[:2]
-            text = help_of(*command)
+            text = help_of(*(words[:3] if words[1] == "token" and len(words) > 2 else words[:2]))
             assert not [option for option in options(words) if f"{option} " not in text + " "], part
     assert found or page not in (README, TOUR, GATEWAY)
+
+
+@pytest.mark.parametrize("page", [*NOTES, UNIT], ids=lambda page: page.name)
+def test_every_variable_is_an_options(page: Path) -> None:
+    text = help_of("ds", "serve")
+    for name in set(re.findall(r"\bDS_(?!TEST_)[A-Z_]+", page.read_text())):
+        assert f"--{name.removeprefix('DS_').lower().replace('_', '-')} " in text, f"{page.name}: {name}"
 
 
 def targets() -> set[str]:
@@ -216,6 +229,19 @@ def test_rows_and_options_of_the_benchmarks_are_there() -> None:
             assert not [option for option in options(words) if option not in text], line
             if "--only" in words:
                 assert set(words[words.index("--only") + 1].split(",")) <= known, line
+
+
+def test_the_headline_figures_are_those_of_the_tables() -> None:
+    section = README.read_text().partition("## How fast")[2].partition("\n## ")[0]
+    fast, withstands = section.strip().split("\n\n")[1:]
+    for text, page in ((fast, BENCH), (withstands, RELIABILITY)):
+        figures = re.findall(r"\d[\d,.]*\d", re.sub(r"\(.*?\)", "", text))
+        assert len(figures) > 4
+        assert not [figure for figure in figures if figure not in page.read_text()], page
+    table = BENCH.read_text().partition("## How fast")[2].partition("Where an aim")[0]
+    rows = [line for line in table.splitlines() if re.match(r"\| [^-]", line)][1:]
+    missed = [line for line in rows if re.search(r"\([a-e]\) \|$", line)]
+    assert f"{len(missed)} of {len(rows)} aims are not met" in fast
 
 
 def lines_of_the_table() -> list[tuple[str, str]]:
