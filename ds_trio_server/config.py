@@ -81,6 +81,7 @@ class Config:
     max_body: int = size(16 * MIB, "largest request body")
     chunk: int = size(MIB, "most bytes of a stream in one response")
     max_connections: int = count(20_000)
+    """Connections there may be at once; the next is told 503."""
     max_per_client: int = count(
         0, "most connections of one address at once, more are 429; not for a server behind a proxy, where all come "
         "from one", parse=partial(units.count, of="connections"), shown="no limit", least=0)  # fmt: skip

@@ -47,7 +47,10 @@ _CROWD = ProtocolError(
 
 
 class Server:
-    """One store behind one set of listeners."""
+    """One store behind one set of listeners: what `serve` runs, for a program that opens and closes the store itself.
+
+    Arguments as of `serve`. `app` is the application, which can also be called without HTTP.
+    """
 
     def __init__(
         self,
@@ -287,7 +290,7 @@ async def _stop_on_failure(store: Store, server: Server, failures: list[StorageF
 
 
 def raise_file_limit() -> int:
-    """Allow as many connections as the system lets this process have; that many files."""
+    """Have the system allow this process as many open files, and so connections, as it may have; how many that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (hard, 65536, 10240):
         if wanted == resource.RLIM_INFINITY or wanted > hard > 0:

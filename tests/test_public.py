@@ -223,7 +223,11 @@ def test_public_names_say_what_they_are(room: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, _ in sources() if within(name, "ds_core")])
 def test_modules_of_the_core_say_what_they_are(name: str) -> None:
-    assert inspect.getdoc(importlib.import_module(name))
+    text = inspect.getdoc(importlib.import_module(name))
+    assert text
+    # The decisions are the protocol's, so each says of which section, or of which standard beneath it.
+    if name.startswith("ds_core.server."):
+        assert re.search(r"sections? \d|RFC \d", text), name
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:

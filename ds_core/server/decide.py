@@ -1,4 +1,4 @@
-"""One door to every decision but a read's: what it must be shown, and which function makes it.
+"""One door to every decision but a read's: what it must be shown, and which function makes it (sections 3 to 8).
 
 A shell makes `needs(command)`, loads a `View` by it from wherever it keeps its streams, and asks `decide`: a
 decision sees its view and nothing else. A read is not here because its answer needs bytes, and time when it is live:

@@ -35,7 +35,7 @@ class AccessFileError(Unusable):
 class Access:
     """The access control of a running server: an access file's policy, replaced as a whole.
 
-    `check` and `check_metrics` are the policy's.
+    `check` and `check_metrics` are the policy's. Raises AccessFileError when the file can't be used.
     """
 
     def __init__(self, file: str | Path) -> None:

@@ -32,7 +32,11 @@ _MOST_KNOWN = 256
 
 
 class Origins:
-    """The names and pages that a server answers to."""
+    """The names and pages that a server answers to.
+
+    `reach` is where those come from whom it listens to: ANYWHERE, LOOPBACK, NETWORK or CERTIFIED. `hosts` are names in
+    Host to answer besides, `cors` origins of pages; `*` stands for all.
+    """
 
     def __init__(self, reach: str = ANYWHERE, hosts: Iterable[str] = (), cors: Iterable[str] = ()) -> None:
         self._reach = reach

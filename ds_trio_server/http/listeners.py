@@ -53,7 +53,10 @@ def address(text: str) -> Address:
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address of a host name; port 0 takes a free one, `::` is for both families."""
+    """Listening sockets for every address of a host name; port 0 takes a free one, `::` is for both families.
+
+    Raises OSError; then none is left open.
+    """
     if host == _ANY and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -39,7 +39,7 @@ class TLS:
     `client_ca` is a file of certificates that sign clients' ones; with `required` everybody
     needs such a certificate, else those may come without who show a token or a link. At most
     `handshakes` are under way at once, each of which holds some 65 KiB; others wait their turn, and the oldest then
-    have less time.
+    have less time. Raises TLSFileError when a file can't be used.
     """
 
     def __init__(

@@ -107,7 +107,7 @@ class CatchUp:
 
 
 def accepted(exchange: Exchange) -> str | None:
-    """The content codings that a client takes."""
+    """The content codings that a client takes, as it sent them; None where it can't be sent a compressed body."""
     return None if exchange.http10 else exchange.headers.get("accept-encoding")
 
 
