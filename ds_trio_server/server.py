@@ -26,7 +26,7 @@ from .http.idle import IdleConnections
 from .http.listeners import listen as listen, url_of as url_of
 from .http.readers import BodyBudget
 from .http.transport import Transport
-from .ops.logs import Seldom
+from .seldom import Seldom
 from .store.base import StorageFailed, Store
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Server:
         self._clients: dict[str, int] = {}
         self._turning_away = 0
         self._exhausted = Seldom(log)
-        self._broken = Seldom(log)
+        self._failures = Seldom(log)
         self._stopping = trio.Event()
         self._serving: trio.Nursery | None = None
         # TLS keeps its own buffers, and other systems have no epoll: there, all have their tasks.
@@ -213,11 +213,19 @@ class Server:
             now = trio.current_time()
             for connection in list(self._connections):
                 if connection.transport.deadline <= now:
-                    connection.transport.expire()
-            try:
-                self.app.fanout.break_silence()
-            except Exception as error:
-                self._broken.error("live readers may hear nothing: %s", error, exc_info=error)
+                    self._look_after(connection.transport.expire)
+            self._look_after(self.app.fanout.break_silence)
+
+    def _look_after(self, step: Callable[[], object]) -> None:
+        # Upkeep goes on, whatever is wrong with one of those that it is for.
+        try:
+            step()
+        except Exception as error:
+            self._upkeep_failed(error)
+
+    def _upkeep_failed(self, error: Exception) -> None:
+        self._store.upkeep.failures += 1
+        self._failures.warning("a fault of ours in upkeep, which goes on: %r", error, exc_info=error)
 
     async def _sweep_streams(self) -> None:
         """Let the store look after itself, whatever comes of it: what can't be done now is tried again."""
@@ -226,20 +234,21 @@ class Server:
         except StorageFailed:
             return  # whoever waits for that stops the server
         except Exception as error:
-            log.error("the store could not be looked through", exc_info=error)
+            self._upkeep_failed(error)
         while True:
             await trio.sleep(_SWEEP_EVERY)
             try:
                 removed = await self._store.sweep()
             except ProtocolError as error:
                 log.debug("removing expired streams has to wait: %s", error)  # a full disk, say
+                continue
             except StorageFailed:
-                return
+                return  # whoever waits for that stops the server
             except Exception as error:
-                self._broken.error("upkeep of the store failed, and is tried again", exc_info=error)
-            else:
-                if removed:
-                    log.debug("%d streams expired", removed)
+                self._upkeep_failed(error)
+                continue
+            if removed:
+                log.debug("%d streams expired", removed)
 
 
 def _give_up(connection: Connection) -> None:

@@ -67,6 +67,15 @@ class Commits:
             self.fsync.observe(synced)
 
 
+class Upkeep:
+    """What a store does beside its clients: `failures` are steps that failed, of one stream or of all together."""
+
+    __slots__ = ("failures",)
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+
 class Stats:
     """What a server did for its clients.
 

@@ -12,6 +12,9 @@ from .errors import ProtocolError, bad_request
 from .requests import Create
 from .stream import CLOSED, GONE, MISSING, OPEN, Created, Stream, View, condition
 
+MOST_ANCESTORS = 64
+"""How long a chain of forks may become: every stream in memory knows its ancestors, and a read goes through them."""
+
 
 def create(
     view: View, command: Create, parsers: messages.Parsers
@@ -102,6 +105,13 @@ def _fork(view: View, command: Create) -> "tuple[Stream, int]":
             "CONTENT_TYPE_MISMATCH",
             "a fork holds what its source holds: %s, not %s" % (source.content_type, asked),
         )
+    if len(source.lineage) >= MOST_ANCESTORS:
+        raise ProtocolError(
+            409,
+            "FORK_TOO_DEEP",
+            "a stream has at most %d ancestors, and the source has %d: fork from one of those, or put a copy into a "
+            "stream of its own and fork from that" % (MOST_ANCESTORS, len(source.lineage)),
+        )
     at = divergence(source, command, view.piece, view.fresh)
     stream = Stream(view.fresh, command.path, source.content_type)
     stream.incarnation = source.incarnation
@@ -153,7 +163,7 @@ def divergence(
 
 def lineage(source: Stream, at: int) -> "tuple[tuple[int, int], ...]":
     """The ancestors of a fork that leaves `source` at a position, root first."""
-    return tuple([(id, min(upto, at)) for id, upto in source.lineage]) + ((source.id, at),)
+    return tuple([each if each[1] <= at else (each[0], at) for each in source.lineage]) + ((source.id, at),)
 
 
 def owners(stream: Stream, start: int, end: int) -> "list[tuple[int, int, int]]":

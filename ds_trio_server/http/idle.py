@@ -27,7 +27,8 @@ from .transport import Disconnected
 log = logging.getLogger("ds")
 
 _AT_ONCE = 64
-_PIPELINED = 16
+_APPENDS_A_TURN = 32
+_OTHERS_A_TURN = 8
 _RECEIVE = 65536
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,9}) *\r\n", re.IGNORECASE)
 _NONE = Response(500, [])
@@ -248,14 +249,17 @@ class IdleConnections:
         connection.transport.deadline = _FOREVER
         pipeline.going_on = True
         blocked = False
-        while len(pipeline.answers) < _PIPELINED and not connection.closing:
+        others = 0
+        while len(pipeline.answers) < _APPENDS_A_TURN and others < _OTHERS_A_TURN and not connection.closing:
             found = self._first(connection, pipeline.ahead)
             if found is None:
                 blocked = True
                 break
             exchange, behind = found
-            if pipeline.outstanding and exchange.method != "POST":
-                break
+            if exchange.method != "POST":
+                if pipeline.outstanding:
+                    break
+                others += 1
             pipeline.answers[exchange] = b""
             pipeline.outstanding += 1
             try:

@@ -162,16 +162,19 @@ class EventStream(Subscriber):
             most = min(self._limit, reading.window(), plan.tail - plan.start)
             # Counted from here on: many may wait for what they read.
             with reading.holding(most):
-                try:
-                    end = await reading.end(plan, most)
-                    data = await reading.data(plan.stream, plan.start, end)
-                except Vanished:
-                    return  # the next look finds out
-                if text and end < plan.tail:
-                    data = whole_text(data)
-                    end = plan.start + len(data)
+                async with reading.turn():
+                    try:
+                        end = await reading.end(plan, most)
+                        data = await reading.data(plan.stream, plan.start, end)
+                    except Vanished:
+                        return  # the next look finds out
+                    if text and end < plan.tail:
+                        data = whole_text(data)
+                        end = plan.start + len(data)
+                    frame = self._frame(plan, end, data)
                 with reading.holding(max(0, len(data) - most)):
-                    await self.exchange.send(self._frame(plan, end, data))
+                    del data
+                    await self.exchange.send(frame)
             self.spoken = trio.current_time()
             self.position = plan.start = end
             if end == plan.tail:

@@ -80,7 +80,7 @@ class Endpoints:
                 usage = await self._store.usage()
             except StorageFailed:
                 pass  # now more than ever
-        snapshot = metrics.Snapshot(self._stats, self._store.commits, *self._gauges(), usage)
+        snapshot = metrics.Snapshot(self._stats, self._store.commits, self._store.upkeep, *self._gauges(), usage)
         content_type, body = metrics.exposition(snapshot, accept)
         return responses.Response(200, [("Content-Type", content_type), _FRESH], body)
 

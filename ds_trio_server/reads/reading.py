@@ -22,6 +22,7 @@ from .message_index import STEP, MessageIndex
 
 _AMPLE = 64 * 1024 * 1024
 _NARROW = 16 * 1024
+_BIG_AT_ONCE = 2
 
 _Vary = tuple[list[tuple[str, str]], list[tuple[str, str]]]
 _VARY_PUBLIC: _Vary = ([], [("Vary", "Accept-Encoding")])
@@ -39,6 +40,7 @@ class Reading:
         self._store = store
         self._chunk = config.chunk
         self._held = 0
+        self._big = trio.CapacityLimiter(_BIG_AT_ONCE)
         self._index = MessageIndex(store)
         self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
         self.vary = _VARY_PRIVATE if config.private else _VARY_PUBLIC
@@ -127,20 +129,26 @@ class Reading:
         at = plan.start
         opening = b"[" if plan.stream.kind == media.JSON else b""
         while at < end:
-            pieces = await self._store.read(plan.stream, at, min(end, at + self.window()))
-            size = sum(map(len, pieces))
-            at += size
-            if opening:
-                pieces.insert(0, opening)
-            if plan.stream.kind == media.JSON:
-                opening = b""
-                if at == end:
-                    pieces[-1] = pieces[-1][:-1]
-                    pieces.append(b"]")
-            data = b"".join(pieces) if len(pieces) > 1 else pieces[0]
-            del pieces
+            async with self.turn():
+                pieces = await self._store.read(plan.stream, at, min(end, at + self.window()))
+                size = sum(map(len, pieces))
+                at += size
+                if opening:
+                    pieces.insert(0, opening)
+                if plan.stream.kind == media.JSON:
+                    opening = b""
+                    if at == end:
+                        pieces[-1] = pieces[-1][:-1]
+                        pieces.append(b"]")
+                data = b"".join(pieces) if len(pieces) > 1 else pieces[0]
+                del pieces
             with self.holding(size):
                 yield data
+
+    def turn(self) -> trio.CapacityLimiter:
+        """To be held while the next window of a long answer is read and encoded, not while it is sent: however many
+        readers catch up, few of these come between two looks at what waits for an answer."""
+        return self._big
 
     def window(self) -> int:
         """How much of a long answer to hold at once: less when many readers are slow to take theirs."""

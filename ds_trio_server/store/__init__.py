@@ -13,9 +13,12 @@ from .base import (
     Done,
     Overloaded,
     Piece,
+    StorageBusy,
     StorageFailed,
     StorageFull,
+    StorageReadOnly,
     Store,
+    Unwritable,
     Usage,
     Vanished,
     Watcher,
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Store", "Decide", "Change", "Done", "Piece", "Usage", "WINDOW", "SLICES",
-    "StorageFailed", "StorageFull", "Overloaded", "Vanished",
+    "StorageFailed", "Unwritable", "StorageFull", "StorageReadOnly", "StorageBusy", "Overloaded", "Vanished",
     "Watcher", "Watchers", "Retention", "retention", "MemoryStore",
 ]
 

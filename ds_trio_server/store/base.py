@@ -16,7 +16,7 @@ from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View
 
-from ..stats import Commits
+from ..stats import Commits, Upkeep
 
 T = TypeVar("T")
 Change = Created | Appended | Renewed | Removed | Trimmed
@@ -41,11 +41,40 @@ class Vanished(Exception):
     """The stream was removed, or trimmed past this position, while it was being read."""
 
 
-class StorageFull(ProtocolError):
+class Unwritable(ProtocolError):
+    """Nothing can be stored now, and nothing of the request was; reads go on. Made without arguments."""
+
+    def __init__(self) -> None:
+        raise NotImplementedError
+
+
+class StorageFull(Unwritable):
     """507: no space left on the device; nothing of the request was stored."""
 
     def __init__(self) -> None:
-        super().__init__(507, "NO_SPACE", "the server's disk is full; appends resume when there is room")
+        ProtocolError.__init__(
+            self, 507, "NO_SPACE", "the server's disk is full; appends resume when there is room"
+        )
+
+
+class StorageReadOnly(Unwritable):
+    """503: the file system or the directory can only be read."""
+
+    def __init__(self) -> None:
+        ProtocolError.__init__(
+            self, 503, "READ_ONLY", "the server's disk can only be read; appends resume when it can be written",
+            (("Retry-After", "30"),),
+        )  # fmt: skip
+
+
+class StorageBusy(Unwritable):
+    """503: somebody else keeps a lock on the file."""
+
+    def __init__(self) -> None:
+        ProtocolError.__init__(
+            self, 503, "BUSY", "another program has a lock on the server's data; try again shortly",
+            (("Retry-After", "1"),),
+        )  # fmt: skip
 
 
 class Overloaded(ProtocolError):
@@ -66,9 +95,11 @@ class Usage:
 
 
 class Store(ABC):
-    """Streams and their bytes, durable as far as the backend promises; `commits` counts that."""
+    """Streams and their bytes, durable as far as the backend promises; `commits` counts that, and `upkeep` what
+    is done beside."""
 
     commits: Commits
+    upkeep: Upkeep
 
     @abstractmethod
     async def open(self) -> None:
@@ -85,7 +116,7 @@ class Store(ABC):
 
         All that it `needs` is loaded into its view before it runs. It must be pure: a backend may run it
         again. Whatever it returns or raises leaves only when all it was based on is durable. Raises what
-        `decide` raises, StorageFull, Overloaded or StorageFailed.
+        `decide` raises, Unwritable, Overloaded or StorageFailed.
         """
 
     def transact_nowait(
@@ -150,7 +181,9 @@ class Store(ABC):
     @abstractmethod
     async def sweep(self) -> int:
         """Remove streams whose time is over, trim those that keep more than they should, and free
-        some of what both left behind. Called every second or so; returns how many it removed."""
+        some of what both left behind. Called every second or so; returns how many it removed.
+
+        A stream that it can't look after is counted, told once in a while, and left alone."""
 
     @abstractmethod
     async def paths(self) -> list[str]:
@@ -166,7 +199,7 @@ class Store(ABC):
         await trio.lowlevel.checkpoint()
 
     def check_writable(self) -> None:  # noqa: B027 - what lives in memory always is
-        """Raise what an append would, StorageFailed or StorageFull, whatever its stream."""
+        """Raise what an append would, StorageFailed or Unwritable, whatever its stream."""
 
     async def wait_failed(self) -> StorageFailed:
         """Wait until the store can't go on, if ever; what to tell the operator."""

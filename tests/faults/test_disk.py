@@ -111,6 +111,18 @@ def test_a_failed_checkpoint_between_the_steps_of_a_large_append_ends_the_server
     assert done.returncode == 0, done.stderr
 
 
+def test_a_directory_that_is_deleted_ends_the_server_and_nothing_is_acknowledged_into_it(tmp_path):
+    data = tmp_path / "data"
+    with serve.start("--data", data) as server:
+        assert ask(server, "PUT", "a", b"one")[0] == 201
+        shutil.rmtree(data)
+        status, headers, _ = ask(server, "POST", "a", b"lost")
+        assert status == 503 and headers["retry-after"]
+        assert server.wait(60) == 1
+        assert "deleted, renamed or replaced" in server.output and str(data) in server.output
+        assert not data.exists(), "and makes no other in its place"
+
+
 def test_everyone_who_waits_is_told_when_the_disk_fails(faulty):
     it = faulty()
     assert it.ask("PUT", "a", b"one")[0] == 201

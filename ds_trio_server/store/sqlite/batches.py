@@ -3,6 +3,7 @@
 Each knows the other: an entry the last batch that has a change of it, a batch all the entries that it changes.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,9 +11,11 @@ import trio
 
 from ds_core.server.stream import Stream
 
-from ..base import StorageFailed, StorageFull
+from ..base import StorageFailed, Unwritable
 from . import rows, schema
 from .producers import Key, State
+
+log = logging.getLogger("ds")
 
 _LATEST = 3600.0
 
@@ -147,12 +150,16 @@ class Batch:
         self.done.set()
         callbacks, self.callbacks = self.callbacks, []
         for done, response in callbacks:
-            done(response, self.error)
+            try:
+                done(response, self.error)
+            except Exception:
+                # What is committed is committed, and everyone else is to hear of it.
+                log.exception("an answer failed inside the server")
 
     async def wait(self) -> None:
         """Wait until it is durable; raises what made it fail."""
         await self.done.wait()
-        if isinstance(self.error, StorageFull):
-            raise StorageFull
+        if isinstance(self.error, Unwritable):
+            raise type(self.error)()
         if self.error is not None:
             raise StorageFailed(*self.error.args)

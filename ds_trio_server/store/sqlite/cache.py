@@ -4,7 +4,6 @@ A state that holds a change which is not durable yet, or that someone watches, i
 for everything else the file is the truth and is asked again.
 """
 
-import sqlite3
 from collections.abc import Callable
 
 from ds_core.server.stream import Stream
@@ -17,7 +16,8 @@ from .queries import Queries
 class StreamCache:
     """Entries by path and by stream id, loaded on demand, at most about ``limit`` of them.
 
-    What loads one raises StorageFailed when the file can't say.
+    What loads one raises StorageFailed when the file can't say, and DamagedRow when what it says is not what was
+    written.
     """
 
     def __init__(self, queries: Queries, limit: int, watched: Callable[[Stream], bool]) -> None:
@@ -36,11 +36,28 @@ class StreamCache:
                 self.keep(entry)
         return entry
 
-    def entry_by_id(self, id: int) -> Entry:
-        """The entry of a stream that must exist: a fork's ancestor."""
+    def sources(self, stream: Stream) -> list[Entry]:
+        """The entries that lose a fork when ``stream`` is removed: its source's and, as long as that is a deleted one
+        without another fork, which goes with it, the next one's up the chain (section 8)."""
+        found = []
+        lineage = stream.lineage
+        while lineage:
+            above = lineage[:-1]
+            entry = self.ancestor(lineage[-1][0], above)
+            found.append(entry)
+            assert entry.stream is not None
+            if entry.stream.forks > 1 or not entry.stream.deleted:
+                break
+            lineage = above
+        return found
+
+    def ancestor(self, id: int, lineage: tuple[tuple[int, int], ...] | None = None) -> Entry:
+        """The entry of a stream that must exist, because a fork needs it; ``lineage`` as for ``rows.load``."""
         entry = self._by_id.get(id)
         if entry is None:
-            stream = self._queries.run_nowait(_load_ancestor, id)
+            stream = self._queries.run_nowait(rows.load, "id", id, lineage)
+            if stream is None:
+                raise rows.DamagedRow(id)
             entry = Entry(stream.path, stream)
             self.keep(entry)
         return entry
@@ -97,10 +114,3 @@ class StreamCache:
             elif excess > 0:
                 self.drop(entry)
                 excess -= 1
-
-
-def _load_ancestor(db: sqlite3.Connection, id: int) -> Stream:
-    stream = rows.load(db, "id", id)
-    if stream is None:
-        raise sqlite3.DatabaseError(f"stream {id}, which a fork needs, is missing")
-    return stream

@@ -18,8 +18,8 @@ from typing import Any
 
 import trio
 
-from ..base import StorageFailed, StorageFull
-from . import rows, schema
+from ..base import StorageBusy, StorageFailed
+from . import errors, rows, schema
 from .batches import Batch, Part, parts
 from .queues import STEP_BYTES
 
@@ -62,12 +62,17 @@ class Committer:
         self.shrinking = True
         self._trio = trio.lowlevel.current_trio_token()
         self._broken = False
+        self._patient = True
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="committer", daemon=True).start()
 
     def commit(self, batch: Batch) -> None:
         """Hand over a sealed batch, one at a time; a bulk one until it is durable."""
         self._queue.put(batch)
+
+    def use(self, db: sqlite3.Connection) -> None:
+        """Write with another connection from now on; to be called when nothing is with the thread."""
+        self._db = db
 
     async def close(self, broken: bool = False) -> None:
         """End the thread after what it was given, move the log into the file, close it; leave the
@@ -85,6 +90,7 @@ class Committer:
                 else:
                     self._write(batch)
                     batch.durable = True
+                    self._be_patient(True)
             except Exception as error:
                 batch.error = self._failure(error)
             batch.seconds += time.monotonic() - started
@@ -93,7 +99,7 @@ class Committer:
             try:
                 self._keep_up(batch)
             except Exception as error:
-                failure = schema.damaged(self._folder, error)
+                failure = errors.failed(self._folder, error)
                 self._tell(self._failed, failure)
                 self._let_go(failure)
         if self._broken:
@@ -101,8 +107,8 @@ class Committer:
         try:
             schema.one(self._db, "PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
-            if not schema.is_full(error):
-                failure = schema.damaged(self._folder, error)
+            if errors.refusal(self._folder, error) is None:
+                failure = errors.failed(self._folder, error)
                 self._tell(self._failed, failure)
                 self._let_go(failure)
             # The log stays and is replayed at the next start.
@@ -218,7 +224,7 @@ class Committer:
                 schema.one(db, "PRAGMA wal_checkpoint(PASSIVE)")
                 self._pages = 0
         except sqlite3.Error as error:
-            if not schema.is_full(error):
+            if errors.refusal(self._folder, error) is None:
                 raise
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -235,17 +241,25 @@ class Committer:
             db.executescript(f"PRAGMA incremental_vacuum({min(_VACUUM_PAGES, free - spare)})")
             self._pages += _VACUUM_PAGES
 
+    def _be_patient(self, patient: bool) -> None:
+        if patient != self._patient:
+            schema.be_patient(self._db, patient)
+            self._patient = patient
+
     def _failure(self, error: Exception) -> Exception:
-        if schema.is_full(error):
+        refusal = errors.refusal(self._folder, error)
+        if refusal is not None:
             try:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                return StorageFull()
+                # Who has waited for a lock once is not kept waiting for it again and again.
+                self._be_patient(not isinstance(refusal, StorageBusy))
+                return refusal
             except sqlite3.Error as worse:
                 error = worse
         # Above all a failed fsync: what the disk holds is unknown now, and trying again would only
         # seem to work (the kernel may have dropped the pages). Fail-stop.
-        return schema.damaged(self._folder, error)
+        return errors.failed(self._folder, error)
 
 
 def collect_garbage(db: sqlite3.Connection) -> bool:

@@ -4,11 +4,14 @@ Decisions are made at once on states in memory and collected in a batch; a respo
 transaction that holds its batch is on disk (``committer``). Readers see a stream only as far as it
 is durable.
 
-A batch that finds the disk full fails as a whole, with everything that was decided on top of it,
-and the states it touched are dropped from the cache: the file is the truth again. Any other fault
-of the disk ends the store: nothing it could say afterwards would be a promise.
+A batch that finds no room, or the file locked or read-only (``errors`` has the table), fails as a whole,
+with everything that was decided on top of it, and the states it touched are dropped from the cache: the file is
+the truth again. Any other fault of the disk ends the store: nothing it could say afterwards would be a promise.
+
+Where nothing can be written when it opens, it serves reads, and looks at each sweep whether that is over.
 """
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,15 +25,27 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire
 
 from ...clock import Clock
-from ...stats import Commits
-from ..base import Change, Decide, Overloaded, StorageFailed, StorageFull, Store, Usage, Watcher
+from ...stats import Commits, Upkeep
+from ..base import (
+    Change,
+    Decide,
+    Overloaded,
+    StorageBusy,
+    StorageFailed,
+    StorageFull,
+    StorageReadOnly,
+    Store,
+    Unwritable,
+    Usage,
+    Watcher,
+)
 from ..retention import Retention
 from ..watchers import Watchers
-from . import lifecycle, schema
+from . import errors, files, lifecycle, rows, schema
 from .batches import Batch, Entry
 from .cache import StreamCache
 from .committer import Committer
-from .lock import lock
+from .hold import Hold
 from .producers import Producers
 from .queries import Queries
 from .queues import Queues
@@ -41,9 +56,14 @@ from .tail import TailCache
 from .trimmer import Trimmer
 
 T = TypeVar("T")
+log = logging.getLogger("ds")
 
 _CACHED_STREAMS = 4096
 _TAIL_BYTES = 8 * 1024 * 1024
+_READER_WAITS = 0.25
+"""Seconds that a query waits for somebody else's lock: it may run where everybody waits for it."""
+_NOTHING: Statements = (("DELETE FROM staged WHERE blob < 0", ()),)
+"""What changes nothing, and is refused like what does."""
 
 
 class SQLiteStore(Store):
@@ -61,37 +81,65 @@ class SQLiteStore(Store):
         self._trimmer = Trimmer(retain) if retain else None
         self._clock = clock
         self.commits = Commits()
+        self.upkeep = Upkeep()
         self._watchers = Watchers()
         self._tails = TailCache(_TAIL_BYTES)
         self._queues = Queues()
         self._newest = 0
         self._failure: StorageFailed | None = None
         self._failed = trio.Event()
+        # Why nothing can be written: since it opened, or since the last batch, where that says more than no room.
+        self._only_reads: Unwritable | None = None
+        self._refused: StorageBusy | StorageReadOnly | None = None
+        self._reserved = False
 
     # Opening and closing
 
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
         self._committer = Committer(self._folder, self._writer, self._last_blob, self._written, self._fail)
-        self._sweeper = Sweeper(self, self._queries, self._committer, self._trimmer, self._add)
+        self._sweeper = Sweeper(self, self, self._queries, self._committer, self._trimmer, self.upkeep)
 
     def _open(self) -> None:
-        schema.make_folder(self._folder)
-        self._lock = lock(self._folder)
+        files.make_folder(self._folder)
+        files.keep_others_out(self._folder)
+        self._hold = Hold(self._folder)
         try:
-            self._writer = schema.prepare(self._folder)
+            self._writer = self._open_file()
             try:
                 self._load()
             except sqlite3.Error as error:
-                raise schema.damaged(self._folder, error) from error
+                raise errors.failed(self._folder, error) from error
+            self._hold.watch()
         except BaseException:
-            self._lock.close()
+            self._hold.close()
             raise
-        self._space.measure()
+        self._measure()
+
+    def _open_file(self) -> sqlite3.Connection:
+        """The writer's connection; one that can only read where nothing can be written."""
+        try:
+            return schema.prepare(self._folder)
+        except Unwritable as error:
+            refusal = error
+        if isinstance(refusal, StorageFull) and files.give_reserve(self._folder):
+            with suppress(Unwritable):
+                return schema.prepare(self._folder)
+        self._only_reads = refusal
+        db = self._connect_to_read(8192)
+        try:
+            schema.check_version(self._folder, db)
+        except sqlite3.Error as error:
+            raise errors.failed(self._folder, error) from error
+        log.warning(
+            "%s: %s: it is served for reading alone, and appends are answered with %d",
+            self._folder, refusal.message, refusal.status,
+        )  # fmt: skip
+        return db
 
     def _load(self) -> None:
-        self._reader = schema.connect(self._folder, cache_kib=4096)
-        self._queries = Queries(self._folder, self._reader, self._check_health, self._fail)
+        self._reader = self._connect_to_read(4096)
+        self._queries = Queries(self._folder, self._connect, self._reader, self._check_health, self._fail)
         self._ranges = Ranges(self._folder, self._queries, self._tails)
         self._cache = StreamCache(self._queries, _CACHED_STREAMS, self._watchers.watched)
         self._producers = Producers(self._queries)
@@ -103,18 +151,59 @@ class SQLiteStore(Store):
         if self._trimmer is not None:
             self._trimmer.begin(self._reader)
 
+    def _connect_to_read(self, cache_kib: int) -> sqlite3.Connection:
+        # Never one that would make the file: it is there, or it is not where it was.
+        access = "mode=rw" if self._only_reads is None else schema.access_to_read(self._folder)
+        return schema.connect(self._folder, cache_kib=cache_kib, access=access, patience=_READER_WAITS)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = self._connect_to_read(1024)
+        try:
+            self._hold.check_files()  # it was opened by its name
+        except StorageFailed:
+            db.close()
+            raise
+        return db
+
+    def _try_to_write(self) -> None:
+        """Take changes again, if what stood in the way is over."""
+        if not self._queues.idle or self._queries.busy or errors.hindrance(self._folder) is not None:
+            return
+        # One that can only read would pass that on to those that are opened beside it.
+        self._queries.close()
+        self._reader.close()
+        self._writer.close()
+        try:
+            try:
+                self._writer = schema.prepare(self._folder)
+                self._only_reads = None
+            except Unwritable:
+                self._writer = self._connect_to_read(8192)
+            self._reader = self._connect_to_read(4096)
+            self._hold.watch()
+        except sqlite3.Error as error:
+            raise self._fail(errors.failed(self._folder, error)) from error
+        except StorageFailed as error:
+            raise self._fail(error) from error
+        self._queries.use(self._reader)
+        self._committer.use(self._writer)
+        if self._only_reads is None:
+            self._measure()
+            log.warning("%s can be written again: appends go on", self._folder)
+
     async def close(self) -> None:
         known = self._failure
         with trio.CancelScope(shield=True):
             if known is None:
                 with suppress(StorageFailed):  # told at the end
+                    self._check_place()
                     self._sweeper.save_clock()
             while (pending := self._queues.pending()) is not None:
                 await pending.done.wait()
             await self._committer.close(broken=self._failure is not None)
             self._queries.close()
             self._reader.close()
-            self._lock.close()
+            self._hold.close()
         if self._failure is not known:
             self._check_health()
 
@@ -127,6 +216,8 @@ class SQLiteStore(Store):
     async def transact(self, needs: Needs, decide: Decide[T]) -> T:
         try:
             response, pending = self._decide(needs, decide)
+        except rows.DamagedRow as error:
+            raise self._damaged(error) from error
         except Overloaded:
             raise  # rests on nothing that can be lost, and who waits holds a body
         except ProtocolError:
@@ -147,6 +238,8 @@ class SQLiteStore(Store):
     ) -> None:
         try:
             response, pending = self._decide(needs, decide)
+        except rows.DamagedRow as error:
+            raise self._damaged(error) from error
         except Overloaded:
             raise
         except ProtocolError:
@@ -159,7 +252,8 @@ class SQLiteStore(Store):
             done(response, None)
 
     def _decide(self, needs: Needs, decide: Decide[T]) -> tuple[T, Batch | None]:
-        """The response to a command, and the batch that must be durable before it may leave."""
+        """The response to a command, and the batch that must be durable before it may leave. Raises DamagedRow
+        before anything is changed."""
         if self._failure is not None:
             self._check_health()
         entry = self._entry(needs.path)
@@ -171,6 +265,8 @@ class SQLiteStore(Store):
         view = View(entry.stream, self.now(), self._newest + 1, source, needs.piece, producer)
         response, change = decide(view)
         if change is not None:
+            if self._only_reads is not None:
+                raise type(self._only_reads)()
             if self._space.low and _grows(change):
                 raise StorageFull
             self._apply(entry, change)
@@ -178,14 +274,14 @@ class SQLiteStore(Store):
 
     async def look(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
-        entry = self._entry(path)
+        entry = self._readable(path)
         renewed = False
         while True:
             while (structural := entry.structural) is not None:
                 await structural.done.wait()
                 self._check_health()
                 # On a full disk an expired stream can't be removed, but it can be told.
-                entry = self._entry(path) if structural.error is None else self._cache.entry(path)
+                entry = self._readable(path, expired=structural.error is not None)
             response, change = decide(View(entry.stream, self.now(), self._newest + 1))
             if change is None:
                 return response
@@ -198,15 +294,15 @@ class SQLiteStore(Store):
             assert entry.batch is not None
             try:
                 await entry.batch.wait()
-            except StorageFull:
+            except Unwritable:
                 pass  # reads go on, and the renewal counts as long as this process lives
             renewed = True
             # Whoever looks goes on from the very present; so look again.
-            entry = self._entry(path)
+            entry = self._readable(path)
 
     def look_nowait(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
-        entry = self._entry(path)
+        entry = self._readable(path)
         if entry.structural is not None:
             raise trio.WouldBlock
         response, change = decide(View(entry.stream, self.now(), self._newest + 1))
@@ -219,12 +315,36 @@ class SQLiteStore(Store):
 
     def check_writable(self) -> None:
         self._check_health()
-        if self._space.low:
-            raise StorageFull
+        refusal = self._only_reads or self._refused or (StorageFull() if self._space.low else None)
+        if refusal is not None:
+            raise type(refusal)()
+
+    def _measure(self) -> None:
+        self._space.measure(self._queries.run_nowait(schema.unused) if self._space.limited else 0)
+        if not self._reserved and self._only_reads is None:
+            self._reserved = files.keep_reserve(self._folder)
+
+    def _check_place(self) -> None:
+        """End the store when its files are not where they were."""
+        try:
+            self._hold.check()
+        except StorageFailed as error:
+            raise self._fail(error) from None
 
     def _check_health(self) -> None:
         if self._failure is not None:
             raise StorageFailed(*self._failure.args)
+
+    def _damaged(self, error: rows.DamagedRow) -> StorageFailed:
+        # A client asked for what was acknowledged to it, and it isn't there any more.
+        return self._fail(errors.failed(self._folder, error))
+
+    def _readable(self, path: str, expired: bool = False) -> Entry:
+        """As ``_entry``, for reads; with one whose time is over left as it is when it may be ``expired``."""
+        try:
+            return self._cache.entry(path) if expired else self._entry(path)
+        except rows.DamagedRow as error:
+            raise self._damaged(error) from error
 
     def _entry(self, path: str) -> Entry:
         entry = self._cache.entry(path)
@@ -261,24 +381,48 @@ class SQLiteStore(Store):
         self._cache.touch(entry, batch)
 
     def _restructure(self, entry: Entry, change: Created | Removed | Trimmed) -> None:
-        cache = self._cache
         size = len(change.data) if isinstance(change, Created) else 0
-        batch = self._queues.of(lifecycle.touched(cache, entry, change), size, isinstance(change, Created))
+        ties = lifecycle.Ties.of(self._cache, entry, change)
+        batch = self._queues.of((entry, *ties.entries()), size, isinstance(change, Created))
+        try:
+            self._restructured(batch, entry, change, ties)
+        except Exception as error:
+            # Half of a change is in memory: what would be written now is no state that anybody decided.
+            log.critical("a change of a stream failed halfway", exc_info=error)
+            failure = StorageFailed(f"a fault of ours in a change of stream {entry.path!r}: {error!r}")
+            raise self._fail(failure) from error
+
+    def _restructured(
+        self, batch: Batch, entry: Entry, change: Created | Removed | Trimmed, ties: lifecycle.Ties
+    ) -> None:
+        cache = self._cache
         if isinstance(change, Created):
             if entry.stream is not None:
-                lifecycle.remove(cache, batch, entry)
+                lifecycle.remove(cache, batch, entry, ties.released)
             self._newest = change.stream.id
-            lifecycle.create(cache, batch, entry, change)
+            lifecycle.create(cache, batch, entry, change, ties.source)
         elif isinstance(change, Trimmed):
             lifecycle.trim(cache, batch, entry, change)
         elif change.soft:
             lifecycle.soft_delete(cache, batch, entry)
         else:
-            lifecycle.remove(cache, batch, entry)
+            lifecycle.remove(cache, batch, entry, ties.released)
+
+    # Upkeep
+
+    def known(self, path: str) -> Stream | None:
+        """As ``sweeper.Streams.known``."""
+        self._check_health()
+        return self._cache.entry(path).stream
+
+    def change(self, path: str, decide: Decide[None]) -> Batch | None:
+        """As ``sweeper.Streams.change``."""
+        return self._decide(Needs(path), decide)[1]
 
     # Commits
 
-    def _add(self, statements: Statements = (), *, collects_garbage: bool = False) -> Batch:
+    def add(self, statements: Statements = (), *, collects_garbage: bool = False) -> Batch:
+        """As ``sweeper.Streams.add``."""
         self._check_health()
         batch = self._queues.small
         batch.structure += statements
@@ -293,9 +437,17 @@ class SQLiteStore(Store):
 
     def _written(self, batch: Batch) -> None:
         self._queues.written(batch)
+        if batch.durable:
+            try:
+                self._hold.check_files()
+            except StorageFailed as error:
+                batch.error = error
         if batch.error is not None:
             self._undo(batch)
         elif batch.durable:
+            if self._refused is not None:
+                self._refused = None
+                log.warning("%s can be written again: appends go on", self._folder)
             self._publish(batch)
             size = sum([len(data) for _, _, data in batch.appends])
             self.commits.count(len(batch.appends), size, batch.seconds, batch.synced)
@@ -341,6 +493,10 @@ class SQLiteStore(Store):
         if isinstance(batch.error, StorageFailed):
             self._failure = self._failure or batch.error
             self._failed.set()
+        if isinstance(batch.error, (StorageBusy, StorageReadOnly)):
+            if self._refused is None:
+                log.error("%s: %s: appends are answered with 503", self._folder / files.FILE, batch.error.message)
+            self._refused = batch.error
         for lost in self._queues.fail(batch.error, batch):
             for entry in lost.entries:
                 self._cache.drop(entry)
@@ -367,7 +523,7 @@ class SQLiteStore(Store):
         for batch in self._queues.fail(self._failure):
             batch.finish()
 
-    # Reading, watching and upkeep
+    # Reading and watching
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         return await self._ranges.read(stream, start, end)
@@ -389,11 +545,20 @@ class SQLiteStore(Store):
         self._watchers.remove(stream, watcher)
 
     async def verify(self) -> None:
-        await self._queries.run(schema.verify)
+        try:
+            await self._queries.run(schema.verify)
+        except ProtocolError as error:
+            log.warning("%s was not verified: %s", self._folder, error.message)
 
     async def sweep(self) -> int:
         self._check_health()
-        self._space.measure()
+        self._check_place()
+        self._measure()
+        if self._only_reads is not None:
+            self._try_to_write()
+            return 0
+        if self._refused is not None and self._queues.idle:
+            self.add(_NOTHING)  # tells when that is over, though nobody appends
         ended = await self._sweeper.sweep()
         self._check_health()
         return ended

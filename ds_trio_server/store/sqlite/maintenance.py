@@ -1,7 +1,8 @@
 """A data directory checked and copied, beside a running server.
 
 Neither needs the server's help. A check reads one state of the file, whatever is written meanwhile;
-a backup is a complete copy of one state, or it isn't there.
+a backup is a complete copy of one state, or it isn't there. Both take files of the versions that this code upgrades,
+as they are, so that there can be a backup before the upgrade; neither changes what it looks at.
 """
 
 import os
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import rows, schema
+from ..base import StorageFailed, StorageFull, StorageReadOnly
+from . import errors, files, rows, schema
 
 _MOST_PROBLEMS = 20
 
@@ -36,38 +38,51 @@ def check(folder: Path) -> Report:
     """Verify everything in a data directory. Raises Unusable when it is none."""
     report = Report()
     db = _connect(folder)
+    db.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # damaged text is to be told, too
     try:
         db.execute("BEGIN")
         for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
             if text != "ok":
                 report.add(text)
-        _check_streams(db, report)
-        _check_appends(db, report)
-        _check_leftovers(db, report)
+        for part in (_check_streams, _check_appends, _check_leftovers):
+            # What one of them stumbles over keeps nobody from what the others find.
+            try:
+                part(db, report)
+            except (TypeError, ValueError, AttributeError, OverflowError) as error:
+                # What a damaged page holds can look like a row whose values are of any kind.
+                report.add(f"a row can't be understood: {error}")
+            except sqlite3.Error as error:
+                _note(report, folder, error)
     except sqlite3.Error as error:
-        report.add(f"{error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})")
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        # What a damaged page holds can look like a row whose values are of any kind.
-        report.add(f"a row can't be understood: {error}")
+        _note(report, folder, error)
     finally:
         db.close()
     return report
 
 
+def _note(report: Report, folder: Path, error: sqlite3.Error) -> None:
+    """Damage is a problem to report; what only keeps a check from being made now is not. Raises Unusable for that."""
+    refusal = errors.refusal(folder, error)
+    if refusal is not None:
+        raise Unusable(f"{folder / files.FILE} can't be checked now: {error}: {refusal.message}") from error
+    report.add(f"{error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})")
+
+
 def backup(folder: Path, target: Path) -> Report:
     """Copy a data directory into another one, and check the copy. Raises Unusable or OSError."""
-    file = target / schema.FILE
+    file = target / files.FILE
     if file.exists():
         raise Unusable(f"{file} is there already; give a new directory")
-    schema.make_folder(target)
-    part = target / (schema.FILE + ".part")
+    files.make_folder(target)
+    part = target / (files.FILE + ".part")
     part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = _connect(folder)
     try:
         db.execute("PRAGMA query_only = 0")  # only the copy is written to
         db.execute("VACUUM INTO ?", (str(part),))
     except sqlite3.Error as error:
-        raise Unusable(f"{folder / schema.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
+        raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
     finally:
         db.close()
     _sync(part)
@@ -85,20 +100,51 @@ def _sync(path: Path) -> None:
 
 
 def _connect(folder: Path) -> sqlite3.Connection:
-    file = folder / schema.FILE
+    """A connection that changes nothing, to a file of any version that this code knows."""
+    file = folder / files.FILE
     if not file.is_file():
         raise Unusable(f"{file} is not there; give the directory that 'ds serve --data' is given")
     try:
-        db = schema.connect(folder, cache_kib=8192)
-        db.execute("PRAGMA query_only = 1")
-        if not schema.is_ours(db):
+        db = _open(folder)
+        try:
+            if not schema.is_known(db):
+                raise Unusable(f"{file} is not a stream store of version {schema.VERSION}, or of one before it")
+            for statement in schema.as_current(db):
+                db.execute(statement)
+            db.execute("PRAGMA query_only = 1")
+        except BaseException:
             db.close()
-            raise Unusable(f"{file} is not a stream store of version {schema.VERSION}")
+            raise
     except sqlite3.Error as error:
+        refusal = errors.refusal(folder, error)
+        why = "restore the directory from a backup" if refusal is None else refusal.message
         raise Unusable(
-            f"{file}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}); "
-            "restore the directory from a backup"
+            f"{file}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}); {why}"
         ) from error
+    except StorageFailed as error:
+        raise Unusable(str(error)) from error
+    return db
+
+
+def _open(folder: Path) -> sqlite3.Connection:
+    # What has a log is left with it: only who may write would move it into the file. Without one, who may write also
+    # takes away again what SQLite makes to read.
+    log = folder / (files.FILE + "-wal")
+    try:
+        return _open_as(folder, "mode=ro" if log.exists() else "mode=rw")
+    except sqlite3.Error as error:
+        if not isinstance(errors.refusal(folder, error), (StorageFull, StorageReadOnly)):
+            raise
+        return _open_as(folder, schema.access_to_read(folder))
+
+
+def _open_as(folder: Path, access: str) -> sqlite3.Connection:
+    db = schema.connect(folder, cache_kib=8192, access=access)
+    try:
+        schema.one(db, "SELECT count(*) FROM sqlite_master")  # the first look at the log and its shared memory
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
@@ -114,8 +160,8 @@ def _check_streams(db: sqlite3.Connection, report: Report) -> None:
         report.streams += not deleted
         name = f"stream {id} ({path})"
         try:
-            rows.load(db, "id", id)
-        except sqlite3.DatabaseError as error:
+            rows.read(db, "id", id)
+        except rows.DamagedRow as error:
             report.add(str(error))
         if not 0 < incarnation <= id <= newest:
             report.add(f"{name}: its number or incarnation {incarnation} is beyond the newest issued, {newest}")
@@ -134,7 +180,7 @@ def _check_streams(db: sqlite3.Connection, report: Report) -> None:
                 report.add(f"{name}: it is no fork, but its offsets belong to stream {incarnation}")
         elif root is None:
             report.add(f"{name}: its source, stream {source}, is missing")
-        elif incarnation != root or not at <= min(limit, tail):
+        elif incarnation != root or source >= id or not at <= min(limit, tail):
             report.add(f"{name}: it does not fit to its source, stream {source}")
 
 
@@ -172,11 +218,22 @@ def _check_appends(db: sqlite3.Connection, report: Report) -> None:
 
 def _expected(db: sqlite3.Connection) -> Iterator[tuple[int, int, int, int]]:
     """For each stream: id, where its own bytes begin, from where on they must be there, tail."""
-    for id, base, start, tail in db.execute(
-        "SELECT id, coalesce(fork_at, 0), start, tail FROM streams ORDER BY id"
-    ).fetchall():
-        needed = db.execute(schema.NEEDED, (id,)).fetchone()[0]
-        yield id, base, max(base, start if needed is None else min(start, needed)), tail
+    needed = _needed(db)
+    for id, base, start, tail in db.execute("SELECT id, coalesce(fork_at, 0), start, tail FROM streams ORDER BY id"):
+        yield id, base, max(base, min(start, needed.get(id, start))), tail
+
+
+def _needed(db: sqlite3.Connection) -> dict[int, int]:
+    """From which position on forks need the bytes of a stream, of streams that have such forks: what ``schema.NEEDED``
+    says of one, for all at once. Forks are younger than their sources, so the youngest come first."""
+    needed: dict[int, int] = {}
+    for id, source, at, start in db.execute(
+        "SELECT id, source, fork_at, start FROM streams WHERE source IS NOT NULL ORDER BY id DESC"
+    ):
+        start = min(start, needed.get(id, start))
+        if start < at:
+            needed[source] = min(start, needed.get(source, start))
+    return needed
 
 
 class _Rows:

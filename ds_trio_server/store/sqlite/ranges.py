@@ -13,7 +13,7 @@ from ds_core.server.create import owners
 from ds_core.server.stream import Stream
 
 from ..base import SLICES, WINDOW, Vanished
-from . import rows, schema
+from . import errors, rows, schema
 from .queries import Queries
 from .tail import TailCache
 
@@ -80,12 +80,12 @@ class Ranges:
         try:
             for position, sum, data in cursor:
                 if data is None or rows.checksum(owner, position, data) != sum:
-                    raise schema.damaged(self._folder, rows.Corrupt(owner, position))
+                    raise errors.failed(self._folder, errors.Corrupt(owner, position))
                 begin = start + size - position
                 if not 0 <= begin < len(data) or (slices and begin):
                     if not slices:
                         raise Vanished
-                    raise schema.damaged(self._folder, rows.Corrupt(owner, start + size))
+                    raise errors.failed(self._folder, errors.Corrupt(owner, start + size))
                 if begin or position + len(data) > stop:
                     data = data[begin : stop - position]
                 slices.append(data)

@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import files
+
 log = logging.getLogger("ds")
 
 
@@ -41,16 +43,25 @@ class Space:
     def __init__(self, folder: Path, least: MinFree | None = None) -> None:
         self._folder = folder
         self._least = DefaultMinFree() if least is None else least
+        self._largest = files.largest(folder)
         self.low = False
 
-    def measure(self) -> None:
-        """Ask the file system; cheap enough for every second."""
+    @property
+    def limited(self) -> bool:
+        """Whether the file itself may only become so large."""
+        return self._largest is not None
+
+    def measure(self, unused: int = 0) -> None:
+        """Ask the file system; cheap enough for every second. ``unused`` bytes are free in the file."""
         try:
             found = os.statvfs(self._folder)
         except OSError:
             return  # what is wrong with the disk shows in what the store does
-        free = found.f_bavail * found.f_frsize
-        least = self._least.of(found.f_blocks * found.f_frsize)
+        free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+        if self._largest is not None:
+            room = files.room_in_files(self._folder, self._largest) + unused
+            free, size = min(free, room), min(size, self._largest)
+        least = self._least.of(size)
         # A little more than what stopped it lets it go on, so that it doesn't flap.
         low = free < (least + least // 16 if self.low else least)
         if low and not self.low:
