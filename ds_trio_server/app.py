@@ -64,7 +64,7 @@ class App:
     ) -> None:
         self._origins = Origins() if origins is None else origins
         self.stats = Stats()
-        self.reading = Reading(store, config)
+        self.reading = Reading(store, config, by_origin=self._origins.guarded)
         self.fanout = FanOut(store)
         self.streams = Streams(store, self.reading)
         live = LiveReads(self.reading, CatchUp(store, self.reading), self.fanout, config)

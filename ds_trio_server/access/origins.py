@@ -42,7 +42,7 @@ class Origins:
         self._reach = reach
         self._hosts = frozenset(hosts)
         self._cors = frozenset(cors)
-        self._guarded = reach != ANYWHERE and "*" not in self._cors
+        self.guarded = reach != ANYWHERE and "*" not in self._cors
         # What was accepted, within a bound: the same few come again and again.
         self._known_hosts: set[str | None] = {None, ""}
         self._known_origins: set[str] = set()
@@ -56,7 +56,7 @@ class Origins:
         if host not in self._known_hosts:
             self._check_host(host or "")
             _remember(self._known_hosts, host)
-        if self._guarded and not preflight:
+        if self.guarded and not preflight:
             origin = headers.get("origin")
             if origin is None and headers.get("sec-fetch-site") == "cross-site":
                 # A script or an image: no page can read it, but what it is and how large shows. A link may be followed.

@@ -24,26 +24,25 @@ _AMPLE = 64 * 1024 * 1024
 _NARROW = 16 * 1024
 _BIG_AT_ONCE = 2
 
-_Vary = tuple[list[tuple[str, str]], list[tuple[str, str]]]
-_VARY_PUBLIC: _Vary = ([], [("Vary", "Accept-Encoding")])
-_VARY_PRIVATE: _Vary = ([("Vary", "Authorization")], [("Vary", "Accept-Encoding, Authorization")])
 
 
 class Reading:
     """Reads of one store under one configuration.
 
     `vary[worthwhile]` is the headers that say what an answer depends on: on Accept-Encoding whenever
-    it is worthwhile to compress, whether this client asked for it or not.
+    it is worthwhile to compress, whether this client asked for it or not; on who asks with access control,
+    and `by_origin` where some web pages are refused: no cache may show them what it keeps for others.
     """
 
-    def __init__(self, store: Store, config: Config) -> None:
+    def __init__(self, store: Store, config: Config, *, by_origin: bool = False) -> None:
         self._store = store
         self._chunk = config.chunk
         self._held = 0
         self._big = trio.CapacityLimiter(_BIG_AT_ONCE)
         self._index = MessageIndex(store)
         self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
-        self.vary = _VARY_PRIVATE if config.private else _VARY_PUBLIC
+        who = ["Authorization"] * config.private + ["Origin"] * by_origin
+        self.vary = [[("Vary", ", ".join(each))] if each else [] for each in (who, ["Accept-Encoding", *who])]
 
     async def plan(
         self, path: str, offset: tuple[int, int] | str, live: bool, renew: bool = True

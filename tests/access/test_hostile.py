@@ -117,7 +117,7 @@ async def test_nothing_a_path_says_reaches_the_file_system(tmp_path: Path) -> No
             await site.ask("PUT", ROOT + path, b"x", content_type="text/plain")
         assert len(await site.store.paths()) == len(set(SAME_PATHS.values()))
         found = {path.name for path in folder.iterdir()}
-        assert found <= {"streams.db", "streams.db-wal", "streams.db-shm", "lock"}
+        assert found <= {"streams.db", "streams.db-wal", "streams.db-shm", "lock", "reserve"}
     assert [path.name for path in (tmp_path / "gateway").iterdir()] == ["data"]
 
 

@@ -238,3 +238,19 @@ def test_an_open_server_serves_addresses_and_private_names() -> None:
             assert asked(server, Host=host) == 404
         assert asked(server, Host="evil.com") == 421
         assert asked(server, Origin="https://evil.com") == 403
+
+
+@pytest.mark.parametrize(("policy", "expected"), [
+    (Origins(LOOPBACK, hosts=["test"]), ("Origin", "Accept-Encoding, Origin")),
+    (Origins(LOOPBACK, hosts=["test"], cors=["*"]), (None, "Accept-Encoding")),
+    (Origins(ANYWHERE), (None, "Accept-Encoding")),
+])  # fmt: skip
+async def test_no_cache_may_show_a_page_what_the_server_would_refuse_it(
+    policy: Origins, expected: tuple[str | None, str]
+) -> None:
+    async with running(origins=policy) as site:
+        for size, vary in zip((1, 2000), expected, strict=True):
+            await site.ask("PUT", f"/v1/stream/{size}", b"x" * size, content_type="text/plain")
+            for query in ("", "?offset=-1&live=long-poll"):
+                answer = await site.ask("GET", f"/v1/stream/{size}{query}")
+                assert (answer.status, answer.header("vary")) == (200, vary)
