@@ -1,6 +1,6 @@
 """The gateway: streams over HTTP/1.1 on trio, durable in SQLite.
 
-``serve`` runs a server inside any trio program; the command ``ds serve`` is a thin shell around it::
+`serve` runs a server inside any trio program; the command `ds serve` is a thin shell around it:
 
     from ds_trio_server import Config, SQLiteStore, listen, serve
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .access.file import Access
     from .access.identity import Identity
     from .access.origins import Origins
+    from .app import App
     from .config import Config, Unusable
     from .http.listeners import listen, listen_all, url_of
     from .http.tls import TLS
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from .store.memory import MemoryStore
     from .store.retention import Retention
     from .store.sqlite.engine import SQLiteStore
+    from .streams import Streams
 
 __all__ = [
-    "serve", "Server", "Config", "listen", "listen_all", "url_of", "raise_file_limit",
+    "serve", "Server", "App", "Streams", "Config", "listen", "listen_all", "url_of", "raise_file_limit",
     "Store", "SQLiteStore", "MemoryStore", "Retention", "StorageFailed",
     "Access", "Identity", "Origins", "TLS", "Unusable",
     "__version__",
@@ -41,6 +43,14 @@ def __getattr__(name: str) -> object:
         from . import server
 
         return getattr(server, name)
+    if name == "App":
+        from . import app
+
+        return app.App
+    if name == "Streams":
+        from . import streams
+
+        return streams.Streams
     if name in ("Config", "Unusable"):
         from . import config
 

@@ -1,7 +1,7 @@
 """What a server answers: one table of routes, and one place where failures become answers.
 
-A route is a path, or everything below one, and what answers there (``Route``). A family of endpoints is added by a
-line in the table of ``App``. What stands behind a route can be called without HTTP, as ``Streams`` can.
+A route is a path, or everything below one, and what answers there (`Route`). A family of endpoints is added by a
+line in the table of `App`. What stands behind a route can be called without HTTP, as `Streams` can.
 """
 
 import logging
@@ -41,17 +41,17 @@ class Route(Protocol):
     """Answers what comes for one path, or for all below one."""
 
     def answer_nowait(self, exchange: Exchange) -> None:
-        """As ``http.exchange.Application.answer_nowait``."""
+        """As `http.exchange.Application.answer_nowait`."""
 
     async def answer(self, exchange: Exchange) -> Suspended | None:
-        """As ``http.exchange.Application.answer``."""
+        """As `http.exchange.Application.answer`."""
 
 
 class App:
     """The application of one server over one store: what there is, and the table of who answers where.
 
-    A path that ends with a slash stands for all below it. Without ``access`` everybody may do everything;
-    ``connections()`` is how many there are now.
+    A path that ends with a slash stands for all below it. Without `access` everybody may do everything;
+    `connections()` is how many there are now.
     """
 
     def __init__(

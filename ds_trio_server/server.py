@@ -1,6 +1,6 @@
 """The server: listeners, connections, upkeep, and an orderly end.
 
-``serve`` runs inside any trio program. When it is told to stop it takes no new connections, ends
+`serve` runs inside any trio program. When it is told to stop it takes no new connections, ends
 live reads with a last control event, lets what is in flight finish, and closes the store.
 """
 
@@ -47,7 +47,10 @@ _CROWD = ProtocolError(
 
 
 class Server:
-    """One store behind one set of listeners."""
+    """One store behind one set of listeners: what `serve` runs, for a program that opens and closes the store itself.
+
+    Arguments as of `serve`. `app` is the application, which can also be called without HTTP.
+    """
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class Server:
         self._stopping.set()
 
     async def run(self, listeners: Sequence[socket.socket]) -> None:
-        """Serve until ``stop``.
+        """Serve until `stop`.
 
         Closes the listeners. The store must be open and stays so.
         """
@@ -268,10 +271,10 @@ async def serve(
     tls: "TLS | None" = None,
     origins: Origins | None = None,
 ) -> None:
-    """Open the store, serve it until the server's ``stop`` is called, close everything.
+    """Open the store, serve it until the server's `stop` is called, close everything.
 
-    ``started`` is given the server when it accepts. Without ``access`` everybody may do everything;
-    with it no shared cache may keep answers. ``origins`` says which names in Host and which web pages are
+    `started` is given the server when it accepts. Without `access` everybody may do everything;
+    with it no shared cache may keep answers. `origins` says which names in Host and which web pages are
     served; without it all are. Raises StorageFailed when the disk gave up.
     """
     failures: list[StorageFailed] = []
@@ -296,7 +299,7 @@ async def _stop_on_failure(store: Store, server: Server, failures: list[StorageF
 
 
 def raise_file_limit() -> int:
-    """Allow as many connections as the system lets this process have; that many files."""
+    """Have the system allow this process as many open files, and so connections, as it may have; how many that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (hard, 65536, 10240):
         if wanted == resource.RLIM_INFINITY or wanted > hard > 0:

@@ -1,7 +1,7 @@
 """Streams: from a request to its answer. The core decides, the store makes it durable.
 
-``Streams`` is every operation on streams without HTTP: commands in, responses out. ``StreamsRoute`` is how exchanges
-come to it: it reads the command, asks who may do that, and hands a read to ``reads`` or ``live``.
+`Streams` is every operation on streams without HTTP: commands in, responses out. `StreamsRoute` is how exchanges
+come to it: it reads the command, asks who may do that, and hands a read to `reads` or `live`.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class Streams:
         self._parsers = FastParsers()
 
     def append_nowait(self, command: Append, done: Done[responses.Response]) -> None:
-        """Append, or close; ``done(response, error)`` is called when it is durable. Raises trio.WouldBlock where it
+        """Append, or close; `done(response, error)` is called when it is durable. Raises trio.WouldBlock where it
         can't be decided without waiting; nothing has happened then."""
         parsers = self._parsers
         producer = command.producer
@@ -111,7 +111,7 @@ class Streams:
 
 
 class StreamsRoute:
-    """``/v1/stream/...``."""
+    """`/v1/stream/...`."""
 
     def __init__(self, streams: Streams, live: LiveReads, access: "Access | None", now: Callable[[], Now]) -> None:
         self._streams = streams

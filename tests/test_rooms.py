@@ -7,7 +7,6 @@ has and what does no I/O: no clock, no randomness, no threads, no sockets, no ty
 from __future__ import annotations
 
 import ast
-import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -258,12 +257,3 @@ def test_each_room_says_what_lives_there(room: str) -> None:
     readme = ROOT / room / "README.md"
     assert readme.is_file(), f"{room}/README.md: what lives here, what it may import, where to start reading"
     assert readme.read_text().startswith("# ")
-
-
-@pytest.mark.parametrize("name", [name for name, path in sources() if path.name == "__init__.py"])
-def test_public_names_exist(name: str) -> None:
-    module = importlib.import_module(name)
-    names = list(getattr(module, "__all__", []))
-    assert len(names) == len(set(names)), f"{name}.__all__ repeats a name"
-    absent = [public for public in names if not hasattr(module, public)]
-    assert not absent, f"{name}.__all__ names what does not exist: {absent}"

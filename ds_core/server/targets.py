@@ -18,7 +18,7 @@ _UNRESERVED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01
 
 
 def stream_path(raw: str) -> str:
-    """The canonical path of a stream from the path part of a target, as ``/v1/stream/a/b``.
+    """The canonical path of a stream from the path part of a target, as `/v1/stream/a/b`.
 
     Raises ProtocolError 404 outside the root and inside the reserved prefix, 400 for a path that
     has no canonical form, 414 for one that is too long.
@@ -116,14 +116,14 @@ def target_authority(target: str) -> "str | None":
 
 
 def resolve(target: str, reads: bool) -> "tuple[str, dict[str, str]]":
-    """The stream path of a target, and its parameters, which only ``reads`` have. Nobody changes
+    """The stream path of a target, and its parameters, which only `reads` have. Nobody changes
     what this returns, so it may be remembered."""
     raw_path, query = split_target(target)
     return stream_path(raw_path), parse_query(query) if reads else {}
 
 
 def parse_query(query: str) -> "dict[str, str]":
-    """The parameters of a query, decoded. 400 for a repeated ``offset``, ``live`` or ``cursor``."""
+    """The parameters of a query, decoded. 400 for a repeated `offset`, `live` or `cursor`."""
     found: "dict[str, str]" = {}
     if not query:
         return found
@@ -137,7 +137,7 @@ def parse_query(query: str) -> "dict[str, str]":
 
 
 def percent_decode(text: str, where: str) -> str:
-    """Text with its ``%XX`` escapes undone, strict about both the escapes and UTF-8."""
+    """Text with its `%XX` escapes undone, strict about both the escapes and UTF-8."""
     if "%" not in text:
         for char in text:
             if char > "~":

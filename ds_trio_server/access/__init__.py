@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from .policy import Policy
 
 __all__ = [
-    "Access", "AccessFileError", "Policy",
+    "Access", "AccessFileError", "Policy", "file",
     "Identity", "ANYBODY", "without_access",
-    "Origins", "ANYWHERE", "LOOPBACK", "NETWORK", "CERTIFIED",
+    "Origins", "ANYWHERE", "LOOPBACK", "NETWORK", "CERTIFIED", "origins",
 ]
 
 

@@ -4,14 +4,14 @@ A web page may send requests wherever its browser's user can. It gets past the b
 owner's that is made to mean this machine (DNS rebinding), which Host shows; and, as the protocol wants CORS for
 everybody, by just asking, which Origin shows. So without access control
 
-- Host must be a name of this machine (``LOOPBACK``), or, when others are let in (``NETWORK``), an address or a name
-  that can't be had on the Internet; or one of the ``hosts`` that the operator names. Behind a certificate
-  (``CERTIFIED``) it may be any: browsers check that themselves.
-- Origin, where there is one, must be of this machine, the one that is asked itself, or one that ``cors`` names.
+- Host must be a name of this machine (`LOOPBACK`), or, when others are let in (`NETWORK`), an address or a name
+  that can't be had on the Internet; or one of the `hosts` that the operator names. Behind a certificate
+  (`CERTIFIED`) it may be any: browsers check that themselves.
+- Origin, where there is one, must be of this machine, the one that is asked itself, or one that `cors` names.
 
 An absolute target's authority doesn't count here: browsers send such targets to proxies, and a page has no say in it.
 
-With access control (``ANYWHERE``) a page has to bring a token, and only the syntax of Host is checked. It always is.
+With access control (`ANYWHERE`) a page has to bring a token, and only the syntax of Host is checked. It always is.
 """
 
 import ipaddress
@@ -24,6 +24,7 @@ from ds_core.server.errors import ProtocolError
 T = TypeVar("T")
 
 ANYWHERE, LOOPBACK, NETWORK, CERTIFIED = "anywhere", "loopback", "network", "certified"
+"""Where those come from whom a server listens to, as `Origins` is told: it decides which names in Host are answered."""
 
 # Not delegated, and not going to be (RFC 6761, 6762, 8375, and ICANN's resolutions): nobody can register below them.
 _PRIVATE = ("local", "internal", "home.arpa", "lan", "home", "corp", "test")
@@ -31,7 +32,11 @@ _MOST_KNOWN = 256
 
 
 class Origins:
-    """The names and pages that a server answers to."""
+    """The names and pages that a server answers to.
+
+    `reach` is where those come from whom it listens to: ANYWHERE, LOOPBACK, NETWORK or CERTIFIED. `hosts` are names in
+    Host to answer besides, `cors` origins of pages; `*` stands for all.
+    """
 
     def __init__(self, reach: str = ANYWHERE, hosts: Iterable[str] = (), cors: Iterable[str] = ()) -> None:
         self._reach = reach
@@ -45,7 +50,7 @@ class Origins:
     def check(self, headers: Mapping[str, str], preflight: bool = False) -> None:
         """Raise ProtocolError 400, 421 or 403 unless a request may go on; to be called for each, before all else.
 
-        A ``preflight`` (OPTIONS) only asks; the protocol has everybody answered, and what comes of it is checked.
+        A `preflight` (OPTIONS) only asks; the protocol has everybody answered, and what comes of it is checked.
         """
         host = headers.get("host")
         if host not in self._known_hosts:
@@ -85,7 +90,7 @@ class Origins:
 
 
 def host_name(text: str) -> str:
-    """A name that may stand in Host, as an operator gives it: without a port; ``*`` is any."""
+    """A name that may stand in Host, as an operator gives it: without a port; `*` is any."""
     if text == "*":
         return text
     try:
@@ -98,7 +103,7 @@ def host_name(text: str) -> str:
 
 
 def origin(text: str) -> str:
-    """An origin of pages, as an operator gives it: ``https://dashboard.example``; ``*`` is any, ``null`` of files."""
+    """An origin of pages, as an operator gives it: `https://dashboard.example`; `*` is any, `null` of files."""
     found = text.lower()
     if found in ("*", "null"):
         return found

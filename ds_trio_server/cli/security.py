@@ -1,4 +1,4 @@
-"""Who may connect to ``ds serve`` and how, by its options; what SIGHUP reads anew.
+"""Who may connect to `ds serve` and how, by its options; what SIGHUP reads anew.
 
 Without an access file a server is for its own machine: it listens on nothing but loopback addresses
 unless the operator insists. A file that can't be used at a reload is left alone and named in one line.

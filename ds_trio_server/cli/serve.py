@@ -1,4 +1,4 @@
-"""``ds serve``: a server as a process, from its options to its exit status."""
+"""`ds serve`: a server as a process, from its options to its exit status."""
 
 import argparse
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger("ds")
 
 
 def add_commands(commands: "Commands") -> None:
-    """Add ``serve``."""
+    """Add `serve`."""
     serving = commands.add_parser(
         "serve",
         help="run a server",

@@ -1,6 +1,6 @@
-"""What ``ds serve`` is told: command line first, then ``DS_...`` variables, then defaults.
+"""What `ds serve` is told: command line first, then `DS_...` variables, then defaults.
 
-An option is one field of ``Settings`` (the process) or ``Config`` (the server). Parsers, variables, --help and the
+An option is one field of `Settings` (the process) or `Config` (the server). Parsers, variables, --help and the
 checks of what excludes what are made from those; a new option is a new field, and the place that uses it.
 """
 
@@ -62,7 +62,7 @@ _access: dict[str, Any] = {"group": "access", "metavar": "FILE"}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Config):
-    """A server's limits, and what its process needs besides: everything ``ds serve`` can be told."""
+    """A server's limits, and what its process needs besides: everything `ds serve` can be told."""
 
     host: str = option("127.0.0.1", partial(_text, of="host"), "address or name to listen on", **_listening)
     port: int = option(DEFAULT_PORT, units.port, "TCP port, 0 for a free one", **_listening)
@@ -120,7 +120,7 @@ def variable(name: str) -> str:
 
 
 def add_options(parser: Parser) -> None:
-    """Add them all. What was not given is None, so that ``settings`` can look elsewhere."""
+    """Add them all. What was not given is None, so that `settings` can look elsewhere."""
     for group, title in GROUPS.items():
         add = parser.add_argument_group(title).add_argument
         for name, each in OPTIONS.items():

@@ -2,7 +2,7 @@
 
 A connection at rest has no task, only a place in one epoll set. When bytes come and they are one whole request of the
 plain kind (a strict head, a small body), the application is asked for an answer without waiting, now or when a commit
-has made it durable. What can't be answered like that goes to a task of its own (``Connection.run``), from the same
+has made it durable. What can't be answered like that goes to a task of its own (`Connection.run`), from the same
 bytes on, and comes back to rest when it is done: a large request, a live read, a cold one, whatever h11 must look at.
 
 Where there is no epoll, every connection has its task and nothing else changes.
@@ -38,8 +38,8 @@ _FOREVER = float("inf")
 class IdleConnections:
     """The connections at rest of one server.
 
-    ``serve(connection, unsent)`` must give a connection its task, which first sends the bytes that
-    the socket did not take; ``closed(connection)`` is told of those that ended here.
+    `serve(connection, unsent)` must give a connection its task, which first sends the bytes that
+    the socket did not take; `closed(connection)` is told of those that ended here.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class IdleConnections:
         self._hand_over(connection, data)
 
     def _hand_over(self, connection: Connection, ahead: bytes, unsent: bytes | memoryview = b"") -> None:
-        """Give a connection its task, which begins with what came ``ahead``."""
+        """Give a connection its task, which begins with what came `ahead`."""
         self._leave(connection)
         if ahead:
             connection.keep(ahead)
@@ -306,8 +306,8 @@ def _length(head: bytes) -> int:
 
 
 class _Pipeline:
-    """Requests of one connection that came at once: ``answers`` in their order, empty while ``outstanding``, and the
-    bytes that are still ``ahead``; ``blocked`` when those can't be answered without a task."""
+    """Requests of one connection that came at once: `answers` in their order, empty while `outstanding`, and the
+    bytes that are still `ahead`; `blocked` when those can't be answered without a task."""
 
     __slots__ = ("answers", "outstanding", "ahead", "blocked", "going_on")
 

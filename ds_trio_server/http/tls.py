@@ -1,7 +1,7 @@
 """TLS: the same doors as a plain transport, with trio's SSL stream behind them.
 
 A handshake has a deadline. What clients are told and shown is as without TLS; what differs is that
-``send_nowait`` takes nothing, so that a live reader's own task encrypts and sends its frame.
+`send_nowait` takes nothing, so that a live reader's own task encrypts and sends its frame.
 """
 
 import logging
@@ -34,12 +34,12 @@ class TLSFileError(Unusable):
 
 
 class TLS:
-    """A server's certificate and key, replaced at ``reload``; connections that are open keep theirs.
+    """A server's certificate and key, replaced at `reload`; connections that are open keep theirs.
 
-    ``client_ca`` is a file of certificates that sign clients' ones; with ``required`` everybody
+    `client_ca` is a file of certificates that sign clients' ones; with `required` everybody
     needs such a certificate, else those may come without who show a token or a link. At most
-    ``handshakes`` are under way at once, each of which holds some 65 KiB; others wait their turn, and the oldest then
-    have less time.
+    `handshakes` are under way at once, each of which holds some 65 KiB; others wait their turn, and the oldest then
+    have less time. Raises TLSFileError when a file can't be used.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ def _no_password() -> str:
 
 
 class Handshakes:
-    """Those under way, oldest first, at most ``limit`` of them."""
+    """Those under way, oldest first, at most `limit` of them."""
 
     def __init__(self, limit: int) -> None:
         self._room = trio.Semaphore(limit)

@@ -1,7 +1,7 @@
 """A connected socket: receive, send, and send at once from anywhere without waiting.
 
 Deadlines cost nothing per request: a transport carries the time by which it must have made
-progress, and the server's sweep (``expire``) shuts down the side that is overdue, which wakes
+progress, and the server's sweep (`expire`) shuts down the side that is overdue, which wakes
 whatever waits on it.
 """
 
@@ -19,8 +19,8 @@ class Disconnected(Exception):
 class Transport:
     """A non-blocking TCP socket in the hands of one task.
 
-    ``deadline`` is on trio's clock; ``overdue`` tells that it has passed. ``send_nowait`` may be called
-    by other tasks while the owner waits in ``wait_readable``. ``identities`` are the names that the
+    `deadline` is on trio's clock; `overdue` tells that it has passed. `send_nowait` may be called
+    by other tasks while the owner waits in `wait_readable`. `identities` are the names that the
     peer has proved to be its own.
     """
 
@@ -128,7 +128,7 @@ class Transport:
             pass  # it is gone already, in whatever way
 
     async def close(self, linger: float = 0.0) -> None:
-        """Close; with ``linger`` first let the peer read an answer to a request it is still sending."""
+        """Close; with `linger` first let the peer read an answer to a request it is still sending."""
         if linger:
             self._shut(socket.SHUT_WR)
             with trio.move_on_after(linger, shield=True):

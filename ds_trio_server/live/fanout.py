@@ -27,11 +27,11 @@ QUIET = 15.0
 
 
 class Subscriber:
-    """A live reader asleep at ``position`` of ``stream``; ``subscribers`` has the two kinds.
+    """A live reader asleep at `position` of `stream`; `subscribers` has the two kinds.
 
-    Equal ``key`` (not None) promises equal frames. After a sleep, ``unsent`` is what the socket did
-    not take of a frame, ``served`` whether anything was sent, ``ended`` whether that was the
-    stream's end. One-shot subscribers wake after one frame. ``spoken`` is when something was last sent.
+    Equal `key` (not None) promises equal frames. After a sleep, `unsent` is what the socket did
+    not take of a frame, `served` whether anything was sent, `ended` whether that was the
+    stream's end. One-shot subscribers wake after one frame. `spoken` is when something was last sent.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class Subscriber:
         return b""
 
     def encode(self, plan: reads.Plan, data: bytes) -> bytes | None:
-        """The bytes to send for a range that begins at ``position``; None to be woken instead."""
+        """The bytes to send for a range that begins at `position`; None to be woken instead."""
         raise NotImplementedError
 
     async def resume(self) -> "Subscriber | None":
@@ -79,7 +79,7 @@ class Subscriber:
             self._scope.cancel()
 
     async def sleep(self) -> None:
-        """Until woken or ``deadline``.
+        """Until woken or `deadline`.
 
         Nothing may be awaited between looking at the stream and this, so that no commit is missed.
         """
@@ -117,7 +117,7 @@ class Feed:
         self.asleep: dict[Subscriber, None] = {}
 
     def __call__(self, stream: Stream, at: int, data: bytes) -> None:
-        """The store's call: ``data`` has become visible from ``at`` on, or the stream ended."""
+        """The store's call: `data` has become visible from `at` on, or the stream ended."""
         if not data or len(data) > SHARED or stream.deleted:
             self.wake_all()
             return
@@ -211,7 +211,7 @@ class FanOut:
             self._store.unwatch(subscriber.stream, feed)
 
     def break_silence(self) -> None:
-        """Called every second or so: no answer that has begun stays silent for much longer than ``QUIET``."""
+        """Called every second or so: no answer that has begun stays silent for much longer than `QUIET`."""
         now = trio.current_time()
         for feed in list(self._feeds.values()):
             feed.break_silence(now)

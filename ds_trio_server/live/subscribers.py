@@ -1,6 +1,6 @@
 """The two kinds of live reader: a long-poll, which is answered once, and an event stream (protocol section 6).
 
-Between two frames a reader is nothing but its ``Subscriber`` and a sleeping task: everything else of
+Between two frames a reader is nothing but its `Subscriber` and a sleeping task: everything else of
 its request has been let go.
 """
 
@@ -53,7 +53,7 @@ class LiveReads:
 
 
 class LongPoll(Subscriber):
-    """A GET with ``live=long-poll`` that has nothing to show yet."""
+    """A GET with `live=long-poll` that has nothing to show yet."""
 
     __slots__ = ("_live", "_command", "_cursor", "_limit")
 
@@ -95,7 +95,7 @@ class LongPoll(Subscriber):
 
 
 class EventStream(Subscriber):
-    """A GET with ``live=sse``, from the first event on.
+    """A GET with `live=sse`, from the first event on.
 
     It ends with its connection: when the stream is closed or gone, when its time is up, or when the
     server stops. Clients come back with the last offset.

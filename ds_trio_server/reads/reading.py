@@ -1,7 +1,7 @@
 """Reading from a store: where an answer begins and ends, and its bytes.
 
 What catch-up reads, long-polls and event streams have in common; the rules themselves are in
-``ds_core.server.reads``.
+`ds_core.server.reads`.
 """
 
 import random
@@ -29,9 +29,9 @@ _BIG_AT_ONCE = 2
 class Reading:
     """Reads of one store under one configuration.
 
-    ``vary[worthwhile]`` is the headers that say what an answer depends on: on Accept-Encoding whenever
+    `vary[worthwhile]` is the headers that say what an answer depends on: on Accept-Encoding whenever
     it is worthwhile to compress, whether this client asked for it or not; on who asks with access control,
-    and ``by_origin`` where some web pages are refused: no cache may show them what it keeps for others.
+    and `by_origin` where some web pages are refused: no cache may show them what it keeps for others.
     """
 
     def __init__(self, store: Store, config: Config, *, by_origin: bool = False) -> None:
@@ -47,7 +47,7 @@ class Reading:
     async def plan(
         self, path: str, offset: tuple[int, int] | str, live: bool, renew: bool = True
     ) -> reads.Plan:
-        """What a read may show now. Raises ProtocolError; ``renew`` is false after the first look.
+        """What a read may show now. Raises ProtocolError; `renew` is false after the first look.
 
         Nothing is awaited after the look when the read starts at the tail.
         """
@@ -57,7 +57,7 @@ class Reading:
         return plan
 
     def plan_nowait(self, path: str, offset: tuple[int, int] | str) -> reads.Plan:
-        """As ``plan`` for a catch-up read, where that needs no waiting. Raises trio.WouldBlock where it does."""
+        """As `plan` for a catch-up read, where that needs no waiting. Raises trio.WouldBlock where it does."""
         plan = self._store.look_nowait(path, lambda view: reads.plan(view, offset, False))
         if plan.stream.kind != media.BYTES and _may_be_inside(plan):
             try:
@@ -77,7 +77,7 @@ class Reading:
         reads.check_start(plan.stream.kind, piece, plan.start)
 
     async def messages_at(self, stream: Stream, position: int, rest: bool) -> Piece | None:
-        """Whole messages around a position, none where one is known to begin, or with ``rest`` all from there
+        """Whole messages around a position, none where one is known to begin, or with `rest` all from there
         to the end of the append. None when no message can begin there. Raises Vanished."""
         if position >= stream.visible_tail:
             return (position, b"") if position == stream.visible_tail else None
@@ -96,7 +96,7 @@ class Reading:
         return self._chunk if most is None or most > self._chunk else max(1, most)
 
     async def end(self, plan: reads.Plan, limit: int) -> int:
-        """Where an answer of at most ``limit`` bytes ends. Raises Vanished."""
+        """Where an answer of at most `limit` bytes ends. Raises Vanished."""
         if plan.tail - plan.start <= limit:
             return plan.tail
         last = await self._store.span(plan.stream, plan.start + limit)
@@ -105,7 +105,7 @@ class Reading:
 
     async def _cut(self, stream: Stream, start: int, most: int, append: tuple[int, int]) -> int:
         """Where an answer ends within the append that it begins in: at the last message that ends up to
-        ``most``, or else at the first."""
+        `most`, or else at the first."""
         low, high = await self._index.around(stream, append, most)
         low = max(low, start)
         if high - low > STEP:
@@ -163,7 +163,7 @@ class Reading:
             self._held -= size
 
     def cursor(self, given: str | None) -> str:
-        """The cursor for a live answer to a request that came with ``given``."""
+        """The cursor for a live answer to a request that came with `given`."""
         return cursors.next_cursor(self._store.now().wall, given, random.random())
 
     def shared_cursor(self, given: str | None) -> str | None:

@@ -1,12 +1,16 @@
 """Where streams are kept: the interface of every engine, and the one in memory.
 
-The engine that a gateway uses is ``store.sqlite.SQLiteStore``; this package loads no engine that is not asked for.
+The engine that a gateway uses is `store.sqlite.SQLiteStore`; this package loads no engine that is not asked for.
 """
 
 from typing import TYPE_CHECKING
 
 from .base import (
+    SLICES,
     WINDOW,
+    Change,
+    Decide,
+    Done,
     Overloaded,
     Piece,
     StorageBusy,
@@ -20,25 +24,15 @@ from .base import (
     Watcher,
 )
 from .retention import Retention
+from .watchers import Watchers
 
 if TYPE_CHECKING:
     from .memory import MemoryStore
 
 __all__ = [
-    "WINDOW",
-    "MemoryStore",
-    "Overloaded",
-    "Piece",
-    "Retention",
-    "StorageBusy",
-    "StorageFailed",
-    "StorageFull",
-    "StorageReadOnly",
-    "Store",
-    "Unwritable",
-    "Usage",
-    "Vanished",
-    "Watcher",
+    "Store", "Decide", "Change", "Done", "Piece", "Usage", "WINDOW", "SLICES",
+    "StorageFailed", "Unwritable", "StorageFull", "StorageReadOnly", "StorageBusy", "Overloaded", "Vanished",
+    "Watcher", "Watchers", "Retention", "retention", "MemoryStore",
 ]
 
 
@@ -49,3 +43,7 @@ def __getattr__(name: str) -> object:
 
         return memory.MemoryStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

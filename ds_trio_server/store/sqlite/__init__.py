@@ -7,7 +7,7 @@ from .space import DefaultMinFree, MinFree
 if TYPE_CHECKING:
     from .engine import SQLiteStore
 
-__all__ = ["DefaultMinFree", "MinFree", "SQLiteStore"]
+__all__ = ["SQLiteStore", "MinFree", "DefaultMinFree", "maintenance"]
 
 
 def __getattr__(name: str) -> object:
@@ -17,3 +17,7 @@ def __getattr__(name: str) -> object:
 
         return engine.SQLiteStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
