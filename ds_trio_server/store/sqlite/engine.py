@@ -450,6 +450,8 @@ class SQLiteStore(Store):
                 entry.batch = None
                 if entry.stream is None:
                     self._cache.drop(entry)
+                else:
+                    self._cache.release(entry)
             if entry.structural is batch:
                 entry.structural = None
         if batch.saves_clock and batch.steady is not None:
@@ -533,6 +535,9 @@ class SQLiteStore(Store):
 
     def unwatch(self, stream: Stream, watcher: Watcher) -> None:
         self._watchers.remove(stream, watcher)
+        entry = self._cache.get(stream.id)
+        if entry is not None and not self._watchers.watched(stream):
+            self._cache.release(entry)
 
     async def verify(self) -> None:
         try:
