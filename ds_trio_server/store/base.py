@@ -223,5 +223,5 @@ FORGET_PRODUCERS_AFTER = 90 * 86400
 """After so many seconds without an append a producer is forgotten, where the store outlives its process."""
 WINDOW = 256 * 1024
 """About how many bytes ``read`` returns at once: what one reader may hold in memory."""
-SLICES = 4096
-"""At most about how many slices: what may be gone through before others have their turn."""
+SLICES = 1024
+"""At most about how many slices, or appends joined to one: what may be gone through before others have their turn."""
