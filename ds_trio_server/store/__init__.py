@@ -6,6 +6,8 @@ The engine that a gateway uses is `store.sqlite.SQLiteStore`; this package loads
 from typing import TYPE_CHECKING
 
 from .base import (
+    FORGET_PRODUCERS_AFTER,
+    MOST_PRODUCERS,
     SLICES,
     WINDOW,
     Change,
@@ -18,6 +20,7 @@ from .base import (
     StorageFull,
     StorageReadOnly,
     Store,
+    TooManyProducers,
     Unwritable,
     Usage,
     Vanished,
@@ -30,8 +33,10 @@ if TYPE_CHECKING:
     from .memory import MemoryStore
 
 __all__ = [
-    "Store", "Decide", "Change", "Done", "Piece", "Usage", "WINDOW", "SLICES",
-    "StorageFailed", "Unwritable", "StorageFull", "StorageReadOnly", "StorageBusy", "Overloaded", "Vanished",
+    "Store", "Decide", "Change", "Done", "Piece", "Usage", "WINDOW", "SLICES", "MOST_PRODUCERS",
+    "FORGET_PRODUCERS_AFTER",
+    "StorageFailed", "Unwritable", "StorageFull", "StorageReadOnly", "StorageBusy", "Overloaded", "TooManyProducers",
+    "Vanished",
     "Watcher", "Watchers", "Retention", "retention", "MemoryStore",
 ]
 

@@ -86,6 +86,17 @@ class Overloaded(ProtocolError):
         )
 
 
+class TooManyProducers(ProtocolError):
+    """429: the stream knows as many producers as it may; those it knows go on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            429, "TOO_MANY_PRODUCERS",
+            f"the stream knows {MOST_PRODUCERS} producers, as many as it may: go on with a Producer-Id that it knows; "
+            f"one that appends nothing for {FORGET_PRODUCERS_AFTER // 86400} days is forgotten",
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Usage:
     """What a store holds: how many streams, and the bytes they take where they are kept."""
@@ -211,7 +222,12 @@ class Store(ABC):
         """The time that decisions are made with."""
 
 
+MOST_PRODUCERS = 100_000
+"""How many producers a stream knows at most. A new one beyond that is refused: to forget one that may still retry would
+take its exactly-once away."""
+FORGET_PRODUCERS_AFTER = 90 * 86400
+"""After so many seconds without an append a producer is forgotten, where the store outlives its process."""
 WINDOW = 256 * 1024
 """About how many bytes `read` returns at once: what one reader may hold in memory."""
-SLICES = 4096
-"""At most about how many slices: what may be gone through before others have their turn."""
+SLICES = 1024
+"""At most about how many slices, or appends joined to one: what may be gone through before others have their turn."""

@@ -341,7 +341,7 @@ def test_check_says_what_is_no_data_directory(tmp_path):
         ("UPDATE streams SET forks = 0", "forks"),
         ("DELETE FROM streams WHERE id = 1", "source"),
         ("UPDATE meta SET value = 1 WHERE name = 'newest'", "newest"),
-        ("INSERT INTO producers VALUES (77, 'p', 0, 0)", "producers"),
+        ("INSERT INTO producers VALUES (77, 'p', 0, 0, 0.0)", "producers"),
         ("INSERT INTO appends VALUES (77, 0, 0, 0, x'00', NULL)", "left behind"),
         ("DELETE FROM blobs", "blob"),
         ("UPDATE appends SET blob = NULL WHERE stream = 4", "left|blob"),

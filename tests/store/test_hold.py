@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 import trio
 
 from ds_trio_server.store.base import StorageFailed
-from ds_trio_server.store.sqlite import schema
+from ds_trio_server.store.sqlite import maintenance, schema
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.store.rig import Rig, Time
 from tests.tools import serve
@@ -130,4 +131,60 @@ async def test_what_was_locked_is_free_when_the_store_is_closed(tmp_path: Path) 
     for _ in range(2):
         store = SQLiteStore(tmp_path)
         await store.open()
+        await store.close()
+
+
+# Who else may read it
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o777])
+async def test_what_is_made_is_for_its_owner_alone_whatever_the_umask(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask & ~0o700)
+    try:
+        store = SQLiteStore(tmp_path / "data")
+        await store.open()
+        await Rig(store, Time()).create("a", b"secret")
+        maintenance.backup(tmp_path / "data", tmp_path / "copy")
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "data", tmp_path / "copy"):
+        for name, mode in modes(folder).items():
+            assert mode == (0o700 if name == folder.name else 0o600), name
+    await store.close()
+
+
+async def test_what_everybody_could_read_is_closed_and_said_and_a_group_keeps_its_right(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "data"
+    store = SQLiteStore(folder)
+    await store.open()
+    await store.close()
+    folder.chmod(0o755)
+    (folder / schema.FILE).chmod(0o644)
+    store = SQLiteStore(folder)
+    await store.open()
+    await Rig(store, Time()).create("a", b"secret")
+    assert modes(folder)["data"] == 0o750
+    assert {mode for name, mode in modes(folder).items() if name.startswith(schema.FILE)} == {0o640}
+    assert f"{folder} could be read by everybody" in caplog.text
+    caplog.clear()
+    await store.close()
+    store = SQLiteStore(folder)
+    await store.open()
+    assert "everybody" not in caplog.text
+    await store.close()
+
+
+async def test_a_directory_with_other_peoples_files_is_not_closed_to_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "theirs").touch()
+    for _ in range(2):
+        store = SQLiteStore(tmp_path)
+        await store.open()
+        assert modes(tmp_path)[tmp_path.name] == 0o755 and modes(tmp_path)[schema.FILE] == 0o600
         await store.close()

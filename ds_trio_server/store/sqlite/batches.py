@@ -90,12 +90,14 @@ class Batch:
     Of a ``bulk`` batch, ``parts`` are the rows that are still to be staged, the last first; ``staged`` those
     that are, ready to be published. It comes ``after``
     a small batch that holds earlier changes of the same entries.
+
+    ``steady`` is when the first change came that time matters to, and ``saves_clock`` whether the batch keeps that.
     """
 
     __slots__ = (
         "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced",
         "collects_garbage", "garbage_remains", "leaves_garbage", "callbacks", "done", "durable", "error", "bulk",
-        "parts", "staged", "after",
+        "parts", "staged", "after", "steady", "saves_clock",
     )  # fmt: skip
 
     def __init__(self, bulk: bool = False) -> None:
@@ -119,6 +121,8 @@ class Batch:
         self.parts: list[Part] = []
         self.staged: list[tuple[int, int, int, int, int]] = []
         self.after: Batch | None = None
+        self.steady: float | None = None
+        self.saves_clock = False
 
     def collect(self, stream: int, at: int, data: bytes) -> None:
         """Take in an append."""

@@ -146,10 +146,9 @@ class Committer:
             db.executemany(schema.INSERT_ROW, batch.staged)
             db.execute("DELETE FROM staged")
         if batch.producers:
+            used = int(batch.steady or 0)
             db.executemany(
-                "INSERT INTO producers VALUES (?, ?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq",
-                [(*key, *value) for key, value in batch.producers.items()],
+                schema.SAVE_PRODUCER, [(*key, *value, used) for key, value in batch.producers.items()]
             )
         if batch.collects_garbage:
             batch.garbage_remains = collect_garbage(db)

@@ -25,7 +25,7 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire
 
 from ...clock import Clock
-from ...stats import Commits, Upkeep
+from ...stats import NEVER, Commits, Upkeep
 from ..base import (
     Change,
     Decide,
@@ -62,6 +62,7 @@ _CACHED_STREAMS = 4096
 _TAIL_BYTES = 8 * 1024 * 1024
 _READER_WAITS = 0.25
 """Seconds that a query waits for somebody else's lock: it may run where everybody waits for it."""
+_KEEP_CLOCK_EVERY = 60.0
 _NOTHING: Statements = (("DELETE FROM staged WHERE blob < 0", ()),)
 """What changes nothing, and is refused like what does."""
 
@@ -92,6 +93,7 @@ class SQLiteStore(Store):
         self._only_reads: Unwritable | None = None
         self._refused: StorageBusy | StorageReadOnly | None = None
         self._reserved = False
+        self._clock_kept = NEVER
 
     # Opening and closing
 
@@ -197,7 +199,10 @@ class SQLiteStore(Store):
             if known is None:
                 with suppress(StorageFailed):  # told at the end
                     self._check_place()
-                    self._sweeper.save_clock()
+                    if self._clock_kept > NEVER or self._producers.any():
+                        self.add(schema.clock(self.now()))
+                    else:
+                        self._sweeper.save_clock()
             while (pending := self._queues.pending()) is not None:
                 await pending.done.wait()
             await self._committer.close(broken=self._failure is not None)
@@ -269,8 +274,18 @@ class SQLiteStore(Store):
                 raise type(self._only_reads)()
             if self._space.low and _grows(change):
                 raise StorageFull
-            self._apply(entry, change)
+            if producer is None and isinstance(change, Appended) and change.producer is not None:
+                self._admit(entry, change)
+            else:
+                self._apply(entry, change)
         return response, entry.batch
+
+    def _admit(self, entry: Entry, change: Appended) -> None:
+        """Apply the first append of a producer that its stream doesn't know."""
+        assert entry.stream is not None
+        self._producers.admit(entry.stream.id)
+        self._apply(entry, change)
+        self._producers.admitted(entry.stream.id)
 
     async def look(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
@@ -378,6 +393,8 @@ class SQLiteStore(Store):
         batch.collect(stream.id, change.at, change.data)
         if change.producer is not None:
             batch.producers[(stream.id, change.producer[0])] = change.producer[1:]
+            if batch.steady is None:
+                self._keep_clock(batch)
         self._cache.touch(entry, batch)
 
     def _restructure(self, entry: Entry, change: Created | Removed | Trimmed) -> None:
@@ -401,6 +418,8 @@ class SQLiteStore(Store):
                 lifecycle.remove(cache, batch, entry, ties.released)
             self._newest = change.stream.id
             lifecycle.create(cache, batch, entry, change, ties.source)
+            if batch.steady is None and (change.stream.ttl is not None or change.stream.expires is not None):
+                self._keep_clock(batch)
         elif isinstance(change, Trimmed):
             lifecycle.trim(cache, batch, entry, change)
         elif change.soft:
@@ -418,6 +437,15 @@ class SQLiteStore(Store):
     def change(self, path: str, decide: Decide[None]) -> Batch | None:
         """As ``sweeper.Streams.change``."""
         return self._decide(Needs(path), decide)[1]
+
+    def _keep_clock(self, batch: Batch) -> None:
+        """Have a batch keep the time that something in it lives by, if that was last kept a while ago: whatever the
+        clock shows after a crash, it is held against the time when this was made."""
+        now = self.now()
+        batch.steady = now.steady
+        if now.steady - self._clock_kept > _KEEP_CLOCK_EVERY:
+            batch.structure += schema.clock(now)
+            batch.saves_clock = True
 
     # Commits
 
@@ -463,8 +491,12 @@ class SQLiteStore(Store):
                 entry.batch = None
                 if entry.stream is None:
                     self._cache.drop(entry)
+                else:
+                    self._cache.release(entry)
             if entry.structural is batch:
                 entry.structural = None
+        if batch.saves_clock and batch.steady is not None:
+            self._clock_kept = batch.steady
         if batch.producers:
             self._producers.learn(batch.producers)
         fresh: dict[int, list[bytes]] = {}
@@ -497,6 +529,7 @@ class SQLiteStore(Store):
             if self._refused is None:
                 log.error("%s: %s: appends are answered with 503", self._folder / files.FILE, batch.error.message)
             self._refused = batch.error
+        self._producers.recount()
         for lost in self._queues.fail(batch.error, batch):
             for entry in lost.entries:
                 self._cache.drop(entry)
@@ -543,6 +576,9 @@ class SQLiteStore(Store):
 
     def unwatch(self, stream: Stream, watcher: Watcher) -> None:
         self._watchers.remove(stream, watcher)
+        entry = self._cache.get(stream.id)
+        if entry is not None and not self._watchers.watched(stream):
+            self._cache.release(entry)
 
     async def verify(self) -> None:
         try:
@@ -559,6 +595,9 @@ class SQLiteStore(Store):
             return 0
         if self._refused is not None and self._queues.idle:
             self.add(_NOTHING)  # tells when that is over, though nobody appends
+        forget = list(self._producers.walk(self.now().steady))
+        if forget:
+            await self.add(forget).done.wait()
         ended = await self._sweeper.sweep()
         self._check_health()
         return ended

@@ -44,11 +44,13 @@ def make_folder(folder: Path) -> None:
 
 
 def keep_others_out(folder: Path) -> None:
-    """Take from everybody what an earlier version's files and directory let them read; a group keeps what it was
-    given."""
-    if not (folder / FILE).exists():
-        return
-    for path in (folder, *(folder / (FILE + suffix) for suffix in ("", "-wal", "-shm"))):
+    """Take from everybody what they may read of the directory and an earlier version's files; a group keeps what it
+    was given, and a directory with other people's files in it stays as it is."""
+    paths = [folder / (FILE + suffix) for suffix in ("", "-wal", "-shm")]
+    with suppress(OSError):
+        if all(name.startswith(FILE) or name in (LOCK, RESERVE) for name in os.listdir(folder)):
+            paths.append(folder)
+    for path in paths:
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o007:

@@ -40,6 +40,9 @@ def check(folder: Path) -> Report:
     db = _connect(folder)
     db.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # damaged text is to be told, too
     try:
+        for statement in schema.as_current(db):
+            db.execute(statement)
+        db.execute("PRAGMA query_only = 1")
         db.execute("BEGIN")
         for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
             if text != "ok":
@@ -79,7 +82,6 @@ def backup(folder: Path, target: Path) -> Report:
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = _connect(folder)
     try:
-        db.execute("PRAGMA query_only = 0")  # only the copy is written to
         db.execute("VACUUM INTO ?", (str(part),))
     except sqlite3.Error as error:
         raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
@@ -109,9 +111,6 @@ def _connect(folder: Path) -> sqlite3.Connection:
         try:
             if not schema.is_known(db):
                 raise Unusable(f"{file} is not a stream store of version {schema.VERSION}, or of one before it")
-            for statement in schema.as_current(db):
-                db.execute(statement)
-            db.execute("PRAGMA query_only = 1")
         except BaseException:
             db.close()
             raise
@@ -273,6 +272,12 @@ class _Rows:
 
 
 def _check_leftovers(db: sqlite3.Connection, report: Report) -> None:
+    if schema.is_ours(db):  # an earlier version doesn't count them
+        for id, there, counted in db.execute(
+            "SELECT p.stream, p.there, ifnull(c.count, 0) FROM (SELECT stream, count(*) AS there FROM producers"
+            " GROUP BY stream) p LEFT JOIN producing c ON c.stream = p.stream WHERE ifnull(c.count, 0) != p.there"
+        ):
+            report.add(f"stream {id}: it counts {counted} producers and has {there}")
     for (id,) in db.execute(
         "SELECT id FROM blobs WHERE id NOT IN (SELECT blob FROM appends WHERE blob IS NOT NULL)"
         " AND id NOT IN (SELECT blob FROM staged)"

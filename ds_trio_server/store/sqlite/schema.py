@@ -6,18 +6,21 @@ append a row begins, 0 for the first, and ``sum`` its checksum: SQLite has none,
 A stream's row has one too.
 ``staged`` lists blobs that no row has yet. ``removed`` lists streams whose rows are still to be
 freed, all of them or those ``below`` a position. A row of ``times`` says that a stream's tail was at
-``position`` at a (steady) time.
+``position`` at a (steady) time. ``producing`` counts the producers of each stream that has any, and ``used`` is the
+(steady) second in which one last appended.
 """
 
 import sqlite3
 from pathlib import Path
 from typing import Any
 
+from ds_core.server.stream import Now
+
 from ..base import StorageBusy, StorageFailed, StorageFull
 from . import errors
 from .files import FILE as FILE
 
-VERSION = 4
+VERSION = 5
 ROW_LIMIT = 256 * 1024
 INLINE_LIMIT = 900
 MAX_INTEGER = 2**63 - 1
@@ -25,6 +28,15 @@ MAX_INTEGER = 2**63 - 1
 _APPLICATION_ID = 0x44535452  # "DSTR", shown by file(1)
 
 _STAGED = "CREATE TABLE staged (blob INTEGER PRIMARY KEY);"
+_PRODUCING = """
+CREATE TABLE producing (stream INTEGER PRIMARY KEY, count INTEGER NOT NULL);
+CREATE TRIGGER producers_are_counted AFTER INSERT ON producers
+    BEGIN INSERT INTO producing VALUES (new.stream, 1) ON CONFLICT DO UPDATE SET count = count + 1; END;
+CREATE TRIGGER producers_are_discounted AFTER DELETE ON producers BEGIN
+    UPDATE producing SET count = count - 1 WHERE stream = old.stream;
+    DELETE FROM producing WHERE stream = old.stream AND count < 1;
+END;
+"""
 _TABLES = f"""
 CREATE TABLE streams (
     id INTEGER PRIMARY KEY,
@@ -72,9 +84,10 @@ CREATE TABLE producers (
     id TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     seq INTEGER NOT NULL,
+    used INTEGER,
     PRIMARY KEY (stream, id)
 ) WITHOUT ROWID;
-CREATE TABLE times (
+{_PRODUCING}CREATE TABLE times (
     stream INTEGER NOT NULL,
     at REAL NOT NULL,
     position INTEGER NOT NULL,
@@ -85,12 +98,24 @@ CREATE TABLE removed (stream INTEGER PRIMARY KEY, below INTEGER);
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
-_UPGRADES = {3: _STAGED + "ALTER TABLE streams ADD COLUMN sum INTEGER;"}
-"""What makes a file of an older version one of this. Its rows of streams have no checksum until they change."""
+_UPGRADES = {
+    3: _STAGED + "ALTER TABLE streams ADD COLUMN sum INTEGER;",
+    4: f"""
+        ALTER TABLE producers ADD COLUMN used INTEGER;
+        {_PRODUCING}
+        INSERT INTO producing SELECT stream, count(*) FROM producers GROUP BY stream;
+    """,
+}
+"""What makes a file of a version one of the next. Rows of streams from before version 4 have no checksum until they
+change, and producers from before version 5 no time until they are looked at."""
 
 INSERT_INLINE = "INSERT INTO appends (stream, position, part, sum, data) VALUES (?, ?, 0, ?, ?)"
 INSERT_ROW = "INSERT INTO appends (stream, position, part, sum, blob) VALUES (?, ?, ?, ?, ?)"
 INSERT_BLOB = "INSERT INTO blobs (id, data) VALUES (?, ?)"
+SAVE_PRODUCER = (
+    "INSERT INTO producers VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, used = excluded.used"
+)
 NEWEST = (
     "INSERT INTO meta VALUES ('newest', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
 )
@@ -111,6 +136,12 @@ def release(ancestor: tuple[int, int]) -> tuple[str, tuple[object, ...]]:
         "INSERT OR IGNORE INTO removed SELECT id, start FROM streams WHERE id = ? AND start > 0",
         (ancestor[0],),
     )
+
+
+def clock(now: Now) -> tuple[tuple[str, tuple[object, ...]], ...]:
+    """What to run to keep the time for the next start."""
+    statement = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+    return (statement, ("steady", now.steady)), (statement, ("wall", now.wall))
 
 
 def one(db: sqlite3.Connection, statement: str, *values: object) -> Any:
@@ -246,7 +277,8 @@ def _prepare(folder: Path, db: sqlite3.Connection) -> None:
             f" PRAGMA application_id = {_APPLICATION_ID}; COMMIT;"
         )
     elif version in _UPGRADES and owner == _APPLICATION_ID:
-        db.executescript(f"BEGIN IMMEDIATE; {_UPGRADES[version]} PRAGMA user_version = {VERSION}; COMMIT;")
+        steps = " ".join(_UPGRADES[each] for each in range(version, VERSION))
+        db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
     else:
         check_version(folder, db)
     if one(db, "PRAGMA journal_mode = WAL")[0] != "wal":
