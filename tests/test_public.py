@@ -179,7 +179,7 @@ def test_what_is_taken_is_seen() -> None:
     found = {(room, what) for _, room, what in taken("ds_trio_server.app", ROOT / "ds_trio_server/app.py")}
     assert ("ds_trio_server.http", "exchange.Exchange") in found
     assert ("ds_core.server", "targets.split_target") in found
-    assert not is_exported("ds_trio_server.http", "readers.PlainReader")
+    assert not is_exported("ds_trio_server.http", "readers.Reader")
     assert not is_exported("ds_core.server", "targets._digits") and not is_exported("ds_core.server", "targets.digits")
 
 

@@ -13,26 +13,34 @@ from ds_core.server.errors import ProtocolError
 
 from ..config import Config
 from .exchange import Application, Exchange, Suspended, encode_last
-from .readers import BodyBudget, H11Reader, PlainReader, Reader
+from .readers import BodyBudget, Reader
 from .transport import Disconnected, Transport
 
 _LINGER = 2.0
 _SKIPPED = 65536
+_STOPPING = ProtocolError(
+    503, "STOPPING", "the server is stopping; try again when it has come back", (("Retry-After", "5"),)
+)
 
 
 class Connection:
-    """Serves one transport until either side is done with it."""
+    """Serves one transport until either side is done with it.
 
-    __slots__ = ("transport", "idle", "closing", "_app", "_config", "_budget", "_reader")
+    `closing` has it end behind the present answer; `parting` says that an answer is on its way that the client must
+    get to read: to close a socket that holds unread bytes, or gets more, is a reset, which takes what was sent away.
+    """
+
+    __slots__ = ("transport", "idle", "closing", "parting", "_app", "_config", "_budget", "_reader")
 
     def __init__(self, transport: Transport, app: Application, config: Config, budget: BodyBudget) -> None:
         self.transport = transport
         self.idle = True
         self.closing = False
+        self.parting = False
         self._app = app
         self._config = config
         self._budget = budget
-        self._reader: Reader = PlainReader(transport, config)
+        self._reader = Reader(transport, config)
 
     async def run(self, unsent: bytes | memoryview = b"", may_rest: bool = False) -> bool:
         """Answer requests until the connection ends; never raises for what a peer does, or an application.
@@ -40,7 +48,6 @@ class Connection:
         First sends what is `unsent` of an earlier answer. True when the connection lives on
         because it `may_rest` and has nothing to do.
         """
-        linger = 0.0
         resting = False
         try:
             if unsent:
@@ -52,26 +59,21 @@ class Connection:
                     break
                 await self._serve(exchange)
                 if exchange.unread or not exchange.keep_alive:
-                    # A peer that is still sending must get to read the answer before the reset.
-                    linger = _LINGER if exchange.unread else 0.0
+                    self.parting = True
                     break
-                following = self._reader.following()
-                if following is None:
-                    break
-                self._reader = following
-                if following.ahead():
+                if self._reader.ahead():
                     # Who sends many requests at once has them answered in turn with everybody else's.
                     await trio.lowlevel.checkpoint()
                 else:
                     resting = may_rest and not self.closing
         except Disconnected:
-            pass
+            self.parting = False
         except ProtocolError as refusal:
             # The head could not be read, so nobody knows where the next one begins.
-            linger = await self._last_words(refusal)
+            self.parting = await self._last_words(_STOPPING if self.closing else refusal)
         finally:
             if not resting:
-                await self.transport.close(linger)
+                await self.transport.close(_LINGER if self.parting else 0.0)
         return resting
 
     async def refuse(self, refusal: ProtocolError, linger: float) -> None:
@@ -107,9 +109,6 @@ class Connection:
     async def _next(self) -> Exchange | None:
         self.idle = True
         request = await self._reader.next_request()
-        if request is None and isinstance(self._reader, PlainReader) and self._reader.ahead():
-            self._reader = H11Reader(self.transport, self._config, self._reader.ahead())
-            request = await self._reader.next_request()
         if request is None:
             return None
         self.idle = False
@@ -151,10 +150,10 @@ class Connection:
             return False
         return True
 
-    async def _last_words(self, refusal: ProtocolError) -> float:
-        """Refuse what no exchange could be made of; how long the peer may take to read that."""
+    async def _last_words(self, refusal: ProtocolError) -> bool:
+        """Refuse what no exchange could be made of; whether the peer was there to be told."""
         try:
             await self.transport.send_all(encode_last(self._app.refused(None, refusal)))
         except Disconnected:
-            return 0.0
-        return _LINGER
+            return False
+        return True

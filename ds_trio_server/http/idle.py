@@ -225,11 +225,12 @@ class IdleConnections:
         except Disconnected:
             self._end(connection)
             return
-        if sent < len(data):
-            connection.closing = connection.closing or not keep_alive
+        if connection.closing or not keep_alive:
+            # Its task sees to it that the client gets to read all of this.
+            connection.closing = connection.parting = True
+            self._hand_over(connection, b"", memoryview(data)[sent:])
+        elif sent < len(data):
             self._hand_over(connection, ahead, memoryview(data)[sent:])
-        elif connection.closing or not keep_alive:
-            self._end(connection)
         elif ahead or not self.add(connection):
             self._hand_over(connection, ahead)
 

@@ -1,9 +1,9 @@
-"""Requests from a connection's bytes: the two ways there are to read them.
+"""Requests from a connection's bytes.
 
-`PlainReader` takes heads that are written the one strict, unambiguous way (`ds_core.server.heads`)
-in a single pass. For any other request h11 is the authority, from the same bytes on: chunked bodies,
-expectations, repeated fields, HTTP/1.0, and all that is wrong. What h11 accepts and others read
-differently is refused before it gets there (`check_lines`).
+Heads that are written the one strict, unambiguous way (`ds_core.server.heads`) are read in a single pass. For any
+other h11 is the authority: repeated fields, absolute targets, HTTP/1.0, and all that is wrong. What h11 accepts and
+others read differently is refused before it gets there (`check_lines`). Chunked bodies are read by the core's decoder
+(`ds_core.wire.chunked`), which knows one way to write them.
 """
 
 import io
@@ -15,6 +15,8 @@ import trio
 
 from ds_core.server import heads
 from ds_core.server.errors import ProtocolError
+from ds_core.wire.chunked import ChunkedDecoder
+from ds_core.wire.http1 import BadMessage
 
 from ..config import Config
 from .transport import Disconnected, Transport
@@ -72,47 +74,25 @@ class Request(NamedTuple):
     http10: bool = False
 
 
-class Reader(Protocol):
-    """Reads requests from a transport, one after the other."""
-
-    async def next_request(self) -> Request | None:
-        """The next head, None when the peer is done. Raises ProtocolError for a bad one."""
-
-    async def body(self, length: int | None, reserve: Reserve) -> bytes:
-        """The whole body, to be called once if there is one."""
-
-    def ahead(self) -> bytes:
-        """Bytes received beyond the current request."""
-
-    def feed(self, data: bytes) -> None:
-        """Bytes that were received by someone else, to be read next."""
-
-    def following(self) -> "Reader | None":
-        """What reads the next request on this connection; None when none may follow."""
-
-
-class PlainReader:
-    """Reads requests with strict heads and Content-Length bodies."""
+class Reader:
+    """Reads the requests of one transport, one after the other."""
 
     def __init__(self, transport: Transport, config: Config) -> None:
         self._transport = transport
         self._config = config
         self._buffer = b""
+        self._go_on = False
 
     def ahead(self) -> bytes:
+        """Bytes received beyond the current request."""
         return self._buffer
 
     def feed(self, data: bytes) -> None:
+        """Bytes that were received by someone else, to be read next."""
         self._buffer += data
 
-    def following(self) -> Reader:
-        return self
-
-    def _deadline(self, head: bytes) -> float:
-        return trio.current_time() + (self._config.head_timeout if head else self._config.idle_timeout)
-
     async def next_request(self) -> Request | None:
-        """The next request; None when the peer is done, or when the head in `ahead` is h11's."""
+        """The next head, None when the peer is done. Raises ProtocolError for a bad one."""
         transport = self._transport
         buffer = begin(self._buffer)
         transport.deadline = self._deadline(buffer)
@@ -125,27 +105,39 @@ class PlainReader:
             if not received:
                 if transport.overdue and buffer:
                     raise slow("head")
-                self._buffer = buffer  # a truncated head: h11 says what is wrong with it
-                return None
+                self._buffer = b""
+                return by_h11(buffer) if buffer else None  # a truncated head: h11 says what is wrong with it
             idle = not buffer
             buffer = begin(buffer + received)
             if idle:
                 transport.deadline = self._deadline(buffer)
             end = buffer.find(heads.END)
-        self._buffer = buffer
         end += len(heads.END)
         if end > heads.MAX_HEAD:
             raise head_too_large()
-        head = heads.parse(buffer[:end], True)
-        if head is None or head.length == heads.CHUNKED or "expect" in head.headers:
-            check_lines(buffer[:end])
-            return None
         self._buffer = buffer[end:]
-        return Request(head.method, head.target, head.headers, head.length)
+        head = heads.parse(buffer[:end], True)
+        if head is None:
+            check_lines(buffer[:end])
+            request = by_h11(buffer[:end])
+        else:
+            length = None if head.length == heads.CHUNKED else head.length
+            request = Request(head.method, head.target, head.headers, length)
+        self._go_on = not request.http10 and request.headers.get("expect", "").lower() == "100-continue"
+        return request
+
+    def _deadline(self, head: bytes) -> float:
+        return trio.current_time() + (self._config.head_timeout if head else self._config.idle_timeout)
 
     async def body(self, length: int | None, reserve: Reserve) -> bytes:
-        assert length is not None
-        check_size(length, self._config)
+        """The whole body, to be called once if there is one."""
+        if length is not None:
+            check_size(length, self._config)
+        if self._go_on:
+            await self._transport.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return await (self._chunks(reserve) if length is None else self._exactly(length, reserve))
+
+    async def _exactly(self, length: int, reserve: Reserve) -> bytes:
         buffer = self._buffer
         if len(buffer) >= length:
             self._buffer = buffer[length:]
@@ -156,10 +148,7 @@ class PlainReader:
         have = len(buffer)
         self._buffer = b""
         while have < length:
-            self._transport.deadline = body_deadline(started, have, self._config)
-            received = await self._transport.receive(min(length - have, 262144))
-            if not received:
-                raise slow("body") if self._transport.overdue else Disconnected
+            received = await self._more(started, have, min(length - have, 262144))
             pieces.append(received)
             have += len(received)
         if have > _JOIN_IN_THREAD:
@@ -167,92 +156,68 @@ class PlainReader:
             return await trio.to_thread.run_sync(_join, pieces)
         return b"".join(pieces)
 
-
-class H11Reader:
-    """Reads one request, any that h11 accepts; `received` begins with its head."""
-
-    def __init__(
-        self, transport: Transport, config: Config, received: bytes
-    ) -> None:
-        self._transport = transport
-        self._config = config
-        self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=heads.MAX_HEAD)
-        self._connection.receive_data(received)
-
-    def ahead(self) -> bytes:
-        return self._connection.trailing_data[0]
-
-    def feed(self, data: bytes) -> None:
-        self._connection.receive_data(data)
-
-    def following(self) -> Reader | None:
-        # Offers to switch protocols are not taken, so what follows them is HTTP as before.
-        offered = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined] # documented, but not in __all__
-        if self._connection.their_state not in (h11.DONE, offered):
-            return None
-        plain = PlainReader(self._transport, self._config)
-        plain.feed(self.ahead())
-        return plain
-
-    async def next_request(self) -> Request | None:
-        self._transport.deadline = trio.current_time() + self._config.head_timeout
-        event = await self._next_event()
-        if not isinstance(event, h11.Request):
-            return None
-        headers: dict[str, str] = {}
-        for raw_name, raw_value in event.headers:
-            name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        if not event.http_version.startswith(b"1."):
-            raise ProtocolError(505, "BAD_HTTP", "this server speaks HTTP/1.1")
-        length: int | None = int(headers.get("content-length", "0"))
-        if "transfer-encoding" in headers:
-            if "content-length" in headers:
-                raise ProtocolError(400, "BAD_HTTP", "give Content-Length or Transfer-Encoding, not both")
-            length = None
-        elif length == 0:
-            await self._next_event()  # the end of the message, which nobody would ask for
-        http10 = event.http_version < b"1.1"
-        return Request(event.method.decode("ascii"), event.target.decode("ascii"), headers, length, http10)
-
-    async def body(self, length: int | None, reserve: Reserve) -> bytes:
-        if length is not None:
-            check_size(length, self._config)
-        if self._connection.they_are_waiting_for_100_continue:
-            go_on = self._connection.send(h11.InformationalResponse(status_code=100, headers=[]))
-            assert go_on is not None
-            await self._transport.send_all(go_on)
-        started = trio.current_time()
+    async def _chunks(self, reserve: Reserve) -> bytes:
+        decoder = ChunkedDecoder()
         body = io.BytesIO()
-        have = chunks = 0
-        while True:
-            self._transport.deadline = body_deadline(started, have, self._config)
-            event = await self._next_event("body")
-            if isinstance(event, h11.EndOfMessage):
-                return body.getvalue()
-            if not isinstance(event, h11.Data):
-                raise Disconnected
-            have += body.write(event.data)
-            check_size(have, self._config)
-            reserve(have)
-            chunks += 1
-            if chunks % _CHUNKS_A_TURN == 0:
-                await trio.lowlevel.checkpoint()
-
-    async def _next_event(self, waiting_for: str = "head") -> object:
+        started = trio.current_time()
+        have = steps = 0
+        data = memoryview(self._buffer)
+        self._buffer = b""
         try:
-            while (event := self._connection.next_event()) is h11.NEED_DATA:
-                received = await self._transport.receive()
-                if not received and self._transport.overdue:
-                    raise slow(waiting_for)
-                if not received and waiting_for == "body":
-                    raise Disconnected
-                self._connection.receive_data(received)
-            return event
-        except h11.RemoteProtocolError as error:
-            if error.error_status_hint == 431:
-                raise head_too_large() from error
-            raise ProtocolError(error.error_status_hint, "BAD_HTTP", str(error)) from error
+            while not decoder.done:
+                if not data:
+                    data = memoryview(await self._more(started, have, 65536))
+                used, piece = decoder.feed(data)
+                data = data[used:]
+                if piece is not None:
+                    have += body.write(piece)
+                    check_size(have, self._config)
+                    reserve(have)
+                steps += 1
+                if steps % _CHUNKS_A_TURN == 0:
+                    await trio.lowlevel.checkpoint()
+        except BadMessage as error:
+            raise ProtocolError(400, "BAD_HTTP", f"the chunked body is not one: {error}") from None
+        self._buffer = bytes(data)
+        return body.getvalue()
+
+    async def _more(self, started: float, have: int, most: int) -> bytes:
+        """More of a body that began at a time and of which so many bytes are there."""
+        self._transport.deadline = body_deadline(started, have, self._config)
+        received = await self._transport.receive(most)
+        if not received:
+            raise slow("body") if self._transport.overdue else Disconnected
+        return received
+
+
+def by_h11(head: bytes) -> Request:
+    """What h11 makes of a head that is not written the strict way, whole or truncated. Raises ProtocolError."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=heads.MAX_HEAD)
+    try:
+        connection.receive_data(head)
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(b"")
+            event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        if error.error_status_hint == 431:
+            raise head_too_large() from error
+        raise ProtocolError(error.error_status_hint, "BAD_HTTP", str(error)) from error
+    if not isinstance(event, h11.Request):
+        raise ProtocolError(400, "BAD_HTTP", "this is no request")
+    if not event.http_version.startswith(b"1."):
+        raise ProtocolError(505, "BAD_HTTP", "this server speaks HTTP/1.1")
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in event.headers:
+        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    target = event.target.decode("ascii")
+    length: int | None = int(headers.get("content-length", "0"))
+    if "transfer-encoding" in headers:
+        if "content-length" in headers:
+            raise ProtocolError(400, "BAD_HTTP", "give Content-Length or Transfer-Encoding, not both")
+        length = None
+    return Request(event.method.decode("ascii"), target, headers, length, event.http_version < b"1.1")
 
 
 def _join(pieces: list[bytes]) -> bytes:
