@@ -7,6 +7,7 @@ A handshake has a deadline. What clients are told and shown is as without TLS; w
 import logging
 import socket
 import ssl
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ log = logging.getLogger("ds")
 
 _PARTING = 0.5
 _CROWDED = 3.0
+_HANDSHAKE, _RECORD_HEAD, _MOST_IN_RECORD = b"\x16", 5, 16384  # RFC 8446 section 5.1
 _REASONS = {
     None: "not a certificate in PEM format",
     "KEY_VALUES_MISMATCH": "the key is not this certificate's",
@@ -100,24 +102,61 @@ def _no_password() -> str:
 
 
 class Handshakes:
-    """Those under way, oldest first, at most `limit` of them."""
+    """Those under way, at most `limit` of them. Who waits gets a turn by address, so that a crowd from one keeps out
+    nobody but itself; and while anybody waits, all have less time."""
 
     def __init__(self, limit: int) -> None:
-        self._room = trio.Semaphore(limit)
-        self._begun: dict[trio.CancelScope, float] = {}
+        self._free = limit
+        self._unhurried: dict[trio.CancelScope, float] = {}
+        # Who waits, by address; the address at the front has the next turn.
+        self._waiting: OrderedDict[str, deque[trio.Event]] = OrderedDict()
 
     @asynccontextmanager
-    async def one(self, scope: trio.CancelScope) -> AsyncIterator[None]:
-        """One more, when there is room. While others wait it has less time, by way of its cancel scope's deadline."""
-        if self._room.value == 0 and self._begun:
-            oldest = next(iter(self._begun))
-            oldest.deadline = min(oldest.deadline, self._begun.pop(oldest) + _CROWDED)
-        async with self._room:
-            self._begun[scope] = trio.current_time()
-            try:
-                yield
-            finally:
-                self._begun.pop(scope, None)
+    async def one(self, client: str, scope: trio.CancelScope) -> AsyncIterator[None]:
+        """One more, when it is its turn. `scope` is what ends it: it may get an earlier deadline."""
+        await self._turn(client)
+        self._unhurried[scope] = trio.current_time()
+        if self._waiting:
+            self._hurry()
+        try:
+            yield
+        finally:
+            self._unhurried.pop(scope, None)
+            self._next()
+
+    async def _turn(self, client: str) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        self._hurry()
+        turn = trio.Event()
+        line = self._waiting.setdefault(client, deque())
+        line.append(turn)
+        try:
+            await turn.wait()
+        except trio.Cancelled:
+            if turn.is_set():
+                self._next()
+            else:
+                line.remove(turn)
+                if not line:
+                    del self._waiting[client]
+            raise
+
+    def _hurry(self) -> None:
+        for scope, begun in self._unhurried.items():
+            scope.deadline = min(scope.deadline, begun + _CROWDED)
+        self._unhurried.clear()
+
+    def _next(self) -> None:
+        """Give a place that is free to who waits."""
+        if not self._waiting:
+            self._free += 1
+            return
+        client, line = self._waiting.popitem(last=False)
+        line.popleft().set()
+        if line:
+            self._waiting[client] = line
 
 
 class TLSTransport(Transport):
@@ -165,8 +204,8 @@ class TLSTransport(Transport):
         why = "the handshake took too long"
         with trio.move_on_after(self._timeout) as scope:
             try:
-                await Transport.wait_readable(self)
-                async with self._handshakes.one(scope):
+                await self.wait_for_record()
+                async with self._handshakes.one(self.peer, scope):
                     if self.hung_up():
                         raise Disconnected  # while it waited, or without a word
                     tls = trio.SSLStream(_Wire(self), self._context, server_side=True, https_compatible=True)
@@ -184,6 +223,22 @@ class TLSTransport(Transport):
             raise Disconnected
         self.identities = _names(self._tls.getpeercert())
         return self._tls
+
+    async def wait_for_record(self) -> None:
+        """Wait for all of a client's first record: before that no handshake can go on, and none is begun."""
+        try:
+            begun = await self._at_least(_RECORD_HEAD)
+            if begun[:1] == _HANDSHAKE and len(begun) == _RECORD_HEAD:
+                await self._at_least(_RECORD_HEAD + min(int.from_bytes(begun[3:], "big"), _MOST_IN_RECORD))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        except OSError as error:
+            raise Disconnected from error
+
+    async def _at_least(self, size: int) -> bytes:
+        """Wait until so many bytes are there, or no more will come; the first of them, which stay there."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        await Transport.wait_readable(self)
+        return self._socket.recv(_RECORD_HEAD, socket.MSG_PEEK)
 
     async def wait_readable(self) -> None:
         # Records that carry no data (tickets, key updates) must not count, so this reads ahead.
