@@ -9,9 +9,12 @@ Where there is no epoll, every connection has its task and nothing else changes.
 """
 
 import logging
+import os
 import re
 import select
+from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 
@@ -26,8 +29,11 @@ from .transport import Disconnected
 
 log = logging.getLogger("ds")
 
+T = TypeVar("T")
+
 _AT_ONCE = 64
 _APPENDS_A_TURN = 32
+_APPENDS_OF_CROWDS = 256
 _OTHERS_A_TURN = 8
 _RECEIVE = 65536
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,9}) *\r\n", re.IGNORECASE)
@@ -58,7 +64,10 @@ class IdleConnections:
         self._watched: dict[int, Connection] = {}
         self._answering: set[Connection] = set()
         self._pipelines: dict[Connection, _Pipeline] = {}
-        self._soon = trio.lowlevel.current_trio_token()
+        # Those that are to go on, in their order, and what wakes the loop for them.
+        self._more: deque[Connection] = deque()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._bell, select.EPOLLIN)
         self._empty = trio.Event()
 
     def add(self, connection: Connection) -> bool:
@@ -80,21 +89,37 @@ class IdleConnections:
         """Have requests answered, until cancelled."""
         try:
             while True:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                if self._more:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
                 # So many at once, then the tasks have their turn.
                 for number, _ in self._epoll.poll(0, _AT_ONCE):
-                    connection = self._watched.get(number)
-                    if connection is not None:
-                        try:
-                            self._receive(connection)
-                        except Exception:
-                            log.exception("a connection failed inside the server")
-                            self._end(connection)
+                    if number == self._bell:
+                        os.eventfd_read(number)
+                    elif (connection := self._watched.get(number)) is not None:
+                        self._attend(self._receive, connection)
+                # And about as many of those that came in crowds, a few of each connection.
+                budget = _AT_ONCE
+                for _ in range(len(self._more)):
+                    if budget <= 0:
+                        break
+                    connection = self._more.popleft()
+                    budget -= self._attend(self._go_on, connection) or 1
         finally:
+            os.close(self._bell)
             for connection in {*self._watched.values(), *self._answering}:
                 connection.transport.close_nowait()
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
+
+    def _attend(self, step: Callable[[Connection], T], connection: Connection) -> T | None:
+        try:
+            return step(connection)
+        except Exception:
+            log.exception("a connection failed inside the server")
+            self._end(connection)
+            return None
 
     async def drain(self) -> None:
         """Wait until every connection is gone, when the server takes no new ones."""
@@ -150,8 +175,9 @@ class IdleConnections:
                 self._fail(exchange, error)
                 return
         elif self._first(connection, data) is not None:
+            self._answering.add(connection)
             self._pipelines[connection] = _Pipeline(data)
-            self._go_on(connection)
+            self._later(connection)
             return
         # Nothing has happened: a task begins with the same bytes.
         self._hand_over(connection, data)
@@ -236,31 +262,38 @@ class IdleConnections:
 
     # Requests that come many at once
 
-    def _go_on(self, connection: Connection) -> None:
+    def _later(self, connection: Connection) -> None:
+        """Let a connection go on when it is its turn."""
+        if not self._more:
+            os.eventfd_write(self._bell, 1)  # the loop may be asleep
+        self._more.append(connection)
+
+    def _go_on(self, connection: Connection) -> int:
         """Have some of the requests that came ahead answered: in order, each as if it had come alone.
 
         An append may follow appends that are not durable yet, as it is decided on top of them: so they share commits.
-        Anything else waits until all before it are.
+        Anything else waits until all before it are. The more connections there are like this, the fewer appends of each
+        share a commit: who sends one waits for it, too. Returns how many it were.
         """
         pipeline = self._pipelines.get(connection)
         if pipeline is None:
-            return  # it ended meanwhile
+            return 0  # it ended meanwhile
         self._answering.add(connection)
         connection.idle = False
         connection.transport.deadline = _FOREVER
         pipeline.going_on = True
         blocked = False
         others = 0
-        while len(pipeline.answers) < _APPENDS_A_TURN and others < _OTHERS_A_TURN and not connection.closing:
+        most = max(1, min(_APPENDS_A_TURN, _APPENDS_OF_CROWDS // len(self._pipelines)))
+        while len(pipeline.answers) < most and others < _OTHERS_A_TURN and not connection.closing:
             found = self._first(connection, pipeline.ahead)
             if found is None:
                 blocked = True
                 break
             exchange, behind = found
-            if exchange.method != "POST":
-                if pipeline.outstanding:
-                    break
-                others += 1
+            waiting = pipeline.outstanding
+            if waiting and exchange.method != "POST":
+                break
             pipeline.answers[exchange] = b""
             pipeline.outstanding += 1
             try:
@@ -272,14 +305,17 @@ class IdleConnections:
                 break
             except Exception as error:
                 self._fail(exchange, error)
+            others += pipeline.outstanding == waiting  # answered already, with no commit to share
             pipeline.ahead = behind
             if not exchange.keep_alive or not pipeline.ahead:
                 break
         pipeline.going_on = False
         # What can't be answered here is tried again behind the others, and then by a task.
-        pipeline.blocked = blocked and not pipeline.answers
+        count = len(pipeline.answers)
+        pipeline.blocked = blocked and not count
         if not pipeline.outstanding:
             self._flush(connection, pipeline)
+        return count
 
     def _flush(self, connection: Connection, pipeline: "_Pipeline") -> None:
         """Send all answers there are, in order."""
@@ -292,8 +328,7 @@ class IdleConnections:
             except Disconnected:
                 sent, keep_alive = 0, False
             if keep_alive and sent == len(data):
-                # Others have their turn first.
-                self._soon.run_sync_soon(self._go_on, connection)
+                self._later(connection)
                 return
             data = data[sent:]
         del self._pipelines[connection]
