@@ -51,7 +51,7 @@ RARE = (
     "ds_core/client/events.py",
     "ds_core/client/jsonitems.py",
     "ds_core/client/memory.py",
-    "ds_micro/more.py",
+    "ds_micro/operations.py",
     "ds_micro/tls.py",
     "ds_micro/aio.py",
 )

@@ -29,7 +29,7 @@ async def _lookup(host, port, ms):
         return lookup(host, port, ms)
     import socket
 
-    from ds_micro.host import prefer
+    from ds_micro.cpython import prefer
 
     loop = asyncio.get_running_loop()
     return prefer(await _within(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), ms))

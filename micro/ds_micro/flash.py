@@ -34,7 +34,7 @@ import struct
 from binascii import crc32
 
 if hasattr(os, "fsync"):
-    from ds_micro.host import sync
+    from ds_micro.cpython import sync
 else:
 
     def sync(f, folder=None):

@@ -23,7 +23,7 @@ try:
         return found
 
 except ImportError:
-    from ds_micro.host import Socket, lookup, sleep_ms, ticks_add, ticks_diff, ticks_ms  # noqa: F401
+    from ds_micro.cpython import Socket, lookup, sleep_ms, ticks_add, ticks_diff, ticks_ms  # noqa: F401
 
 # "Not now": EAGAIN, and what CPython's ssl calls wanting to read (2) or to write (3).
 _AGAIN = (errno.EAGAIN, errno.EINPROGRESS, 2, 3)

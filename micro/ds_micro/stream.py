@@ -106,7 +106,7 @@ class Flows:
         port = port or ("443" if secure else "80")
         bad = not secure and (tls or scheme != "http") or not (slash and name and port.isdigit())
         if bad or min(url) < "!" or max(url) > "~" or "#" in url:
-            from ds_micro.more import bad_url
+            from ds_micro.operations import bad_url
 
             bad_url(url, tls)
         self._port = int(port)
@@ -158,12 +158,12 @@ class Flows:
         headers = list(headers)
         for pair in self._headers.items():
             if callable(pair[1]):
-                from ds_micro.more import ask
+                from ds_micro.operations import ask
 
                 pair = (pair[0], await ask(pair[1]))
             headers.append(pair)
         if self._params:
-            from ds_micro.more import ordered
+            from ds_micro.operations import ordered
 
             query = await ordered(query, self._params)
         mark = "&" if "?" in target else "?"
@@ -260,11 +260,11 @@ class Flows:
             from ds_core.wire.cbor import encode
 
             return encode(value)
-        from ds_micro.more import encode
+        from ds_micro.operations import encode
 
         return encode(self._type, value)
 
-    # Operations. `ds_micro.more` has the others: append, close, head, delete, fork.
+    # Operations. `ds_micro.operations` has the others: append, close, head, delete, fork.
 
     async def _do(self, method, headers=(), body=b""):
         """A request whose answer is in its head."""
@@ -281,15 +281,15 @@ class Flows:
         headers = [("Content-Type", self.content_type)]
         body = b""
         if options:
-            from ds_micro.more import creation
+            from ds_micro.operations import creation
 
             body = creation(self, headers, **options)
         return self._run(self._do("PUT", headers, body))
 
     def __getattr__(self, name):
-        import ds_micro.more
+        import ds_micro.operations
 
-        flow = getattr(ds_micro.more, name)
+        flow = getattr(ds_micro.operations, name)
         return lambda *args, **options: self._run(flow(self, *args, **options))
 
     def read(self, cursor=None, live=None, patience=60, limit=65536, raw=False):

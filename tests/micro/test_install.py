@@ -19,7 +19,7 @@ from tests.micro.test_suite import interpreter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMPORTS = """
-import ds_micro, ds_micro.aio, ds_micro.more, ds_micro.tls
+import ds_micro, ds_micro.aio, ds_micro.operations, ds_micro.tls
 import ds_core.client.events, ds_core.client.memory, ds_core.wire.chunked, ds_core.wire.cbor_values
 print(ds_micro.__file__, ds_micro.Outbox, ds_micro.NotFound)
 """

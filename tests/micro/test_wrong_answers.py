@@ -64,7 +64,7 @@ def scripted() -> Iterator[str]:
 def test_wrong_answers(build: int | str, scripted: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        run([*interpreter(build), HERE / "misfortune_client.py", ROOT, scripted, tmp_path, url])
+        run([*interpreter(build), HERE / "wrong_answers.py", ROOT, scripted, tmp_path, url])
 
 
 @pytest.mark.parametrize("build", [64, 32])

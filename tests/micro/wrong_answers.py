@@ -1,6 +1,6 @@
 """The client against a server that answers anything, and one (SILENT) that never does.
 
-    misfortune_client.py ROOT URL FOLDER SILENT
+    wrong_answers.py ROOT URL FOLDER SILENT
 """
 # ruff: noqa: UP031 (MicroPython)
 
