@@ -38,6 +38,7 @@ CLIENT = (
     "ds_micro/__init__.py",
     "ds_micro/net.py",
     "ds_micro/stream.py",
+    "ds_micro/cursor.py",
     "ds_micro/outbox.py",
     "ds_micro/flash.py",
 )

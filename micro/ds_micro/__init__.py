@@ -15,7 +15,7 @@ https `ca`, `pin`, `verify` (ds_micro.tls).
 """
 
 from ds_micro.net import Net
-from ds_micro.stream import Cursor, Flows
+from ds_micro.stream import Flows
 
 
 def run(coroutine):
@@ -33,11 +33,15 @@ class Stream(Flows):
 
 
 def __getattr__(name):
-    # What is loaded when it is first asked for: the outbox; and the errors.
+    # What is loaded when it is first asked for: the outbox, cursors, and the errors.
     if name == "Outbox":
         from ds_micro.outbox import Outbox
 
         return Outbox
+    if name == "Cursor":
+        from ds_micro.cursor import Cursor
+
+        return Cursor
     if name == "aio":  # `from ds_micro import aio` comes here first on MicroPython
         import ds_micro.aio
 

@@ -11,8 +11,9 @@ import sys
 import ds_micro.outbox
 from ds_core.client.errors import BadResponse, Disconnected, StreamError, Timeout  # noqa: F401
 from ds_core.client.refusals import *  # noqa: F403
+from ds_micro.cursor import Cursor  # noqa: F401
 from ds_micro.net import lookup
-from ds_micro.stream import END, Cursor, Flows, Items, Result  # noqa: F401
+from ds_micro.stream import END, Flows, Items, Result  # noqa: F401
 
 _CPYTHON = sys.implementation.name != "micropython"
 

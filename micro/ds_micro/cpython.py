@@ -64,9 +64,21 @@ def prefer(rows):
 
 def sync(f, folder=None):
     """Make a file durable, and creations and deletions in a folder."""
-    f.flush()
-    os.fsync(f.fileno())
+    if f:
+        f.flush()
+        os.fsync(f.fileno())
     if folder:
         fd = os.open(folder, 0)
-        os.fsync(fd)
-        os.close(fd)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def replace(path, data):
+    """Replace a small file at once."""
+    with open(path + ".new", "wb") as f:
+        f.write(data)
+        sync(f)
+    os.rename(path + ".new", path)
+    sync(None, path.rpartition("/")[0] or ".")

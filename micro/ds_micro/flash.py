@@ -1,4 +1,4 @@
-"""An outbox's store on a file system: segments that survive a power cut at any instant.
+"""An outbox's store on a file system: segments that survive a power cut at any instant, and errors at any step.
 
 A segment is a file, numbered upwards, and becomes one POST. Only the newest takes records; a segment is sealed by there
 being a newer one, and only a sealed segment is sent. A file is a header and records:
@@ -6,7 +6,8 @@ being a newer one, and only a sealed segment is sent. A file is a header and rec
     header  magic, epoch, seq, two segment numbers to drop, records dropped so far, CRC-32
     record  length (2 bytes), CRC-32 seeded with segment number, position and length (4 bytes), data
 
-Writing to flash: one append and one sync per `sync_every` records, one small file per segment, nothing else.
+Writing to flash: one append and one sync per `sync_every` records, one small file per segment, nothing else. Records
+that wait for their sync are in RAM, not in a file's cache: a file system that ran full forgets what it cached.
 (epoch, seq) of every segment follows from the newest header alone: it holds the newest segment's own, and each
 older file has one less. So every change of state is one thing, the creation of a new newest segment, synced before
 anything relies on it:
@@ -20,13 +21,19 @@ anything relies on it:
   without a gap; then the victim is deleted, at the next start if the power fails here. The oldest segment may have
   been sent and accepted, its number is spent, and so it is never the victim: the one after it is.
 * A new epoch: the new header has it, and as seq the number of segments before it, so the oldest becomes 0.
-* A segment refused for good is discarded like a victim; the server did not take it, so its number goes to the next.
+* A segment that is discarded, or all damaged, is dropped in the same step as a new epoch is begun: nobody may know
+  whether the server has its number.
 
 After a power cut the newest file may end in a torn record: everything before it is kept, nothing can be appended behind
 it, so a new segment is begun. A newest file with a torn header never counted; it is deleted.
 
-Guaranteed for a file system that keeps synced data and orders renames, creations and deletions (littlefs; FAT as far as
-FAT goes; POSIX with fsync of files and directories). Bit rot ends a segment at the damaged record.
+After an error (no room, no memory, a failed sync) nothing is assumed: the newest file is opened again and read. What
+the numbers rely on changes in RAM only after it has changed on flash; a header that may have got there unseen is written
+anew, and a file that could not be deleted is, before anything else.
+
+Guaranteed for a file system that keeps synced data and orders creations and deletions (littlefs; POSIX with fsync of
+files and directories; FAT, which in a cut may lose clusters, and the directory with a torn sector). Bit rot ends a
+segment at the damaged record.
 """
 
 import os
@@ -34,21 +41,16 @@ import struct
 from binascii import crc32
 
 if hasattr(os, "fsync"):
-    from ds_micro.cpython import sync
+    from ds_micro.cpython import replace, sync  # noqa: F401
+
+    _NO_ROOM = ()
 else:
+    _NO_ROOM = (13, 36)  # what FAT and littlefs say when a directory has no room for a name
 
     def sync(f, folder=None):
         """Make a file durable, and creations and deletions in a folder. MicroPython's flush does it."""
-        f.flush()
-
-
-def replace(path, data):
-    """Replace a small file at once."""
-    with open(path + ".new", "wb") as f:
-        f.write(data)
-        sync(f)
-        os.rename(path + ".new", path)
-        sync(f, path.rpartition("/")[0] or ".")
+        if f:
+            f.flush()
 
 
 class FlashStore:
@@ -57,12 +59,11 @@ class FlashStore:
 
     `epoch`: for a new outbox. `limit`, `size`: bytes in all and of a segment; `count`: most records of a segment
     (0: any).
-    Keeps in RAM two numbers per segment, and of each that was looked into the good size and the records.
+    Keeps in RAM two numbers per segment, of each that was looked into the good size and the records, and the records
+    that wait for their sync.
     """
 
     def __init__(self, path, epoch, content_type, json, limit, size, count, full, sync_every):
-        if limit < 4 * size:
-            raise ValueError("limit < 4 * segment")
         self.type = content_type
         self._json = json
         self._path = path
@@ -73,19 +74,30 @@ class FlashStore:
         self._every = sync_every
         self.dropped = self._seq = 0  # _seq and _epoch are the newest segment's
         self._known = {}  # number -> [size, records] of what is good in it
+        self._waiting = []  # records of the newest segment that are not on flash yet
+        self._gone = []  # segments that count no more and may still be there
+        self._settled = True  # whether deletions are durable
         self._file = self._reading = None
+        # 1: nothing can be appended to the newest segment. 2: and there may be a newer one, unknown to us.
+        self._torn = 0
         try:
             os.mkdir(path)
         except OSError:
             pass
         self._files = files = []
         for name in os.listdir(path):
-            if name[-4:] == ".out" and name[:-4].isdigit():
-                files.append(int(name[:-4]))
+            try:
+                number = int(name[:-4])
+                if name == "%08d.out" % number and not os.stat(path + "/" + name)[0] & 0x4000:
+                    files.append(number)
+            except ValueError:
+                pass  # somebody else's
         files.sort()
         while files:
             with self._open(files[-1]) as f:
                 data = f.read(36)
+            if b"dsO1" < data[:4] < b"dsO:":
+                raise ValueError("written by another version: " + path)
             if len(data) == 36 and crc32(data[:32]) == int.from_bytes(data[32:], "big"):
                 _, self._epoch, self._seq, a, b, self.dropped = struct.unpack(">4sQQIII", data[:32])
                 # What it dropped; and then what was acknowledged before it claimed an epoch.
@@ -94,26 +106,78 @@ class FlashStore:
                         self._remove(number)
                 while len(files) - 1 > self._seq:
                     self._remove(files[0])
-                self._begin()
                 return
             self._remove(files[-1])
         self.claim(epoch)
 
+    def _name(self, number):
+        return "%s/%08d.out" % (self._path, number)
+
     def _open(self, number, mode="rb"):
-        return open("%s/%08d.out" % (self._path, number), mode)
+        return open(self._name(number), mode)
 
     def _remove(self, number):
-        os.remove("%s/%08d.out" % (self._path, number))
+        self._settled = False
+        os.remove(self._name(number))
+        self._forget(number)
+
+    def _forget(self, number):
         self._files.remove(number)
         self._known.pop(number, None)
 
+    def _settle(self):
+        """Nothing that was deleted comes back."""
+        while self._gone:
+            try:
+                os.remove(self._name(self._gone[-1]))
+            except OSError as exc:
+                if exc.errno != 2:
+                    raise
+            self._settled = False
+            self._gone.pop()
+        if not self._settled:
+            sync(None, self._path)
+            self._settled = True
+
     def _begin(self):
-        """Append to the newest segment from now on."""
+        """Open the newest segment, to append to it, and see what it has."""
         number = self._files[-1]
-        self._unsynced = 0
-        self._file = self._open(number, "ab")
-        # A torn tail: nothing can follow it.
-        self._torn = self._file.seek(0, 2) != self._scan(number)[0]
+        file = self._open(number, "ab")
+        now = self._look(number)
+        known = self._known.get(number) or now
+        if self._torn < 2:
+            self._torn = file.seek(0, 2) != now[0]
+        # What is on flash does not wait, whatever was said when it was written.
+        del self._waiting[: max(0, now[1] - known[1])]
+        self._known[number] = now
+        self._file = file
+
+    def _write(self):
+        """Put on flash what waits, for good. (Not when torn.)"""
+        if not self._file:
+            self._begin()
+        number = self._files[-1]
+        known = self._known[number]
+        size = known[0]
+        file = self._file
+        self._file = None
+        try:
+            for record in self._waiting:
+                file.write(len(record).to_bytes(2, "big") + self._crc(number, size, record))
+                file.write(record)
+                size += 6 + len(record)
+            sync(file)
+        except Exception:
+            # What got there, the next step sees.
+            try:
+                file.close()
+            except OSError:
+                pass
+            raise
+        self._file = file
+        known[0] = size
+        known[1] += len(self._waiting)
+        del self._waiting[:]
 
     def _crc(self, number, at, data):
         # (Of a larger seed, both crc32 take the lower 32 bits.)
@@ -123,18 +187,21 @@ class FlashStore:
         """[size, records] of the good part of a segment."""
         known = self._known.get(number)
         if not known:
-            self._known[number] = known = [36, 0]
-            with self._open(number) as f:
-                f.seek(36)
-                while True:
-                    head = f.read(6)
-                    data = f.read(int.from_bytes(head[:2], "big"))
-                    size = 6 + len(data)
-                    if size == 6 or head != len(data).to_bytes(2, "big") + self._crc(number, known[0], data):
-                        break
-                    known[0] += size
-                    known[1] += 1
+            self._known[number] = known = self._look(number)
         return known
+
+    def _look(self, number):
+        known = [36, 0]
+        with self._open(number) as f:
+            f.seek(36)
+            while True:
+                head = f.read(6)
+                data = f.read(int.from_bytes(head[:2], "big"))
+                size = 6 + len(data)
+                if size == 6 or head != len(data).to_bytes(2, "big") + self._crc(number, known[0], data):
+                    return known
+                known[0] += size
+                known[1] += 1
 
     def claim(self, epoch, drop=0):
         """Begin a new newest segment, which seals the last one, and drops it when it is empty, and segment `drop`.
@@ -142,58 +209,82 @@ class FlashStore:
         With an `epoch`, number all segments anew; None: go on.
         """
         files = self._files
+        self._settle()
         last = empty = 0
         if files:
             last = files[-1]
-            if self._unsynced:
-                sync(self._file)
-            if not self._scan(last)[1]:
+            if not self._file:
+                self._begin()
+            if self._waiting and not self._torn:
+                self._write()
+            if last != drop and not self._scan(last)[1]:
                 empty = last
-            self._file.close()
-        gone = bool(drop) + bool(empty)
-        seq = self._seq + 1 - gone
+        gone = [number for number in (drop, empty) if number]
+        seq = self._seq + 1 - len(gone)
         if epoch is None:
             epoch = self._epoch
         else:
-            seq = len(files) - gone
+            seq = len(files) - len(gone)
         dropped = self.dropped
         if drop:
             dropped += self._scan(drop)[1]
         data = struct.pack(">4sQQIII", b"dsO1", epoch, seq, drop, empty, dropped)
         number = last + 1
+        torn = self._torn
+        self._torn = 2
         try:
             with self._open(number, "wb") as f:
                 f.write(data + crc32(data).to_bytes(4, "big"))
                 sync(f, self._path)
-        except Exception:
-            # No room: nothing has changed. (What is left of the file never counts: its number is used again.)
+            files.append(number)
+        except Exception as exc:
+            # Nothing has changed, once what may be left of the file is gone for good.
             try:
-                os.remove("%s/%08d.out" % (self._path, number))
-            except OSError:
-                pass
-            if files:
-                self._begin()
+                os.remove(self._name(number))
+            except OSError as failed:
+                if failed.errno != 2:
+                    raise
+            self._settled = False
+            self._settle()
+            self._torn = torn
+            if getattr(exc, "errno", 0) in _NO_ROOM:
+                raise OSError(28)
             raise
+        self._torn = 0
         self.dropped = dropped
         self._epoch = epoch
         self._seq = seq
-        files.append(number)
-        for number in (drop, empty):
-            if number:
-                self._remove(number)
-        self._begin()
-        if gone:
-            sync(self._file, self._path)
+        self._gone = gone
+        for number in gone:
+            self._forget(number)
+        file = self._file
+        self._file = None
+        if file:
+            file.close()
+        self._settle()
+        if self._waiting:
+            self._write()
+
+    def _newest(self):
+        """[bytes, records] of the newest segment, with those that wait."""
+        size, count = self._scan(self._files[-1])
+        for record in self._waiting:
+            size += 6 + len(record)
+            count += 1
+        return size, count
 
     def append(self, record):
         """False when it was dropped, or is refused, for want of room. Safe on flash when `sync_every` is 1."""
-        n = len(memoryview(record))  # bytes, and not a text's characters
+        record = bytes(memoryview(record))  # bytes, and not a text's characters
+        n = len(record)
         most = min(self._size - 42, 65535)
         if not 0 < n <= most:
             raise ValueError("a record has 1 to %d bytes (see segment)" % most)
         files = self._files
-        known = self._scan(files[-1])
-        if self._torn or known[0] + 6 + n > self._size or 0 < self._count <= known[1]:
+        if not self._file:
+            self._begin()
+        size, count = self._newest()
+        if self._torn or size + 6 + n > self._size or 0 < self._count <= count:
             drop = 0
             if len(files) >= self._most:
                 if self._full != "drop-oldest":
@@ -202,54 +293,55 @@ class FlashStore:
                     return False
                 drop = files[1]
             self.claim(None, drop)
-            known = self._scan(files[-1])
-        self._torn = True  # should this fail half way
-        self._file.write(n.to_bytes(2, "big") + self._crc(files[-1], known[0], record) + record)
-        self._unsynced += 1
-        if self._unsynced >= self._every:
-            sync(self._file)
-            self._unsynced = 0
-        self._torn = False
-        known[0] += 6 + n
-        known[1] += 1
+        self._waiting.append(record)
+        if len(self._waiting) >= self._every:
+            try:
+                self._write()
+            except Exception:
+                self._waiting.pop()
+                raise
         return True
 
     @property
     def records(self):
         """How many records wait."""
-        n = 0
+        n = len(self._waiting)
         for number in self._files:
             n += self._scan(number)[1]
         return n
 
     def ready(self):
         """Whether a segment is full."""
-        return len(self._files) > 1 or 0 < self._count <= self._scan(self._files[0])[1]
+        return len(self._files) > 1 or 0 < self._count <= self._newest()[1]
 
     # The oldest segment, as a batch
 
     def batch(self, i):
+        if i:
+            return None
         files = self._files
+        self._settle()
         while True:
             size, count = self._scan(files[0])
-            if i or len(files) == 1 and not count:
+            if len(files) == 1 and not count and not self._waiting:
                 return None
-            if len(files) == 1:
+            if len(files) == 1 or self._torn > 1:
                 self.claim(None)
-            if not count:
-                self.claim(None, files[0])  # all of it is damaged
-                continue
-            self.epoch = self._epoch
-            self.seq = self._seq - len(files) + 1
-            self.count = count
-            self.length = size - 36 - 6 * count + (count + 1 if self._json else 0)
-            if self._reading:
-                self._reading.close()
-            self._reading = self._open(files[0])
-            self._reading.seek(36)
-            self._todo = count
-            self._part = 0
-            return self
+            elif not count:
+                self.claim(self._epoch + 1, files[0])  # all of it is damaged
+            else:
+                break
+        self.epoch = self._epoch
+        self.seq = self._seq - len(files) + 1
+        self.count = count
+        self.length = size - 36 - 6 * count + (count + 1 if self._json else 0)
+        if self._reading:
+            self._reading.close()
+        self._reading = self._open(files[0])
+        self._reading.seek(36)
+        self._todo = count
+        self._part = 0
+        return self
 
     def readinto(self, view):
         at = 0
@@ -261,9 +353,11 @@ class FlashStore:
                 if self._json:
                     view[at] = 93 if self._todo < 0 else 44 if self._todo + 1 < self.count else 91
                     at += 1
-            else:
+            if self._part or self._todo >= 0:
                 n = self._reading.readinto(view[at : at + self._part])
-                if not n:
+                if not n and at < len(view):
+                    # Shorter than it was: see what it has, the next time.
+                    self._known.pop(self._files[0])
                     raise OSError(5)
                 at += n
                 self._part -= n
@@ -272,13 +366,24 @@ class FlashStore:
     def done(self):
         self._reading.close()
         self._remove(self._files[0])
-        sync(self._file, self._path)
 
     def discard(self):
-        """Drop the oldest segment, which the server refused."""
-        self.claim(None, self._files[0])
+        """Drop the oldest segment, which the server refused; how many records that were."""
+        n = self._scan(self._files[0])[1]
+        if len(self._files) == 1:
+            n = self._newest()[1]
+        if n:
+            self.claim(self._epoch + 1, self._files[0])
+        return n
 
     def close(self):
         """Make everything durable, and let the file go."""
-        sync(self._file)
+        if not self._file:
+            self._begin()
+        if self._waiting:
+            if self._torn:
+                self.claim(None)
+            else:
+                self._write()
         self._file.close()
+        self._file = None

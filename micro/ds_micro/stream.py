@@ -39,34 +39,6 @@ class Result:
         self.closed = says(headers, "stream-closed")
 
 
-class Cursor:
-    """Where a reader is: `offset`, and `items` handled since. `path`: a file to keep it in."""
-
-    def __init__(self, path=None, offset="-1", items=0):
-        self.path = path
-        self.offset = offset
-        self.items = items
-
-    def load(self):
-        """Read the file; without one, stay where we are. Returns the cursor."""
-        try:
-            with open(self.path) as f:
-                self.offset, items = f.read().split()
-            self.items = int(items)
-        except OSError as exc:
-            if exc.errno != 2:  # ENOENT
-                raise
-        except ValueError:
-            raise ValueError("damaged: " + self.path)
-        return self
-
-    def save(self):
-        """Replace the file: after a power cut it holds the old cursor or the new one."""
-        from ds_micro.flash import replace
-
-        replace(self.path, b"%s %d\n" % (self.offset.encode(), self.items))
-
-
 class Flows:
     """All of a stream's operations; see `ds_micro.Stream` for the parameters."""
 
@@ -303,6 +275,8 @@ class Flows:
 
             check(live)
         if not hasattr(cursor, "items"):
+            from ds_micro.cursor import Cursor
+
             cursor = Cursor(None, cursor or "-1")
         return self._items(self, Reader(cursor, live, self._max_bytes, limit, raw), patience)
 
