@@ -19,6 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from join import HOMES, join, module_of
 from shorten import shorten
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +54,7 @@ RARE = (
     "ds_core/client/jsonitems.py",
     "ds_core/client/memory.py",
     "ds_micro/operations.py",
+    "ds_micro/trouble.py",
     "ds_micro/tls.py",
     "ds_micro/aio.py",
 )
@@ -66,8 +68,8 @@ def build(output: Path, url: str = "") -> tuple[int, int]:
     """Compile all; the bytes of the client and of the rest. `url`: of the folder, for its package.json."""
     shutil.rmtree(output, ignore_errors=True)
     sums = []
-    present = [name for name in CLIENT + RARE if source(name).exists()]
-    texts = shorten({name: source(name).read_text() for name in present})
+    texts = shorten(join({name: source(name).read_text() for name in CLIENT + RARE}))
+    present = [name for name in CLIENT + RARE if name in texts]
     for title, names in (("the blocking client", CLIENT), ("loaded when used", RARE)):
         print(title)
         total = 0
@@ -84,7 +86,8 @@ def build(output: Path, url: str = "") -> tuple[int, int]:
             text.unlink()
             size = target.stat().st_size
             total += size
-            print(f"  {size:6d}  {target.relative_to(output)}")
+            parts = [module for module, home in HOMES.items() if home == name]
+            print(f"  {size:6d}  {target.relative_to(output)}" + (f"  (with {', '.join(parts)})" if parts else ""))
         print(f"  {total:6d}  in all")
         sums.append(total)
     base = url.rstrip("/") + "/" if url else ""

@@ -27,7 +27,18 @@ package(  # noqa: F821
 )
 package(  # noqa: F821
     "ds_micro",
-    ("__init__.py", "net.py", "stream.py", "cursor.py", "operations.py", "outbox.py", "flash.py", "tls.py", "aio.py"),
+    (
+        "__init__.py",
+        "net.py",
+        "stream.py",
+        "cursor.py",
+        "operations.py",
+        "trouble.py",
+        "outbox.py",
+        "flash.py",
+        "tls.py",
+        "aio.py",
+    ),
     base_path=".",
     opt=3,
 )

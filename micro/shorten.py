@@ -29,7 +29,8 @@ INTERNAL = {
         "ChunkedDecoder Backoff first most failures delay reset length Writer request answer broken claim claims",
         "DONE DUPLICATE AGAIN REFUSED FENCED Reader CATCH_UP LIVE OVER query state kind_of says choose check",
         "kind error_for failure Flows Items random ask ordered creation FlashStore MemoryStore ready batch done need",
-        "Net Socket Wrapper lookup stale recv sync ticks_add ticks_diff ticks_ms sleep_ms",
+        "Net Socket Wrapper wrap lookup look_up stale recv sync now ticks_ms sleep_ms within alone LONGEST",
+        "operation bearer bad_stream bad_outbox pause undo method come",
     )
     for name in line.split()
 }

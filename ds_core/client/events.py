@@ -57,7 +57,9 @@ class Events:
                     if len(self._control) > 4096:
                         raise ValueError("control event over 4096 bytes")
                     if not self._parser.more:
-                        self._advance(json.loads(str(self._control, "utf-8")))
+                        mark = self._advance(json.loads(str(self._control, "utf-8")))
+                        if mark is not None:
+                            return mark
                 elif name == "data":
                     data = bytes(part)
                     if self._base64:
@@ -69,7 +71,7 @@ class Events:
             except (ValueError, KeyError, TypeError, AttributeError) as exc:
                 raise BadResponse("bad event: %s" % exc)
 
-    def _advance(self, control: dict[str, str]) -> None:
+    def _advance(self, control: dict[str, str]) -> object:
         if self._rest:
             raise ValueError("base64 of odd length")
         self._control = b""
@@ -77,5 +79,6 @@ class Events:
         reader._cursor = control.get("streamCursor") or reader._cursor
         reader._next = control["streamNextOffset"]
         reader._end = OVER if control.get("streamClosed") else LIVE if control.get("upToDate") else CATCH_UP
-        reader.end()
+        mark: object = reader.end()
         reader._next = None
+        return mark

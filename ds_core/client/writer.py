@@ -98,7 +98,7 @@ class Writer:
 
     def _claim(self, epoch: int) -> int:
         self.claims += 1
-        if self.claims > _MAX_CLAIMS:
+        if self.claims > _MAX_CLAIMS or epoch >> 53:  # beyond, there is no epoch
             self.claims = 0
             return FENCED
         self._store.claim(epoch)

@@ -75,7 +75,7 @@ class ResponseParser:
         """Expect the next response; `head`: it answers HEAD, so it has no body whatever it says."""
         assert not self.busy, "the last response was not read to its end"
         self.busy = True
-        self._state = self._count = 0
+        self._state = self._count = self.status = 0
         self._no_body = head
         self._skip = False
 

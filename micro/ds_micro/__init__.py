@@ -14,14 +14,15 @@ https `ca`, `pin`, `verify` (ds_micro.tls).
 `ds_micro.aio` has the same names on asyncio. One Stream is one connection: use one per task or thread.
 """
 
+from ds_core.client.reader import MARK  # noqa: F401
 from ds_micro.net import Net
-from ds_micro.stream import Flows
+from ds_micro.stream import Flows, alone
 
 
-def run(coroutine):
+def run(flow):
     """Run a flow over a transport that never suspends."""
     try:
-        coroutine.send(None)
+        flow.send(None)
     except StopIteration as exc:
         return exc.value
     raise RuntimeError("needs ds_micro.aio")
@@ -29,7 +30,13 @@ def run(coroutine):
 
 class Stream(Flows):
     _net = Net
-    _run = staticmethod(run)
+    _turn = staticmethod(lambda flow: flow)
+
+    def _run(self, flow):
+        try:
+            return alone(self, run, flow)
+        finally:
+            flow.close()  # it may not even have begun
 
 
 def __getattr__(name):
@@ -46,6 +53,6 @@ def __getattr__(name):
         import ds_micro.aio
 
         return ds_micro.aio
-    from ds_core.client import errors
+    from ds_core.client import refusals
 
-    return getattr(errors, name)
+    return getattr(refusals, name)

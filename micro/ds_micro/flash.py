@@ -28,8 +28,8 @@ After a power cut the newest file may end in a torn record: everything before it
 it, so a new segment is begun. A newest file with a torn header never counted; it is deleted.
 
 After an error (no room, no memory, a failed sync) nothing is assumed: the newest file is opened again and read. What
-the numbers rely on changes in RAM only after it has changed on flash; a header that may have got there unseen is written
-anew, and a file that could not be deleted is, before anything else.
+the numbers rely on changes in RAM only after it has changed on flash; a header that may have got there unseen is
+written anew, and a file that could not be deleted is, before anything else.
 
 Guaranteed for a file system that keeps synced data and orders creations and deletions (littlefs; POSIX with fsync of
 files and directories; FAT, which in a cut may lose clusters, and the directory with a torn sector). Bit rot ends a
@@ -41,11 +41,8 @@ import struct
 from binascii import crc32
 
 if hasattr(os, "fsync"):
-    from ds_micro.cpython import replace, sync  # noqa: F401
-
-    _NO_ROOM = ()
+    from ds_micro.cpython import replace as replace, sync
 else:
-    _NO_ROOM = (13, 36)  # what FAT and littlefs say when a directory has no room for a name
 
     def sync(f, folder=None):
         """Make a file durable, and creations and deletions in a folder. MicroPython's flush does it."""
@@ -116,9 +113,16 @@ class FlashStore:
     def _open(self, number, mode="rb"):
         return open(self._name(number), mode)
 
-    def _remove(self, number):
+    def _delete(self, number):
         self._settled = False
-        os.remove(self._name(number))
+        try:
+            os.remove(self._name(number))
+        except OSError as exc:
+            if exc.errno != 2:  # ENOENT
+                raise
+
+    def _remove(self, number):
+        self._delete(number)
         self._forget(number)
 
     def _forget(self, number):
@@ -128,12 +132,7 @@ class FlashStore:
     def _settle(self):
         """Nothing that was deleted comes back."""
         while self._gone:
-            try:
-                os.remove(self._name(self._gone[-1]))
-            except OSError as exc:
-                if exc.errno != 2:
-                    raise
-            self._settled = False
+            self._delete(self._gone[-1])
             self._gone.pop()
         if not self._settled:
             sync(None, self._path)
@@ -238,18 +237,9 @@ class FlashStore:
                 sync(f, self._path)
             files.append(number)
         except Exception as exc:
-            # Nothing has changed, once what may be left of the file is gone for good.
-            try:
-                os.remove(self._name(number))
-            except OSError as failed:
-                if failed.errno != 2:
-                    raise
-            self._settled = False
-            self._settle()
-            self._torn = torn
-            if getattr(exc, "errno", 0) in _NO_ROOM:
-                raise OSError(28)
-            raise
+            from ds_micro.trouble import undo
+
+            undo(self, number, torn, exc)
         self._torn = 0
         self.dropped = dropped
         self._epoch = epoch
@@ -378,12 +368,8 @@ class FlashStore:
 
     def close(self):
         """Make everything durable, and let the file go."""
-        if not self._file:
-            self._begin()
         if self._waiting:
-            if self._torn:
-                self.claim(None)
-            else:
-                self._write()
-        self._file.close()
-        self._file = None
+            self.claim(None)
+        if self._file:
+            self._file.close()
+            self._file = None

@@ -5,12 +5,16 @@ Each flow is called as a method of a Stream: `s.create()`.
 
 import sys
 
+from ds_core.client.reader import kind_of
 
-def bad_url(url, tls):
-    """Raise what is wrong with a URL, or with these options of https."""
-    if tls and url[:7] == "http://":
-        raise ValueError("for https only: " + ", ".join(tls))
-    raise ValueError("not http://HOST[:PORT]/PATH or https://..., percent-encoded: " + url)
+OPERATIONS = ("append", "close", "head", "delete", "fork", "adopt")
+
+
+def operation(name):
+    """The flow of this name; AttributeError."""
+    if name not in OPERATIONS:
+        raise AttributeError("Stream has no " + name)
+    return globals()[name]
 
 
 async def append(stream, *values, raw=False, seq=None, close=False):
@@ -19,6 +23,8 @@ async def append(stream, *values, raw=False, seq=None, close=False):
 
     At most once: raises Disconnected when the outcome is unknown. An Outbox appends exactly once.
     """
+    if stream.content_type is None:
+        await adopt(stream)
     headers = [("Content-Type", stream.content_type)]
     if seq is not None:
         headers.append(("Stream-Seq", seq))
@@ -40,6 +46,14 @@ async def head(stream):
     return await stream._do("HEAD")
 
 
+async def adopt(stream):
+    """As head(); and from now on, what is appended is of the content type that the stream has."""
+    result = await stream._do("HEAD")
+    stream.content_type = content_type = result.headers.get("content-type", "")
+    stream._type = kind_of(content_type)
+    return result
+
+
 async def delete(stream):
     """DELETE the stream."""
     return await stream._do("DELETE")
@@ -51,6 +65,16 @@ async def fork(stream, source, **options):
     """
     headers = [("Content-Type", stream.content_type), ("Stream-Forked-From", getattr(source, "path", source))]
     return await stream._do("PUT", headers, creation(stream, headers, fork=True, **options))
+
+
+def bearer(token):
+    """What a callable `token` says now, as a header's value."""
+
+    async def value():
+        text = await ask(token)
+        return text if " " in text else "Bearer " + text
+
+    return value
 
 
 async def ask(value):

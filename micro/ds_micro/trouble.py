@@ -1,0 +1,68 @@
+"""What is done when something goes wrong: wrong options, broken reads, a failing file system. Loaded then."""
+
+import os
+
+from ds_micro.net import now
+
+
+def bad_stream(url, tls, bad):
+    """Raise what is wrong with a Stream's options; `bad`: with its URL, or that options of https are with another."""
+    if not bad:
+        raise ValueError("timeout, live_timeout: 0.001 to 500000 s; buffer: 64 bytes or more; max_bytes: not below 0")
+    if tls and url[:7] == "http://":
+        raise ValueError("for https only: " + ", ".join(tls))
+    raise ValueError("not http://HOST[:PORT]/PATH or https://..., percent-encoded: " + url)
+
+
+def bad_outbox(stream, path, producer, when_full, limit, segment, epoch):
+    """Raise what is wrong with an Outbox's options."""
+    if not stream.content_type:
+        raise ValueError("the stream's content type is not known yet: adopt() it, or name it")
+    if when_full not in ("drop-oldest", "drop-newest", "refuse"):
+        raise ValueError("when_full: drop-oldest, drop-newest or refuse")
+    if not producer:
+        raise ValueError("producer: an id that nobody else uses for this stream")
+    if not 0 <= epoch < 1 << 52:
+        raise ValueError("epoch: 0 to 2**52 - 1")
+    if path and not 64 <= segment <= 65577:
+        raise ValueError("segment: 64 to 65577 bytes")
+    if path and limit < 4 * segment:
+        raise ValueError("limit: at least four segments of %d bytes" % segment)
+    raise ValueError("limit, segment, sync_every, in_flight: at least 1 (in a folder in_flight is 1); count, age: 0")
+
+
+def method(box, name):
+    """An outbox's rarer method."""
+    if name == "discard":
+        return lambda: box._alone(_discard, box)
+    raise AttributeError("Outbox has no " + name)
+
+
+def _discard(box):
+    """Drop the oldest batch, after flush() raised that the server will not have it; how many records that were."""
+    n = box.store.discard()
+    if not box.store.records:
+        box._born = None
+    return n
+
+
+def pause(items, exc):
+    """How many ms an iteration waits after this error, or raise it."""
+    exc.url = items._stream.url
+    ms = items._backoff.delay(exc.retry_after)
+    waited = now() - items._since + ms
+    if not exc.retry or items._patience is not None and waited > items._patience * 1000:
+        raise exc
+    if items._until is not None:
+        ms = min(ms, max(0, items._until - now()))
+    return ms
+
+
+def undo(store, number, torn, exc):
+    """A segment could not be begun: nothing has changed, once what may be left of its file is gone for good."""
+    store._delete(number)
+    store._settle()
+    store._torn = torn
+    if not hasattr(os, "fsync") and getattr(exc, "errno", 0) in (13, 36):
+        exc = OSError(28)  # so say FAT and littlefs that a directory has no room for a name
+    raise exc
