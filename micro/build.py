@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from join import HOMES, join, module_of
+from join import HOMES, join
 from shorten import shorten
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +31,7 @@ CLIENT = (
     "ds_core/wire/__init__.py",
     "ds_core/wire/http1.py",
     "ds_core/wire/cbor.py",
-    "ds_core/client/__init__.py",
+    "ds_core/wire/kinds.py",
     "ds_core/client/errors.py",
     "ds_core/client/backoff.py",
     "ds_core/client/writer.py",
@@ -47,14 +47,17 @@ CLIENT = (
 RARE = (
     "ds_core/wire/chunked.py",
     "ds_core/wire/cbor_values.py",
+    "ds_core/client/__init__.py",
     "ds_core/client/refusals.py",
-    "ds_core/client/rawitems.py",
+    "ds_core/client/verdicts.py",
+    "ds_core/client/bytesitems.py",
     "ds_core/wire/sse.py",
     "ds_core/client/events.py",
     "ds_core/client/jsonitems.py",
     "ds_core/client/memory.py",
     "ds_micro/operations.py",
     "ds_micro/trouble.py",
+    "ds_micro/recovery.py",
     "ds_micro/tls.py",
     "ds_micro/aio.py",
 )

@@ -1,8 +1,8 @@
 """Joins modules that are always loaded together into one, for what goes into a .mpy.
 
-Every module has its own table of names in a .mpy, and its own dictionary in RAM; a module that another one imports in any
-case costs both for nothing. `HOMES` says where its text goes. What it defines can then be imported from there, and files
-that imported it are changed to do so. The sources, which can be frozen or copied instead, are as they are.
+Every module has its own table of names in a .mpy, and its own dictionary in RAM; a module that another one imports in
+any case costs both for nothing. `HOMES` says where its text goes. What it defines can then be imported from there, and
+files that imported it are changed to do so. The sources, which can be frozen or copied instead, are as they are.
 
 A name that two joined modules define gets that of its module added in one of them.
 """
@@ -12,6 +12,7 @@ import ast
 # module -> the file that it becomes a part of, in the order in which they need each other
 HOMES = {
     "ds_core.wire.http1": "ds_micro/__init__.py",
+    "ds_core.wire.kinds": "ds_micro/__init__.py",
     "ds_core.client.errors": "ds_micro/__init__.py",
     "ds_core.client.backoff": "ds_micro/__init__.py",
     "ds_core.client.reader": "ds_micro/__init__.py",

@@ -27,10 +27,11 @@ INTERNAL = {
     for line in (
         "BadMessage Truncated ResponseParser request_head HEAD END MORE received space begin keep_alive busy view",
         "ChunkedDecoder Backoff first most failures delay reset length Writer request answer broken claim claims",
-        "DONE DUPLICATE AGAIN REFUSED FENCED Reader CATCH_UP LIVE OVER query state kind_of says choose check",
+        "DONE DUPLICATE AGAIN REFUSED FENCED Reader CATCH_UP LIVE OVER query state kind_of says arrange check",
+        "number verdict",
         "kind error_for failure Flows Items random ask ordered creation FlashStore MemoryStore ready batch done need",
         "Net Socket Wrapper wrap lookup look_up stale recv sync now ticks_ms sleep_ms within alone LONGEST",
-        "operation bearer bad_stream bad_outbox pause undo method come",
+        "operation bearer bad_stream bad_outbox pause undo method come recover look scan short framed full refused",
     )
     for name in line.split()
 }
@@ -45,6 +46,8 @@ EXTENDING = {"ds_micro/__init__.py", "ds_micro/aio.py"}
 def shorten(texts: dict[str, str]) -> dict[str, str]:
     """The sources, file -> text, of everything that is built together."""
     trees = {file: ast.parse(text) for file, text in texts.items()}
+    for tree in trees.values():
+        tree.body = [node for node in tree.body if not _is_version(node)]
     _write_numbers(trees)
     used = {file: _names(tree) for file, tree in trees.items()}
     kept = {name for names in used.values() for name in names if not _shortened(name)}
@@ -67,6 +70,10 @@ def shorten(texts: dict[str, str]) -> dict[str, str]:
     for tree in trees.values():
         _rename_parameters(tree, calls)
     return {file: ast.unparse(tree) + "\n" for file, tree in trees.items()}
+
+
+def _is_version(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__version__"
 
 
 def _shortened(name: str) -> bool:
@@ -93,7 +100,6 @@ def _write_numbers(trees: dict[str, ast.Module]) -> None:
                 imported = [name for name in node.names if name.name in there]
                 numbers.update({name.asname or name.name: there[name.name] for name in imported})
                 node.names = [name for name in node.names if name.name not in there]
-                assert node.names, f"{file} imports nothing but numbers from {node.module}"
         _Numbers(numbers).visit(tree)
 
 
@@ -114,6 +120,9 @@ def _numbers(node: ast.Assign) -> dict[str, int]:
 class _Numbers(ast.NodeTransformer):
     def __init__(self, numbers: dict[str, int]) -> None:
         self.numbers = numbers
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
+        return node if node.names else None  # nothing but numbers came from there
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id not in self.numbers:

@@ -13,20 +13,13 @@ the cursor saves it after handling the item.
 """
 
 from ds_core.client.errors import BadResponse
+from ds_core.wire.kinds import kind_of as kind_of
 
 # An answer ends with more to come, at the tail, or at the end of a closed stream. This is also what the reader is
 # in, for it goes only forward. (Without `live`, the tail is the end.)
 CATCH_UP, LIVE, OVER = range(3)
 NEED_DATA = object()
 MARK = object()  # among the items, where an answer ended
-
-
-def kind_of(content_type: str) -> str:
-    """How the bytes of this content type come in items: "json", "cbor" or "bytes" (protocol section 10)."""
-    content_type = content_type.split(";")[0].strip().lower()
-    if content_type == "application/json":
-        return "json"
-    return "cbor" if content_type[-8:] == "cbor-seq" and content_type[-9] in "/+" else "bytes"
 
 
 def says(headers: dict[str, str], name: str) -> bool:
@@ -85,28 +78,23 @@ class Reader:
             self._end = LIVE
         self._skip = self.cursor.items
         events = None
-        if self.state == LIVE and self._live == "sse":
-            from ds_core.client.events import Events
+        content_type = headers.get("content-type", "")
+        if self._live not in (None, "long-poll"):
+            from ds_core.client.events import arrange
 
-            events = Events(self, headers, NEED_DATA)
-            self._next = None
-        elif not self._next:
+            content_type, events = arrange(self, headers, status)
+        self._sse = events
+        if not events and not self._next:
             raise BadResponse("no Stream-Next-Offset: not a stream?")
-        elif status == 200:
-            self._type = headers.get("content-type", "")
-            if self._live == "auto":
-                from ds_core.client.events import choose
-
-                self._live = choose(self._type)
+        if status == 200:
+            self._type = content_type
         kind = "bytes" if self._raw else kind_of(self._type)
         self._single = kind != "bytes"
         if kind == "cbor":
             from ds_core.wire import cbor as items
-        elif kind == "json":
-            from ds_core.client import jsonitems as items  # type: ignore[no-redef]
         else:
-            from ds_core.client import rawitems as items  # type: ignore[no-redef]
-        self._sse = events
+            # jsonitems or bytesitems
+            items = __import__("ds_core.client." + kind + "items", None, None, ["Decoder"])
         self._need = items.NEED_DATA
         self._decoder = items.Decoder(max_bytes=self._limit)
 

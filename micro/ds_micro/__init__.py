@@ -14,7 +14,7 @@ https `ca`, `pin`, `verify` (ds_micro.tls).
 `ds_micro.aio` has the same names on asyncio. One Stream is one connection: use one per task or thread.
 """
 
-from ds_core.client.reader import MARK  # noqa: F401
+from ds_core.client.reader import MARK
 from ds_micro.net import Net
 from ds_micro.stream import Flows, alone
 

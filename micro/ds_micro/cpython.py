@@ -54,15 +54,12 @@ def prefer(rows):
 
 
 def sync(f, folder=None):
-    """Make a file durable, and creations and deletions in a folder (or the folder of a file)."""
+    """Make a file durable, and creations and deletions in a folder."""
     if f:
         f.flush()
         os.fsync(f.fileno())
     if folder:
-        try:
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except NotADirectoryError:
-            fd = os.open(os.path.dirname(folder) or ".", 0)
+        fd = os.open(folder, 0)
         try:
             os.fsync(fd)
         finally:

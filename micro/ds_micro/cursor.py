@@ -81,6 +81,6 @@ class Cursor:
             sync(f)
         if whole:
             os.rename(path + ".new", path)
-            sync(None, path)
+            sync(None, path.rpartition("/")[0] or ".")
         self._half = half
         self._turn = turn

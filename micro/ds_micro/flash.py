@@ -56,8 +56,8 @@ class FlashStore:
 
     `epoch`: for a new outbox. `limit`, `size`: bytes in all and of a segment; `count`: most records of a segment
     (0: any).
-    Keeps in RAM two numbers per segment, of each that was looked into the good size and the records, and the records
-    that wait for their sync.
+    Keeps in RAM three numbers per segment, and the records that wait for their sync. What a start finds and what errors
+    leave is the business of ds_micro.recovery.
     """
 
     def __init__(self, path, epoch, content_type, json, limit, size, count, full, sync_every):
@@ -70,7 +70,7 @@ class FlashStore:
         self._full = full
         self._every = sync_every
         self.dropped = self._seq = 0  # _seq and _epoch are the newest segment's
-        self._known = {}  # number -> [size, records] of what is good in it
+        self._known = {}  # number of each segment -> [size, records] of what is good in it
         self._waiting = []  # records of the newest segment that are not on flash yet
         self._gone = []  # segments that count no more and may still be there
         self._settled = True  # whether deletions are durable
@@ -90,22 +90,12 @@ class FlashStore:
             except ValueError:
                 pass  # somebody else's
         files.sort()
-        while files:
-            with self._open(files[-1]) as f:
-                data = f.read(36)
-            if b"dsO1" < data[:4] < b"dsO:":
-                raise ValueError("written by another version: " + path)
-            if len(data) == 36 and crc32(data[:32]) == int.from_bytes(data[32:], "big"):
-                _, self._epoch, self._seq, a, b, self.dropped = struct.unpack(">4sQQIII", data[:32])
-                # What it dropped; and then what was acknowledged before it claimed an epoch.
-                for number in (a, b):
-                    if number in files:
-                        self._remove(number)
-                while len(files) - 1 > self._seq:
-                    self._remove(files[0])
-                return
-            self._remove(files[-1])
-        self.claim(epoch)
+        if files:
+            from ds_micro.recovery import recover
+
+            recover(self)
+        if not files:
+            self.claim(epoch)
 
     def _name(self, number):
         return "%s/%08d.out" % (self._path, number)
@@ -139,22 +129,15 @@ class FlashStore:
             self._settled = True
 
     def _begin(self):
-        """Open the newest segment, to append to it, and see what it has."""
-        number = self._files[-1]
-        file = self._open(number, "ab")
-        now = self._look(number)
-        known = self._known.get(number) or now
-        if self._torn < 2:
-            self._torn = file.seek(0, 2) != now[0]
-        # What is on flash does not wait, whatever was said when it was written.
-        del self._waiting[: max(0, now[1] - known[1])]
-        self._known[number] = now
-        self._file = file
+        """Open the newest segment, to append to it."""
+        if not self._file:
+            from ds_micro.recovery import look
+
+            look(self)
 
     def _write(self):
         """Put on flash what waits, for good. (Not when torn.)"""
-        if not self._file:
-            self._begin()
+        self._begin()
         number = self._files[-1]
         known = self._known[number]
         size = known[0]
@@ -182,26 +165,6 @@ class FlashStore:
         # (Of a larger seed, both crc32 take the lower 32 bits.)
         return crc32(data, number * 65536 + at * 251 + len(data)).to_bytes(4, "big")
 
-    def _scan(self, number):
-        """[size, records] of the good part of a segment."""
-        known = self._known.get(number)
-        if not known:
-            self._known[number] = known = self._look(number)
-        return known
-
-    def _look(self, number):
-        known = [36, 0]
-        with self._open(number) as f:
-            f.seek(36)
-            while True:
-                head = f.read(6)
-                data = f.read(int.from_bytes(head[:2], "big"))
-                size = 6 + len(data)
-                if size == 6 or head != len(data).to_bytes(2, "big") + self._crc(number, known[0], data):
-                    return known
-                known[0] += size
-                known[1] += 1
-
     def claim(self, epoch, drop=0):
         """Begin a new newest segment, which seals the last one, and drops it when it is empty, and segment `drop`.
 
@@ -212,11 +175,10 @@ class FlashStore:
         last = empty = 0
         if files:
             last = files[-1]
-            if not self._file:
-                self._begin()
+            self._begin()
             if self._waiting and not self._torn:
                 self._write()
-            if last != drop and not self._scan(last)[1]:
+            if last != drop and not self._known[last][1]:
                 empty = last
         gone = [number for number in (drop, empty) if number]
         seq = self._seq + 1 - len(gone)
@@ -226,7 +188,7 @@ class FlashStore:
             seq = len(files) - len(gone)
         dropped = self.dropped
         if drop:
-            dropped += self._scan(drop)[1]
+            dropped += self._known[drop][1]
         data = struct.pack(">4sQQIII", b"dsO1", epoch, seq, drop, empty, dropped)
         number = last + 1
         torn = self._torn
@@ -235,9 +197,10 @@ class FlashStore:
             with self._open(number, "wb") as f:
                 f.write(data + crc32(data).to_bytes(4, "big"))
                 sync(f, self._path)
+            self._known[number] = [36, 0]
             files.append(number)
         except Exception as exc:
-            from ds_micro.trouble import undo
+            from ds_micro.recovery import undo
 
             undo(self, number, torn, exc)
         self._torn = 0
@@ -245,19 +208,19 @@ class FlashStore:
         self._epoch = epoch
         self._seq = seq
         self._gone = gone
-        for number in gone:
-            self._forget(number)
-        file = self._file
-        self._file = None
-        if file:
-            file.close()
+        for dead in gone:
+            self._forget(dead)
+        if self._file:
+            self._file.close()
+            self._file = None
         self._settle()
+        self._file = self._open(number, "ab")
         if self._waiting:
             self._write()
 
     def _newest(self):
         """[bytes, records] of the newest segment, with those that wait."""
-        size, count = self._scan(self._files[-1])
+        size, count = self._known[self._files[-1]]
         for record in self._waiting:
             size += 6 + len(record)
             count += 1
@@ -271,8 +234,7 @@ class FlashStore:
         if not 0 < n <= most:
             raise ValueError("a record has 1 to %d bytes (see segment)" % most)
         files = self._files
-        if not self._file:
-            self._begin()
+        self._begin()
         size, count = self._newest()
         if self._torn or size + 6 + n > self._size or 0 < self._count <= count:
             drop = 0
@@ -297,7 +259,7 @@ class FlashStore:
         """How many records wait."""
         n = len(self._waiting)
         for number in self._files:
-            n += self._scan(number)[1]
+            n += self._known[number][1]
         return n
 
     def ready(self):
@@ -312,7 +274,7 @@ class FlashStore:
         files = self._files
         self._settle()
         while True:
-            size, count = self._scan(files[0])
+            size, count = self._known[files[0]]
             if len(files) == 1 and not count and not self._waiting:
                 return None
             if len(files) == 1 or self._torn > 1:
@@ -331,27 +293,33 @@ class FlashStore:
         self._reading.seek(36)
         self._todo = count
         self._part = 0
+        self._marked = False  # of JSON, whether "[" or "," was sent
         return self
 
     def readinto(self, view):
+        if self._json:
+            from ds_micro.operations import framed
+
+            return framed(self, view)
         at = 0
-        while at < len(view) and self._todo >= 0:
-            if not self._part:
-                self._todo -= 1
-                if self._todo >= 0:
-                    self._part = int.from_bytes(self._reading.read(6)[:2], "big")
-                if self._json:
-                    view[at] = 93 if self._todo < 0 else 44 if self._todo + 1 < self.count else 91
-                    at += 1
-            if self._part or self._todo >= 0:
-                n = self._reading.readinto(view[at : at + self._part])
-                if not n and at < len(view):
-                    # Shorter than it was: see what it has, the next time.
-                    self._known.pop(self._files[0])
-                    raise OSError(5)
-                at += n
-                self._part -= n
+        while at < len(view) and self._todo:
+            at += self._piece(view[at:])
         return at
+
+    def _piece(self, view):
+        """Some bytes of a record."""
+        read = self._reading
+        if not self._part:
+            self._part = int.from_bytes(read.read(6)[:2], "big")
+        n = read.readinto(view[: self._part])
+        if not n:
+            from ds_micro.recovery import short
+
+            short(self)
+        self._part -= n
+        if not self._part:
+            self._todo -= 1
+        return n
 
     def done(self):
         self._reading.close()
@@ -359,7 +327,7 @@ class FlashStore:
 
     def discard(self):
         """Drop the oldest segment, which the server refused; how many records that were."""
-        n = self._scan(self._files[0])[1]
+        n = self._known[self._files[0]][1]
         if len(self._files) == 1:
             n = self._newest()[1]
         if n:

@@ -163,3 +163,23 @@ def join(stream, values):
     """The bytes of several values: back to back, or as one JSON array."""
     encoded = [stream.encode(value) for value in values]
     return b"[" + b",".join(encoded) + b"]" if stream._type == "json" else b"".join(encoded)
+
+
+def framed(batch, view):
+    """Into `view`, more of a batch on flash that is sent as a JSON array."""
+    at = 0
+    while at < len(view) and batch._todo >= 0:
+        if not batch._part:
+            # Between records: "[", "," or "]".
+            todo = batch._todo
+            mark = 93 if not todo else 44 if todo < batch.count else 91
+            if not batch._marked:
+                view[at] = mark
+                at += 1
+                batch._marked = True
+                if not todo:
+                    batch._todo = -1
+                continue
+        batch._marked = False
+        at += batch._piece(view[at:])
+    return at

@@ -4,7 +4,7 @@ The store is on a file system (ds_micro.flash says what is guaranteed) or, witho
 decides what to send (ds_core.client.writer); this file carries its requests over a stream's connection.
 """
 
-from ds_core.client.writer import AGAIN, FENCED, Writer
+from ds_core.client.writer import AGAIN, Writer
 from ds_micro.net import now
 from ds_micro.stream import Backoff, Disconnected, alone, random
 
@@ -61,7 +61,7 @@ class Outbox:
             sync_every,
         )
         self._stream = stream
-        self._refuse = when_full == "refuse"
+        self._refuse = when_full[0] == "r"
         self._age = age
         # When the oldest record came. What was here before is as old as can be.
         self._born = -age * 1000 if age and self.store.records else None
@@ -86,9 +86,9 @@ class Outbox:
         """
         kept = self._keep(self.store.append, value if raw else self._stream.encode(value))
         if self._refuse and not kept:
-            from ds_core.client.refusals import OutboxFull
+            from ds_micro.trouble import full
 
-            raise OutboxFull("no room in the outbox")
+            full()
         if self._born is None:
             self._born = now()
         return kept
@@ -153,12 +153,9 @@ class Outbox:
                 if waiting:
                     del waiting[:]
                     stream.drop()
-                from ds_core.client.refusals import error_for
+                from ds_micro.trouble import refused
 
-                self.error = error_for(status, headers, text, stream.url, outcome == FENCED)
-                if outcome != AGAIN:
-                    raise self.error
-                self._later = now() + writer.delay
+                refused(self, status, headers, text, outcome)
         finally:
             if waiting:
                 stream.drop()

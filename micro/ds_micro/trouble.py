@@ -1,7 +1,7 @@
-"""What is done when something goes wrong: wrong options, broken reads, a failing file system. Loaded then."""
+"""What is done when something goes wrong: wrong options, refusals, broken reads. Loaded then."""
 
-import os
-
+from ds_core.client.refusals import OutboxFull, error_for
+from ds_core.client.writer import AGAIN, FENCED
 from ds_micro.net import now
 
 
@@ -58,11 +58,14 @@ def pause(items, exc):
     return ms
 
 
-def undo(store, number, torn, exc):
-    """A segment could not be begun: nothing has changed, once what may be left of its file is gone for good."""
-    store._delete(number)
-    store._settle()
-    store._torn = torn
-    if not hasattr(os, "fsync") and getattr(exc, "errno", 0) in (13, 36):
-        exc = OSError(28)  # so say FAT and littlefs that a directory has no room for a name
-    raise exc
+def full():
+    """An outbox refuses a record."""
+    raise OutboxFull("no room in the outbox")
+
+
+def refused(box, status, headers, text, outcome):
+    """A batch was not taken: wait as long as the server asks, or raise why it never will be."""
+    box.error = error_for(status, headers, text, box._stream.url, outcome == FENCED)
+    if outcome != AGAIN:
+        raise box.error
+    box._later = now() + box.writer.delay
