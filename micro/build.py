@@ -47,6 +47,7 @@ CLIENT = (
 RARE = (
     "ds_core/wire/chunked.py",
     "ds_core/wire/cbor_values.py",
+    "ds_core/wire/utf8.py",
     "ds_core/client/__init__.py",
     "ds_core/client/refusals.py",
     "ds_core/client/verdicts.py",

@@ -4,7 +4,8 @@ Every module has its own table of names in a .mpy, and its own dictionary in RAM
 any case costs both for nothing. `HOMES` says where its text goes. What it defines can then be imported from there, and
 files that imported it are changed to do so. The sources, which can be frozen or copied instead, are as they are.
 
-A name that two joined modules define gets that of its module added in one of them.
+A name that two joined modules define gets that of its module added in one of them. What is imported from
+ds_micro.cpython on CPython alone is left out, for a device has no such file.
 """
 
 import ast
@@ -26,6 +27,8 @@ def join(texts: dict[str, str]) -> dict[str, str]:
     """The sources, file -> text, of everything that is built together, without the files of what was joined."""
     trees = {module_of(file): ast.parse(text) for file, text in texts.items()}
     files = {module_of(file): file for file in texts}
+    for tree in trees.values():
+        _Device().visit(tree)
     renamed = _collisions(trees)  # module -> name -> its new one
     for module, tree in trees.items():
         _rename(tree, renamed.get(module, {}))
@@ -82,6 +85,20 @@ def _rename(tree: ast.Module, names: dict[str, str]) -> None:
             node.name = names.get(node.name, node.name)
         elif isinstance(node, ast.arg):
             assert node.arg not in names, f"{node.arg} is a parameter as well"
+
+
+class _Device(ast.NodeTransformer):
+    """Takes the branch of a device where the other one imports ds_micro.cpython."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        return node.orelse if _for_cpython(node.body) else self.generic_visit(node)
+
+    def visit_Try(self, node: ast.Try) -> ast.AST | list[ast.stmt]:
+        return node.body if node.handlers and _for_cpython(node.handlers[0].body) else self.generic_visit(node)
+
+
+def _for_cpython(body: list[ast.stmt]) -> bool:
+    return any(isinstance(node, ast.ImportFrom) and node.module == "ds_micro.cpython" for node in body)
 
 
 class _Imports(ast.NodeTransformer):

@@ -10,6 +10,7 @@ package(  # noqa: F821
         "wire/chunked.py",
         "wire/cbor.py",
         "wire/cbor_values.py",
+        "wire/utf8.py",
         "wire/sse.py",
         "client/__init__.py",
         "wire/kinds.py",

@@ -26,12 +26,14 @@ INTERNAL = {
     name
     for line in (
         "BadMessage Truncated ResponseParser request_head HEAD END MORE received space begin keep_alive busy view",
-        "ChunkedDecoder Backoff first most failures delay reset length Writer request answer broken claim claims",
+        "ChunkedDecoder decoder Backoff first most failures delay reset length Writer request answer broken",
+        "claim claims",
         "DONE DUPLICATE AGAIN REFUSED FENCED Reader CATCH_UP LIVE OVER query state kind_of says arrange check",
-        "number verdict",
+        "number verdict bad_record",
         "kind error_for failure Flows Items random ask ordered creation FlashStore MemoryStore ready batch done need",
         "Net Socket Wrapper wrap lookup look_up stale recv sync now ticks_ms sleep_ms within alone LONGEST",
-        "operation bearer bad_stream bad_outbox pause undo method come recover look scan short framed full refused",
+        "operation bearer bad_stream bad_outbox pause undo method come recover look scan short old_cursor framed",
+        "full refused",
     )
     for name in line.split()
 }
@@ -40,18 +42,23 @@ BY_NAME = {"url", "path", "stream", "producer", "source"}
 # Names that belong to somebody else.
 FOREIGN = {"_io_queue"}
 # Names that every MicroPython has a number for: in a .mpy they cost two bytes at most, a letter three.
-NUMBERED = (
-    "ArithmeticError AssertionError AttributeError BaseException EOFError Ellipsis Exception GeneratorExit ImportError "
-    "IndentationError IndexError KeyError KeyboardInterrupt LookupError MemoryError NameError NoneType "
-    "NotImplementedError OSError OverflowError RuntimeError StopIteration SyntaxError SystemExit TypeError ValueError "
-    "ZeroDivisionError abs all any append args bool builtins bytearray bytecode bytes callable chr classmethod clear "
-    "close const copy count dict dir divmod end endswith eval exec extend find format from_bytes get getattr globals "
-    "hasattr hash id index insert int isalpha isdigit isinstance islower isspace issubclass isupper items iter join "
-    "key keys len list little locals lower lstrip main map micropython next object open ord pop popitem pow print "
-    "range read readinto readline remove replace repr reverse rfind rindex round rsplit rstrip self send sep set "
-    "setattr setdefault sort sorted split start startswith staticmethod step stop str strip sum super throw to_bytes "
-    "tuple type update upper value values write zip"
-).split()
+NUMBERED = [
+    name
+    for line in (
+        "ArithmeticError AssertionError AttributeError BaseException EOFError Ellipsis Exception",
+        "GeneratorExit ImportError IndentationError IndexError KeyError KeyboardInterrupt LookupError",
+        "MemoryError NameError NoneType NotImplementedError OSError OverflowError RuntimeError StopIteration",
+        "SyntaxError SystemExit TypeError ValueError ZeroDivisionError abs all any append args bool builtins",
+        "bytearray bytecode bytes callable chr classmethod clear close const copy count dict dir divmod end",
+        "endswith eval exec extend find format from_bytes get getattr globals hasattr hash id index insert",
+        "int isalpha isdigit isinstance islower isspace issubclass isupper items iter join key keys len list",
+        "little locals lower lstrip main map micropython next object open ord pop popitem pow print range",
+        "read readinto readline remove replace repr reverse rfind rindex round rsplit rstrip self send sep",
+        "set setattr setdefault sort sorted split start startswith staticmethod step stop str strip sum super",
+        "throw to_bytes tuple type update upper value values write zip",
+    )
+    for name in line.split()
+]
 # Files whose classes extend those of other files, and so must not use the same letters for something of their own.
 EXTENDING = {"ds_micro/aio.py"}
 

@@ -82,7 +82,10 @@ def _encode(out: bytearray, value: object, depth: int) -> None:
     elif isinstance(value, (str, bytes)):
         major = 0x40
         if isinstance(value, str):
-            value = value.encode()
+            text = value
+            value = text.encode("utf-8", "surrogatepass")
+            if len(value) > len(text):
+                value = bytes(__getattr__("strict")(value))
             major = 0x60
         _head(out, major, len(value))
         out.extend(value)
@@ -222,20 +225,13 @@ class Decoder:
             self._at += 1
             major = byte >> 5
             arg = info = byte & 31
-            if info > 27 and (info < 31 or major < 2 or major == 6):
-                fail("reserved", byte)
 
             # May it stand here?
             frame = stack[-1] if stack else []
             frozen = False
-            if byte == 0xFF:
-                if not frame or frame[2] >= 0:
-                    fail("break")
-                if frame[3] is not _BREAK:
-                    fail("value")
-            elif frame:
-                if frame[0] < 4 and (major != frame[0] or info == 31):
-                    fail("string", frame[0])
+            if info > 27 or frame and frame[0] < 4:
+                __getattr__("check_place")(fail, byte, frame, _BREAK)
+            if frame:
                 frozen = frame[4] or frame[0] == 5 and frame[3] is _BREAK
 
             # Its argument; -1 for an indefinite length.
@@ -269,10 +265,8 @@ class Decoder:
                     value = _half(arg)
                 elif 19 < info < 23:
                     value = (False, True, None)[info - 20]
-                elif info == 24 and arg < 32:
-                    fail("simple", arg)
                 else:
-                    value = __getattr__("simple")(arg)
+                    value = __getattr__("simple")(arg, info, fail)
             elif major:
                 while (raw := self._take(arg)) is None:
                     yield NEED_DATA
@@ -281,7 +275,9 @@ class Decoder:
                 else:
                     try:
                         value = str(raw, "utf-8")
-                    except UnicodeError:
+                        if len(value) < arg:
+                            __getattr__("check_text")(raw)
+                    except ValueError:  # of which UnicodeError is one
                         fail("text")
 
             # A whole value, or the end of the innermost frame: put it where it belongs, which may end more
@@ -305,12 +301,8 @@ class Decoder:
                         break
                 stack.pop()
                 value = box
-                if major == 2:
-                    value = b"".join(box)
-                elif major == 3:
-                    value = "".join(box)
-                elif frozen:
-                    value = tuple(box.items() if major == 5 else box)
+                if frozen or major < 4:
+                    value = __getattr__("closed")(major, box)
             else:
                 self.items += 1
                 self.consumed = self._before + self._at

@@ -195,12 +195,10 @@ class ResponseParser:
         length = headers.get("content-length")
         left = -2
         if coding:
-            left = -1
-            if length is not None or coding.lower() != "chunked":
-                raise BadMessage("a bad length")
-            from ds_core.wire.chunked import ChunkedDecoder
+            from ds_core.wire.chunked import decoder
 
-            self._chunks = ChunkedDecoder()
+            left = -1
+            self._chunks = decoder(coding, length)
         elif length is not None:
             # Two lengths were joined to something else than a number, and so are refused even when they agree.
             if not length.isdigit() or len(length) > 15:

@@ -3,7 +3,7 @@
 
 def kind_of(content_type: str) -> str:
     """How bytes of this type come in items: "json", "cbor" or "bytes". Parameters and case do not matter."""
-    text = content_type.split(";")[0].strip().lower()
-    if text == "application/json":
+    text = content_type.split(";")[0].strip().lower().replace("application/", "+")
+    if text == "+json":
         return "json"
-    return "cbor" if text == "application/cbor-seq" or text[-9:] == "+cbor-seq" else "bytes"
+    return "cbor" if text[-9:] == "+cbor-seq" else "bytes"

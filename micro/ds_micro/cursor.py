@@ -32,21 +32,16 @@ class Cursor:
             if exc.errno != 2:  # ENOENT
                 raise
             return None
-        found = (0,)
+        found = ()
         self._half = half = max(_HALF, len(data) // 2)
         for part in (data[:half], data[half:]):
-            try:
-                words = str(part, "utf-8").split()
-                if len(words) == 2:  # as it was once
-                    words.append("0")
-                elif words.pop() != "%x" % crc32(" ".join(words).encode()):
-                    continue
-                found = max(found, (int(words[2]), words[0], int(words[1])))
-            except (ValueError, IndexError):
-                pass
-        if len(found) < 3:
-            self._half = 0
-            raise ValueError("damaged: " + self.path)
+            words = part.split()
+            if len(words) == 4 and words[3] == b"%x" % crc32(b" ".join(words[:3])):
+                found = max(found, (int(words[2]), words[0].decode(), int(words[1])))
+        if not found:
+            from ds_micro.recovery import old_cursor
+
+            found = old_cursor(self, data)
         return found
 
     def load(self):
@@ -68,8 +63,8 @@ class Cursor:
             except (TypeError, ValueError):
                 pass  # none, or damaged
         turn += 1
-        line = "%s %d %d" % (self.offset, self.items, turn)
-        line = b"%-63s\n" % ("%s %x" % (line, crc32(line.encode()))).encode()
+        line = b"%s %d %d" % (self.offset.encode(), self.items, turn)
+        line = b"%-63s\n" % (line + b" %x" % crc32(line))
         half = len(line)
         whole = half != self._half
         with open(path + ".new" if whole else path, "wb" if whole else "r+b") as f:

@@ -73,7 +73,6 @@ class FlashStore:
         self._known = {}  # number of each segment -> [size, records] of what is good in it
         self._waiting = []  # records of the newest segment that are not on flash yet
         self._gone = []  # segments that count no more and may still be there
-        self._settled = True  # whether deletions are durable
         self._file = self._reading = None
         # 1: nothing can be appended to the newest segment. 2: and there may be a newer one, unknown to us.
         self._torn = 0
@@ -104,7 +103,6 @@ class FlashStore:
         return open(self._name(number), mode)
 
     def _delete(self, number):
-        self._settled = False
         try:
             os.remove(self._name(number))
         except OSError as exc:
@@ -124,9 +122,7 @@ class FlashStore:
         while self._gone:
             self._delete(self._gone[-1])
             self._gone.pop()
-        if not self._settled:
-            sync(None, self._path)
-            self._settled = True
+        sync(None, self._path)
 
     def _begin(self):
         """Open the newest segment, to append to it."""
@@ -180,12 +176,16 @@ class FlashStore:
                 self._write()
             if last != drop and not self._known[last][1]:
                 empty = last
-        gone = [number for number in (drop, empty) if number]
-        seq = self._seq + 1 - len(gone)
+        gone = []
+        for number in (drop, empty):
+            if number:
+                gone.append(number)
+        seq = self._seq + 1
         if epoch is None:
             epoch = self._epoch
         else:
-            seq = len(files) - len(gone)
+            seq = len(files)
+        seq -= len(gone)
         dropped = self.dropped
         if drop:
             dropped += self._known[drop][1]
@@ -207,13 +207,14 @@ class FlashStore:
         self.dropped = dropped
         self._epoch = epoch
         self._seq = seq
-        self._gone = gone
-        for dead in gone:
-            self._forget(dead)
         if self._file:
             self._file.close()
             self._file = None
-        self._settle()
+        if gone:
+            self._gone = gone
+            for dead in gone:
+                self._forget(dead)
+            self._settle()
         self._file = self._open(number, "ab")
         if self._waiting:
             self._write()
@@ -230,21 +231,21 @@ class FlashStore:
         """False when it was dropped, or is refused, for want of room. Safe on flash when `sync_every` is 1."""
         record = bytes(memoryview(record))  # bytes, and not a text's characters
         n = len(record)
-        most = min(self._size - 42, 65535)
-        if not 0 < n <= most:
-            raise ValueError("a record has 1 to %d bytes (see segment)" % most)
+        if not 0 < n <= min(self._size - 42, 65535):
+            from ds_micro.trouble import bad_record
+
+            bad_record(self._size - 42)
         files = self._files
         self._begin()
         size, count = self._newest()
         if self._torn or size + 6 + n > self._size or 0 < self._count <= count:
-            drop = 0
-            if len(files) >= self._most:
-                if self._full != "drop-oldest":
-                    if self._full != "refuse":
-                        self.dropped += 1
-                    return False
-                drop = files[1]
-            self.claim(None, drop)
+            if len(files) < self._most:
+                self.claim(None)
+            elif self._full[:6] == "drop-o":
+                self.claim(None, files[1])
+            else:
+                self.dropped += self._full[0] == "d"
+                return False
         self._waiting.append(record)
         if len(self._waiting) >= self._every:
             try:

@@ -135,28 +135,27 @@ def creation(
 
 def encode(kind, value):
     """The bytes of one value of a stream that is not CBOR: JSON text, or the byte string itself."""
+    # What is no JSON (NaN, objects) or no text (half a surrogate pair) is refused here, where it is known which value
+    # it was: in an outbox it would hold up everything behind it.
     if kind == "json":
-        import json
-
-        text = json.dumps(value)
-        # What is no JSON (NaN, objects) is refused here, where it is known which value it was: in an outbox it would
-        # hold up everything behind it.
-        _check(json, text)
-        return text.encode()
+        value = dumps(value)
     if isinstance(value, str):
-        return value.encode()
+        from ds_core.wire.utf8 import encode
+
+        return encode(value)
     return bytes(memoryview(value))
 
 
-def _check(json, text):
-    if sys.implementation.name == "micropython":
-        json.loads(text)
-    else:
-        json.loads(text, parse_constant=_refuse)
+def dumps(value):
+    """The JSON text of a value; TypeError, ValueError."""
+    import json
 
-
-def _refuse(name):
-    raise ValueError(name + " is not JSON")
+    if sys.implementation.name != "micropython":
+        # With the characters themselves, so that halves of pairs show.
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value)
+    json.loads(text)
+    return text
 
 
 def join(stream, values):

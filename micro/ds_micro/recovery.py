@@ -1,4 +1,5 @@
 """An outbox on flash (ds_micro.flash) at a start that finds segments, and after an error: all is read, nothing assumed.
+And a cursor's file that is not as it should be.
 
 Loaded then. Without memory for that the error stays, and the next step tries again.
 """
@@ -80,3 +81,15 @@ def undo(store, number, torn, exc):
     if not hasattr(os, "fsync") and getattr(exc, "errno", 0) in (13, 36):
         exc = OSError(28)  # so say FAT and littlefs that a directory has no room for a name
     raise exc
+
+
+def old_cursor(cursor, data):
+    """What a cursor's file means that has no valid half: two words, as it once was; or ValueError."""
+    words = data.split()
+    try:
+        if len(words) == 2:
+            return 0, words[0].decode(), int(words[1])
+    except ValueError:
+        pass
+    cursor._half = 0
+    raise ValueError("damaged: " + cursor.path)
