@@ -67,7 +67,7 @@ class FlashStore:
         self._most = limit // size
         self._size = size
         self._count = count
-        self._full = full
+        self._full = full[5]  # drop-[o]ldest, drop-[n]ewest, refus[e]
         self._every = sync_every
         self.dropped = self._seq = 0  # _seq and _epoch are the newest segment's
         self._known = {}  # number of each segment -> [size, records] of what is good in it
@@ -173,7 +173,12 @@ class FlashStore:
             last = files[-1]
             self._begin()
             if self._waiting and not self._torn:
-                self._write()
+                try:
+                    self._write()
+                except OSError as exc:
+                    from ds_micro.recovery import keep
+
+                    keep(self, exc)
             if last != drop and not self._known[last][1]:
                 empty = last
         gone = []
@@ -216,8 +221,6 @@ class FlashStore:
                 self._forget(dead)
             self._settle()
         self._file = self._open(number, "ab")
-        if self._waiting:
-            self._write()
 
     def _newest(self):
         """[bytes, records] of the newest segment, with those that wait."""
@@ -241,10 +244,10 @@ class FlashStore:
         if self._torn or size + 6 + n > self._size or 0 < self._count <= count:
             if len(files) < self._most:
                 self.claim(None)
-            elif self._full[:6] == "drop-o":
+            elif self._full == "o":
                 self.claim(None, files[1])
             else:
-                self.dropped += self._full[0] == "d"
+                self.dropped += self._full == "n"
                 return False
         self._waiting.append(record)
         if len(self._waiting) >= self._every:
@@ -294,7 +297,6 @@ class FlashStore:
         self._reading.seek(36)
         self._todo = count
         self._part = 0
-        self._marked = False  # of JSON, whether "[" or "," was sent
         return self
 
     def readinto(self, view):
@@ -328,17 +330,16 @@ class FlashStore:
 
     def discard(self):
         """Drop the oldest segment, which the server refused; how many records that were."""
-        n = self._known[self._files[0]][1]
-        if len(self._files) == 1:
-            n = self._newest()[1]
-        if n:
-            self.claim(self._epoch + 1, self._files[0])
-        return n
+        from ds_micro.recovery import discard
+
+        return discard(self)
 
     def close(self):
         """Make everything durable, and let the file go."""
         if self._waiting:
             self.claim(None)
+        if self._waiting:
+            self._write()
         if self._file:
             self._file.close()
             self._file = None

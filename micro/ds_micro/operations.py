@@ -168,17 +168,15 @@ def framed(batch, view):
     """Into `view`, more of a batch on flash that is sent as a JSON array."""
     at = 0
     while at < len(view) and batch._todo >= 0:
+        todo = batch._todo
         if not batch._part:
-            # Between records: "[", "," or "]".
-            todo = batch._todo
-            mark = 93 if not todo else 44 if todo < batch.count else 91
-            if not batch._marked:
-                view[at] = mark
-                at += 1
-                batch._marked = True
-                if not todo:
-                    batch._todo = -1
-                continue
-        batch._marked = False
-        at += batch._piece(view[at:])
+            # Between records. (-1: what stands before the next one was written.)
+            view[at] = 93 if not todo else 44 if todo < batch.count else 91
+            at += 1
+            batch._part = -1
+            if not todo:
+                batch._todo = -1
+        else:
+            batch._part = max(0, batch._part)
+            at += batch._piece(view[at:])
     return at

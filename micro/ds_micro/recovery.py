@@ -66,6 +66,13 @@ def look(store):
     store._file = file
 
 
+def keep(store, exc):
+    """What waits could not be put into the newest segment: that can be sealed without, if there is something in it."""
+    look(store)
+    if not store._known[store._files[-1]][1]:
+        raise exc
+
+
 def short(store):
     """The oldest segment is shorter than it was: see what it has, and say so."""
     number = store._files[0]
@@ -81,6 +88,17 @@ def undo(store, number, torn, exc):
     if not hasattr(os, "fsync") and getattr(exc, "errno", 0) in (13, 36):
         exc = OSError(28)  # so say FAT and littlefs that a directory has no room for a name
     raise exc
+
+
+def discard(store):
+    """Drop the oldest segment, and number what remains anew; how many records that were."""
+    oldest = store._files[0]
+    n = store._known[oldest][1]
+    if len(store._files) == 1:
+        n = store._newest()[1]
+    if n:
+        store.claim(store._epoch + 1, oldest)
+    return n
 
 
 def old_cursor(cursor, data):
