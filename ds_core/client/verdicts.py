@@ -1,12 +1,14 @@
 """What an answer means to a Writer when it is not that the server has the batch (protocol section 5); loaded then."""
 
-from ds_core.client.writer import AGAIN, DUPLICATE, FENCED, REFUSED, number
+from ds_core.client.writer import AGAIN, DUPLICATE, FENCED, REFUSED
 
 _MAX_CLAIMS = 5
 
 
 def verdict(writer, batch, status: int, headers: dict[str, str]) -> int:  # type: ignore[no-untyped-def]
     """AGAIN, REFUSED, FENCED, or DUPLICATE after all."""
+    if status == 204 and "stream-closed" in headers:
+        return REFUSED
     if status < 300 and number(headers, "producer-seq") >= 0:
         # A duplicate of what we cannot have sent: the server's state is not ours (a foreign or restored device).
         return _claim(writer, batch.epoch + 1)
@@ -34,3 +36,9 @@ def _claim(writer, epoch: int) -> int:  # type: ignore[no-untyped-def]
     writer._store.claim(epoch)
     writer.delay = 0
     return AGAIN
+
+
+def number(headers: dict[str, str], name: str) -> int:
+    """A header's value, or -1."""
+    value = headers.get(name, "")
+    return int(value) if value.isdigit() else -1

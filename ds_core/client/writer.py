@@ -60,10 +60,12 @@ class Writer:
         """The answer to the oldest batch under way. After anything but DONE and DUPLICATE, close the connection if
         others are under way: their answers mean nothing any more.
         """
-        last = number(headers, "producer-seq")
-        # (Without the echo a success is not the stream's: a Wi-Fi's login page answers 200 to anything.)
-        if status < 300 and last >= 0 and (status != 204 or last < batch.seq + self._depth):
-            return self._done(DUPLICATE if status == 204 else DONE)
+        last = headers.get("producer-seq", "")
+        # (Without the echo a success is not the stream's: a Wi-Fi's login page answers 200 to anything. And a duplicate
+        # that closes is that of the request that closed the stream under this number.)
+        if status < 300 and last.isdigit():
+            if status != 204 or int(last) < batch.seq + self._depth and "stream-closed" not in headers:
+                return self._done(DUPLICATE if status == 204 else DONE)
         from ds_core.client.verdicts import verdict
 
         return verdict(self, batch, status, headers)
@@ -78,9 +80,3 @@ class Writer:
         if how == DUPLICATE:
             self.duplicates += 1
         return how
-
-
-def number(headers: dict[str, str], name: str) -> int:
-    """A header's value, or -1."""
-    value = headers.get(name, "")
-    return int(value) if value.isdigit() else -1

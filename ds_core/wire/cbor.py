@@ -17,7 +17,8 @@ A map key must be hashable: within a key an array becomes a tuple and a map a tu
 so that there a map and an array of pairs are equal.
 Encoding uses preferred serialization (RFC 8949, 4.1) and a dict's order. Decoding takes every well-formed
 item whose text is UTF-8 (MicroPython's own check of UTF-8 is laxer than CPython's); a tag 2 or 3 on
-anything but a byte string stays a Tag. Where MicroPython's floats are single precision, a float 64 is rounded.
+anything but a byte string stays a Tag. Where MicroPython's floats are single precision, a float 64 that they do not
+have becomes an int if it is whole (a time in seconds; all beyond their range are), and else is rounded.
 A peer cannot cause recursion, nor an allocation ahead of the bytes it has sent.
 
 What sensors seldom send (Tag, Simple, undefined, bignums), what is said of errors, and `decode` and `items`, which take
@@ -132,6 +133,7 @@ def _float(out: bytearray, value: float) -> None:
 
 # Decoding
 
+_SINGLE = 1.0 + 2.0**-30 == 1.0  # this interpreter's floats are single precision
 _BREAK = object()
 # A frame is an open array (major type 4), map (5), tag (6) or indefinite-length string (2, 3), as a list of:
 #   0 its major type
@@ -261,6 +263,8 @@ class Decoder:
                     value = _BREAK
                 elif info > 25:
                     value = struct.unpack(">f" if info == 26 else ">d", raw or b"")[0]
+                    if _SINGLE and info > 26:
+                        value = __getattr__("double")(arg, value)
                 elif info == 25:
                     value = _half(arg)
                 elif 19 < info < 23:

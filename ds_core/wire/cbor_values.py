@@ -87,6 +87,24 @@ def simple(value: int, info: int, fail) -> Simple:  # type: ignore[no-untyped-de
     return undefined if value == 23 else Simple(value)
 
 
+def double(bits: int, value: float) -> "float | int":
+    """A float 64, whose bits these are, where floats are single precision and `value` is what became of it."""
+    exponent = (bits >> 52 & 0x7FF) - 1075
+    whole = bits & 0xFFFFFFFFFFFFF | 1 << 52
+    if exponent < -52 or exponent == 0x7FF - 1075:
+        return value  # below 1, infinite, or not a number
+    if exponent < 0:
+        if whole & (1 << -exponent) - 1:
+            return value  # a fraction
+        whole >>= -exponent
+    else:
+        whole <<= exponent
+    size = len(bin(whole)) - 2
+    if size <= 24 or size <= 128 and not whole & (1 << size - 24) - 1:
+        return value  # exact
+    return -whole if bits >> 63 else whole
+
+
 def check_place(fail, byte: int, frame: list, a_break: object) -> None:  # type: ignore[no-untyped-def, type-arg]
     """May an initial byte stand here that has no plain argument, or is within a string of parts? Else fail()."""
     major = byte >> 5

@@ -40,19 +40,11 @@ class Stream(Flows):
 
 
 def __getattr__(name):
-    # What is loaded when it is first asked for: the outbox, cursors, and the errors.
-    if name == "Outbox":
-        from ds_micro.outbox import Outbox
-
-        return Outbox
-    if name == "Cursor":
-        from ds_micro.cursor import Cursor
-
-        return Cursor
-    if name == "aio":  # `from ds_micro import aio` comes here first on MicroPython
-        import ds_micro.aio
-
-        return ds_micro.aio
+    # What is loaded when it is first asked for: the outbox, cursors, and the errors. (`from ds_micro import aio` comes
+    # here first on MicroPython.)
+    if name in ("Outbox", "Cursor", "aio"):
+        module = __import__("ds_micro." + name.lower(), None, None, ["x"])
+        return getattr(module, name, module)
     from ds_core.client import refusals
 
     return getattr(refusals, name)

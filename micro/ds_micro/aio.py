@@ -193,14 +193,25 @@ class Outbox(ds_micro.outbox.Outbox):
 
     async def flush(self, timeout=30):
         until = now() + int(timeout * 1000)
+        left = await self._queued(self._flush(until), until, None)
+        return self.store.records if left is None else left
+
+    async def _queued(self, flow, until, late):
+        """A flow, in its turn; `late` when that does not come in time."""
         self._sending += 1
         try:
-            return await self._stream._run(self._flush(until), until)
+            return await self._stream._run(flow, until)
         except Timeout as exc:
             self.error = exc
-            return self.store.records
+            return late
         finally:
             self._sending -= 1
+
+    async def close_stream(self, timeout=30):
+        from ds_micro.closing import closing
+
+        until = now() + int(timeout * 1000)
+        return await self._queued(closing(self, until), until, False)
 
     async def run(self, interval=1.0):
         """For a task of its own: send each batch once it is due (see `count`, `age`).

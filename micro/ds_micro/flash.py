@@ -262,8 +262,8 @@ class FlashStore:
     def records(self):
         """How many records wait."""
         n = len(self._waiting)
-        for number in self._files:
-            n += self._known[number][1]
+        for known in self._known.values():
+            n += known[1]
         return n
 
     def ready(self):

@@ -105,7 +105,7 @@ class Net:
     def stale(self):
         """Whether an idle connection is no use any more: closed by the peer, or it sent what nobody asked for."""
         self._poll.modify(self._socket, select.POLLIN)
-        return bool(self._poll.poll(0))
+        return self._poll.poll(0)
 
     async def recv(self, view, ms):
         """Receive into `view`; how many bytes, 0 when the peer has closed."""

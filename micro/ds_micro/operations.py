@@ -5,7 +5,7 @@ Each flow is called as a method of a Stream: `s.create()`.
 
 import sys
 
-from ds_core.client.reader import kind_of
+from ds_core.wire.kinds import kind_of
 
 OPERATIONS = ("append", "close", "head", "delete", "fork", "adopt")
 
@@ -154,6 +154,10 @@ def dumps(value):
         # With the characters themselves, so that halves of pairs show.
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     text = json.dumps(value)
+    if "." in text or "e" in text:  # perhaps a float, which would lose digits
+        from ds_core.client.exactjson import dumps as exactly
+
+        text = exactly(value)
     json.loads(text)
     return text
 

@@ -18,6 +18,10 @@ class Outbox:
 
     `error`: why the last flush left something; `writer` has counts; `records` wait, `dropped` had no room.
 
+    `discard()` drops the oldest batch, after flush() raised that the server will not have it, and says how many records
+    that were. `close_stream(timeout=30)` sends what waits and closes the stream, exactly once, whether answers are lost
+    or the power fails in between; True: it is closed, else `error` says why not; Closed: somebody else has closed it.
+
     One method at a time: another thread or a callback that comes in between gets a RuntimeError. (On asyncio a flush
     waits for the one before it, and append() is welcome at any time.)
     """

@@ -31,7 +31,7 @@ def alone(it, call, *args):
     try:
         idle.pop()  # a thread's step that no other can be in the middle of
     except IndexError:
-        raise RuntimeError("in use by another thread or callback")
+        raise RuntimeError("in use by a thread or callback")
     try:
         return call(*args)
     finally:

@@ -35,7 +35,15 @@ def method(box, name):
     """An outbox's rarer method."""
     if name == "discard":
         return lambda: box._alone(_discard, box)
+    if name == "close_stream":
+        return lambda timeout=30: box._alone(_close_stream, box, timeout)
     raise AttributeError("Outbox has no " + name)
+
+
+def _close_stream(box, timeout):
+    from ds_micro.closing import closing
+
+    return box._stream._run(closing(box, now() + int(timeout * 1000)))
 
 
 def _discard(box):
@@ -70,6 +78,9 @@ def full():
 
 def refused(box, status, headers, text, outcome):
     """A batch was not taken: wait as long as the server asks, or raise why it never will be."""
+    if status == 204 and "stream-closed" in headers:
+        status = 409
+        text = b"closed by this producer itself"
     box.error = error_for(status, headers, text, box._stream.url, outcome == FENCED)
     if outcome != AGAIN:
         raise box.error
