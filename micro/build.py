@@ -74,7 +74,7 @@ def build(output: Path, url: str = "") -> tuple[int, int]:
     """Compile all; the bytes of the client and of the rest. `url`: of the folder, for its package.json."""
     shutil.rmtree(output, ignore_errors=True)
     sums = []
-    texts = shorten(join({name: source(name).read_text() for name in CLIENT + RARE}))
+    texts = shorten(join({name: source(name).read_text() for name in CLIENT + RARE}), CLIENT)
     present = [name for name in CLIENT + RARE if name in texts]
     for title, names in (("the blocking client", CLIENT), ("loaded when used", RARE)):
         print(title)

@@ -16,7 +16,7 @@ Tracebacks show the short names of methods. The sources, which can be frozen or 
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from keyword import iskeyword
 from string import ascii_letters
 
@@ -63,8 +63,10 @@ NUMBERED = [
 EXTENDING = {"ds_micro/aio.py"}
 
 
-def shorten(texts: dict[str, str]) -> dict[str, str]:
-    """The sources, file -> text, of everything that is built together."""
+def shorten(texts: dict[str, str], counted: Iterable[str] = ()) -> dict[str, str]:
+    """The sources, file -> text, of everything that is built together. What the files that are `counted` share gets the
+    cheapest names.
+    """
     trees = {file: ast.parse(text) for file, text in texts.items()}
     for tree in trees.values():
         tree.body = [node for node in tree.body if not _is_version(node)]
@@ -77,6 +79,8 @@ def shorten(texts: dict[str, str]) -> dict[str, str]:
     inherited = {name for file in EXTENDING & used.keys() for name in used[file]}
     files = Counter(name for names in used.values() for name in sorted(names) if _shortened(name))
     shared = [name for name, count in files.most_common() if count > 1 or name in inherited]
+    counted = set(counted)
+    shared.sort(key=lambda name: -sum(name in names for file, names in used.items() if file in counted))
     common: dict[str, str] = {}
     for name in shared:
         there = [kept[file] for file, names in used.items() if name in names or name in inherited]

@@ -67,13 +67,6 @@ def test_wrong_answers(build: int | str, scripted: str, tmp_path: Path) -> None:
         run([*interpreter(build), HERE / "wrong_answers.py", ROOT, scripted, tmp_path, url])
 
 
-@pytest.mark.parametrize("build", [64, 32])
-def test_a_full_flash(build: int, tmp_path: Path) -> None:
-    """The real littlefs, full to the last block."""
-    with serve.start("--memory") as server:
-        run([*interpreter(build), "-X", "heapsize=4m", HERE / "full_flash.py", ROOT, server.url + "/full"])
-
-
 def test_a_segment_that_could_not_be_begun_never_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FlashStore(str(tmp_path), 7, "text/plain", False, 4096, 256, 2, "drop-oldest", 1)
     for record in (b"a", b"b"):
