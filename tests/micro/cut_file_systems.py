@@ -1,6 +1,6 @@
 """The power cut at every operation (or each STEP-th) of a real file system under outbox and cursor.
 
-    micropython -X heapsize=8m cut_file_systems.py ROOT KIND SYNC_EVERY STEP        KIND: littlefs or fat
+micropython -X heapsize=8m cut_file_systems.py ROOT KIND SYNC_EVERY STEP        KIND: littlefs or fat
 """
 # ruff: noqa: UP031 (MicroPython)
 

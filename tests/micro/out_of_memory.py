@@ -1,8 +1,8 @@
 """Without memory at any allocation of append, flush and all that they do: nothing is lost, nothing comes twice.
 
-    micropython -X heapsize=96k out_of_memory.py ROOT FOLDER SYNC_EVERY STEP ROOM    so many bytes are free: 0, STEP, ... ROOM
+micropython -X heapsize=96k out_of_memory.py ROOT FOLDER SYNC_EVERY STEP ROOM    so many bytes are free: 0, STEP, ... ROOM
 """
-# ruff: noqa: UP031 (MicroPython)
+
 
 import gc
 import os
@@ -15,11 +15,9 @@ sys.path[:0] = [ROOT, ROOT + "/micro", ROOT + "/tests/micro"]
 import fakes  # noqa: E402
 
 # Compiling sources without memory is another matter (a board has .mpy files, or loads these when it starts).
-import ds_core.client.verdicts  # noqa: E402
 import ds_micro.operations  # noqa: E402
 import ds_micro.recovery  # noqa: E402
 import ds_micro.trouble  # noqa: E402, F401
-
 from ds_micro import Outbox, Stream  # noqa: E402
 
 
