@@ -83,7 +83,7 @@ class FlashStore:
         self._files = files = []
         for name in os.listdir(path):
             try:
-                number = int(name[:-4])
+                number = int(name[:8])
                 if name == "%08d.out" % number and not os.stat(path + "/" + name)[0] & 0x4000:
                     files.append(number)
             except ValueError:

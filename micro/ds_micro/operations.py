@@ -115,6 +115,10 @@ def creation(
     stream, headers, values=(), ttl=None, expires_at=None, closed=False, offset=None, sub_offset=0, fork=False
 ):
     """The body of a PUT; its headers are added to `headers`. Raises ValueError."""
+    if not stream.content_type:
+        if not fork:
+            raise ValueError("content_type: a stream is created with one")
+        del headers[0]  # a fork has that of its source
     if ttl is not None:
         if expires_at or not isinstance(ttl, int) or ttl < 0:
             raise ValueError("ttl: whole seconds, and not together with expires_at")

@@ -84,7 +84,7 @@ class Flows:
             name = host[1 : at - 1]
         self.url = url
         self.content_type = content_type
-        self._type = kind_of(content_type)
+        self._type = kind_of(content_type or "")
         self.path = slash + path
         self._params = params
         self._host = host
@@ -291,7 +291,7 @@ class Flows:
         """
         headers = [("Content-Type", self.content_type)]
         body = b""
-        if options:
+        if options or not self.content_type:
             from ds_micro.operations import creation
 
             body = creation(self, headers, **options)

@@ -100,6 +100,7 @@ class Flash:
             return -5
         at = block * self._block + offset
         buf[:] = memoryview(self.data)[at : at + len(buf)]
+        return 0
 
     def writeblocks(self, block, buf, offset=0):
         if self.off:
@@ -108,6 +109,7 @@ class Flash:
         for at in range(0, len(buf), self._block):
             part = bytes(buf[at : at + self._block])
             self._op(block * self._block + offset + at, part)
+        return 0
 
     def ioctl(self, operation, block):
         if operation == 4:

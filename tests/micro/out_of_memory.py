@@ -1,6 +1,6 @@
 """Without memory at any allocation of append, flush and all that they do: nothing is lost, nothing comes twice.
 
-micropython -X heapsize=96k out_of_memory.py ROOT FOLDER SYNC_EVERY STEP ROOM    so many bytes are free: 0, STEP, ... ROOM
+micropython -X heapsize=96k out_of_memory.py ROOT FOLDER SYNC_EVERY STEP ROOM    free: STEP, 2 * STEP, ... ROOM
 """
 
 

@@ -104,8 +104,9 @@ def make(folder: Path, name: str, host: str, *, days: tuple[str, str] | None = N
         (folder / "index").touch()
         (folder / "serial").write_text("01")
         (folder / "ca.cnf").write_text(
-            f"[ca]\ndefault_ca = x\n[x]\ndatabase = {folder}/index\nserial = {folder}/serial\nnew_certs_dir = {folder}\n"
-            "default_md = sha256\npolicy = any\ncopy_extensions = copy\n[any]\ncommonName = supplied\n"
+            f"[ca]\ndefault_ca = x\n[x]\ndatabase = {folder}/index\nserial = {folder}/serial\n"
+            f"new_certs_dir = {folder}\ndefault_md = sha256\npolicy = any\ncopy_extensions = copy\n"
+            "[any]\ncommonName = supplied\n"
         )
         argv = ["openssl", "ca", "-batch", "-selfsign", "-config", str(folder / "ca.cnf"), "-keyfile", str(key)]
         argv += ["-startdate", days[0], "-enddate", days[1], "-in", str(folder / "request"), "-out", str(pem)]

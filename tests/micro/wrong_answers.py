@@ -20,6 +20,11 @@ CASES = (
     ("200/html", "BadResponse", "login page"),
     ("204/empty", "BadResponse", "login page"),
     ("301/empty", "StreamError", "moved to https://elsewhere.example/s; use that"),
+    ("400/empty", "BadRequest", "bad request"),
+    ("401/empty", "Unauthorized", "not authorized"),
+    ("404/empty", "NotFound", "not found"),
+    ("409/empty", "Conflict", "conflict"),
+    ("418/empty", "StreamError", "no reason given"),
     ("307/html", "StreamError", "moved to https://elsewhere.example/s"),
     ("400/json", "BadRequest", "some message"),
     ("401/json", "Unauthorized", "token="),
@@ -53,6 +58,22 @@ def error_of(call, *args):
         return exc
     raise AssertionError("no error")
 
+
+async def waits():
+    return "afar"
+
+
+for token, expected in (
+    ("abc", "Bearer abc"),
+    ("Basic abc", "Basic abc"),
+    (lambda: "abc", "Bearer abc"),
+    (lambda: "Basic abc", "Basic abc"),
+    (waits, "Bearer afar"),
+    (None, "None"),
+):
+    for options in ({"token": token}, {"headers": {"Authorization": token and expected}} if token else {}):
+        exc = error_of(Stream(URL + "/400/echo", timeout=2, **options).create)
+        assert exc.message == expected, (exc.message, expected)
 
 boxes = 0
 for case, kind, text in CASES:
