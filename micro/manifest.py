@@ -38,6 +38,7 @@ package(  # noqa: F821
         "cursor.py",
         "operations.py",
         "trouble.py",
+        "retry.py",
         "recovery.py",
         "closing.py",
         "outbox.py",

@@ -51,22 +51,6 @@ _CLASSES = {
     507: NoSpace,
 }
 
-# What is said when a body says nothing.
-_WORDS = {
-    400: "bad request",
-    401: "not authorized",
-    403: "not allowed",
-    404: "not found",
-    405: "not a stream's URL",
-    409: "conflict",
-    410: "gone",
-    413: "too large",
-    429: "too many requests",
-    503: "not available",
-    507: "no space",
-}
-
-
 def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fenced: bool = False) -> StreamError:
     """The error for an answer that is not a success, whose body begins with `body`."""
     found = _CLASSES.get(status, ServerError if status > 499 else StreamError)
@@ -84,7 +68,7 @@ def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fence
     except UnicodeError:
         pass
     if not text:
-        text = _WORDS.get(status, "no reason given")
+        text = "no reason given"
     if text[:1] == "<":
         text = "a page of HTML: not from a stream's server?"
     if 300 < status < 400:

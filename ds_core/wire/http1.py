@@ -36,8 +36,13 @@ def request_head(method: str, target: str, host: str, headers=()) -> bytes:  # t
         lines.append("%s: %s" % pair)
     head = "\r\n".join(lines)
     breaks = len(lines) - 1
-    bad = head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head
-    if bad or target[:1] != "/" or lines[0].count(" ") != 2:
+    if (
+        head.count("\n") != breaks
+        or head.count("\r") != breaks
+        or "\0" in head
+        or target[:1] != "/"
+        or lines[0].count(" ") != 2
+    ):
         raise ValueError("bad URL or header")
     return (head + "\r\n\r\n").encode()
 

@@ -4,7 +4,7 @@ from ds_core.client.errors import Disconnected
 from ds_core.client.verdicts import number, verdict
 from ds_core.client.writer import REFUSED
 from ds_micro.net import now
-from ds_micro.trouble import refused
+from ds_micro.retry import refused
 
 
 class _Closing:

@@ -90,7 +90,7 @@ class Outbox:
         """
         kept = self._keep(self.store.append, value if raw else self._stream.encode(value))
         if self._refuse and not kept:
-            from ds_micro.trouble import full
+            from ds_micro.retry import full
 
             full()
         if self._born is None:
@@ -154,9 +154,10 @@ class Outbox:
                 if waiting:
                     del waiting[:]
                     stream.drop()
-                from ds_micro.trouble import refused
+                if outcome > AGAIN or writer.delay:  # else at once, under another number
+                    from ds_micro.retry import refused
 
-                refused(self, status, headers, text, outcome)
+                    refused(self, status, headers, text, outcome)
         finally:
             if waiting:
                 stream.drop()

@@ -102,8 +102,11 @@ class Flows:
         port = port or ("443" if secure else "80")
         bad = not secure and (tls or scheme != "http") or not (slash and name and port.isdigit())
         bad = bad or min(url) < "!" or max(url) > "~" or "#" in url
-        least = min(timeout, live_timeout, buffer / 64, 1 + max_bytes)
-        if bad or not 0.001 <= least <= max(timeout, live_timeout) <= LONGEST:
+        if (
+            bad
+            or not min(timeout, live_timeout, buffer / 64, 1 + max_bytes) >= 0.001
+            or not max(timeout, live_timeout) <= LONGEST
+        ):
             from ds_micro.trouble import bad_stream
 
             bad_stream(url, tls, bad)
@@ -389,7 +392,7 @@ class Items:
                 reader.feed(piece)
         except StreamError as exc:
             stream.drop()
-            from ds_micro.trouble import pause
+            from ds_micro.retry import pause
 
             self._pause = pause(self, exc)
             return NEED_DATA

@@ -1,7 +1,5 @@
-"""What is done when something goes wrong: wrong options, refusals, broken reads. Loaded then."""
+"""What a program has got wrong: options, records, names; and an outbox's rarer methods. Loaded then."""
 
-from ds_core.client.refusals import OutboxFull, error_for
-from ds_core.client.writer import AGAIN, FENCED
 from ds_micro.net import now
 
 
@@ -54,34 +52,6 @@ def _discard(box):
     return n
 
 
-def pause(items, exc):
-    """How many ms an iteration waits after this error, or raise it."""
-    exc.url = items._stream.url
-    ms = items._backoff.delay(exc.retry_after)
-    waited = now() - items._since + ms
-    if not exc.retry or items._patience is not None and waited > items._patience * 1000:
-        raise exc
-    if items._until is not None:
-        ms = min(ms, max(0, items._until - now()))
-    return ms
-
-
 def bad_record(most):
     """A record is empty or too long."""
     raise ValueError("a record has 1 to %d bytes (see segment)" % min(most, 65535))
-
-
-def full():
-    """An outbox refuses a record."""
-    raise OutboxFull("no room in the outbox")
-
-
-def refused(box, status, headers, text, outcome):
-    """A batch was not taken: wait as long as the server asks, or raise why it never will be."""
-    if status == 204 and "stream-closed" in headers:
-        status = 409
-        text = b"closed by this producer itself"
-    box.error = error_for(status, headers, text, box._stream.url, outcome == FENCED)
-    if outcome != AGAIN:
-        raise box.error
-    box._later = now() + box.writer.delay

@@ -17,6 +17,7 @@ import fakes  # noqa: E402
 # Compiling sources without memory is another matter (a board has .mpy files, or loads these when it starts).
 import ds_micro.operations  # noqa: E402
 import ds_micro.recovery  # noqa: E402
+import ds_micro.retry  # noqa: E402
 import ds_micro.trouble  # noqa: E402, F401
 from ds_micro import Outbox, Stream  # noqa: E402
 
