@@ -110,19 +110,22 @@ class FlashStore:
                 raise
 
     def _remove(self, number):
-        self._delete(number)
+        self._gone.append(number)
         self._forget(number)
+        self._settle()
 
     def _forget(self, number):
         self._files.remove(number)
         self._known.pop(number, None)
 
     def _settle(self):
-        """Nothing that was deleted comes back."""
-        while self._gone:
-            self._delete(self._gone[-1])
-            self._gone.pop()
-        sync(None, self._path)
+        """What counts no more is deleted, and does not come back."""
+        if self._gone:
+            for number in self._gone:
+                self._delete(number)
+            # (The open file as well: on littlefs its next writes would else cost an erase each.)
+            sync(self._file, self._path)
+            del self._gone[:]
 
     def _begin(self):
         """Open the newest segment, to append to it."""
@@ -212,14 +215,13 @@ class FlashStore:
         self.dropped = dropped
         self._epoch = epoch
         self._seq = seq
+        self._gone = gone
+        for dead in gone:
+            self._forget(dead)
         if self._file:
             self._file.close()
             self._file = None
-        if gone:
-            self._gone = gone
-            for dead in gone:
-                self._forget(dead)
-            self._settle()
+        self._settle()
         self._file = self._open(number, "ab")
 
     def _newest(self):

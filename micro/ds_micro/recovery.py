@@ -8,6 +8,8 @@ import os
 import struct
 from binascii import crc32
 
+from ds_micro.flash import sync
+
 
 def recover(store):
     """See what the folder has: the newest header tells the numbers, and what counts no more."""
@@ -83,7 +85,7 @@ def short(store):
 def undo(store, number, torn, exc):
     """A segment could not be begun: nothing has changed, once what may be left of its file is gone for good."""
     store._delete(number)
-    store._settle()
+    sync(None, store._path)
     store._torn = torn
     if not hasattr(os, "fsync") and getattr(exc, "errno", 0) in (13, 36):
         exc = OSError(28)  # so say FAT and littlefs that a directory has no room for a name
