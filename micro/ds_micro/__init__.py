@@ -25,7 +25,7 @@ def run(flow):
         flow.send(None)
     except StopIteration as exc:
         return exc.value
-    raise RuntimeError("needs ds_micro.aio")
+    raise RuntimeError("needs asyncio")
 
 
 class Stream(Flows):
