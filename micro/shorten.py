@@ -16,7 +16,7 @@ Tracebacks show the short names of methods. The sources, which can be frozen or 
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from keyword import iskeyword
 from string import ascii_letters
 
@@ -26,10 +26,14 @@ INTERNAL = {
     name
     for line in (
         "BadMessage Truncated ResponseParser request_head HEAD END MORE received space begin keep_alive busy view",
-        "ChunkedDecoder Backoff first most failures delay reset length Writer request answer broken claim claims",
-        "DONE DUPLICATE AGAIN REFUSED FENCED Reader CATCH_UP LIVE OVER query state kind_of says choose check",
+        "ChunkedDecoder decoder Backoff first most failures delay reset length Writer request answer broken",
+        "claim claims",
+        "DONE DUPLICATE AGAIN REFUSED FENCED Reader CATCH_UP LIVE OVER query state kind_of says arrange check",
+        "number verdict bad_record",
         "kind error_for failure Flows Items random ask ordered creation FlashStore MemoryStore ready batch done need",
-        "Net Socket Wrapper lookup stale recv sync ticks_add ticks_diff ticks_ms sleep_ms",
+        "Net Socket Wrapper wrap lookup look_up stale recv sync now ticks_ms sleep_ms within alone LONGEST",
+        "operation bearer bad_stream bad_outbox pause undo method come recover look scan short keep old_cursor framed",
+        "full refused closing",
     )
     for name in line.split()
 }
@@ -37,25 +41,53 @@ INTERNAL = {
 BY_NAME = {"url", "path", "stream", "producer", "source"}
 # Names that belong to somebody else.
 FOREIGN = {"_io_queue"}
+# Names that every MicroPython has a number for: in a .mpy they cost two bytes at most, a letter three.
+NUMBERED = [
+    name
+    for line in (
+        "ArithmeticError AssertionError AttributeError BaseException EOFError Ellipsis Exception",
+        "GeneratorExit ImportError IndentationError IndexError KeyError KeyboardInterrupt LookupError",
+        "MemoryError NameError NoneType NotImplementedError OSError OverflowError RuntimeError StopIteration",
+        "SyntaxError SystemExit TypeError ValueError ZeroDivisionError abs all any append args bool builtins",
+        "bytearray bytecode bytes callable chr classmethod clear close const copy count dict dir divmod end",
+        "endswith eval exec extend find format from_bytes get getattr globals hasattr hash id index insert",
+        "int isalpha isdigit isinstance islower isspace issubclass isupper items iter join key keys len list",
+        "little locals lower lstrip main map micropython next object open ord pop popitem pow print range",
+        "read readinto readline remove replace repr reverse rfind rindex round rsplit rstrip self send sep",
+        "set setattr setdefault sort sorted split start startswith staticmethod step stop str strip sum super",
+        "throw to_bytes tuple type update upper value values write zip",
+    )
+    for name in line.split()
+]
 # Files whose classes extend those of other files, and so must not use the same letters for something of their own.
-EXTENDING = {"ds_micro/__init__.py", "ds_micro/aio.py"}
+EXTENDING = {"ds_micro/aio.py"}
 
 
-def shorten(texts: dict[str, str]) -> dict[str, str]:
-    """The sources, file -> text, of everything that is built together."""
+def shorten(texts: dict[str, str], counted: Iterable[str] = ()) -> dict[str, str]:
+    """The sources, file -> text, of everything that is built together. What the files that are `counted` share gets the
+    cheapest names.
+    """
     trees = {file: ast.parse(text) for file, text in texts.items()}
+    for tree in trees.values():
+        tree.body = [node for node in tree.body if not _is_version(node)]
     _write_numbers(trees)
     used = {file: _names(tree) for file, tree in trees.items()}
-    kept = {name for names in used.values() for name in names if not _shortened(name)}
+    kept = {file: {name for name in names if not _shortened(name)} for file, names in used.items()}
+    # What is somebody's attribute may be asked of anything; a builtin's name matters only where it is used.
+    attributes = {name for tree in trees.values() for name in _attributes(tree) if not _shortened(name)}
 
     inherited = {name for file in EXTENDING & used.keys() for name in used[file]}
     files = Counter(name for names in used.values() for name in sorted(names) if _shortened(name))
     shared = [name for name, count in files.most_common() if count > 1 or name in inherited]
-    letters = _letters(kept)
-    common = {name: next(letters) for name in shared}
+    counted = set(counted)
+    shared.sort(key=lambda name: -sum(name in names for file, names in used.items() if file in counted))
+    common: dict[str, str] = {}
+    for name in shared:
+        there = [kept[file] for file, names in used.items() if name in names or name in inherited]
+        common[name] = next(_letters(attributes.union(*there, common.values())))
     for file, tree in trees.items():
         short = {name: common[name] for name in shared if name in used[file] | inherited}
-        letters = _letters(kept | {*short.values()})
+        letters = _letters(attributes | kept[file] | {*short.values()})
         for name in sorted(used[file]):
             if _shortened(name) and name not in short:
                 short[name] = next(letters)
@@ -66,6 +98,10 @@ def shorten(texts: dict[str, str]) -> dict[str, str]:
     for tree in trees.values():
         _rename_parameters(tree, calls)
     return {file: ast.unparse(tree) + "\n" for file, tree in trees.items()}
+
+
+def _is_version(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__version__"
 
 
 def _shortened(name: str) -> bool:
@@ -92,7 +128,6 @@ def _write_numbers(trees: dict[str, ast.Module]) -> None:
                 imported = [name for name in node.names if name.name in there]
                 numbers.update({name.asname or name.name: there[name.name] for name in imported})
                 node.names = [name for name in node.names if name.name not in there]
-                assert node.names, f"{file} imports nothing but numbers from {node.module}"
         _Numbers(numbers).visit(tree)
 
 
@@ -114,6 +149,9 @@ class _Numbers(ast.NodeTransformer):
     def __init__(self, numbers: dict[str, int]) -> None:
         self.numbers = numbers
 
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
+        return node if node.names else None  # nothing but numbers came from there
+
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id not in self.numbers:
             return node
@@ -122,7 +160,8 @@ class _Numbers(ast.NodeTransformer):
 
 
 def _letters(taken: set[str]) -> Iterator[str]:
-    """Short names, the shortest first."""
+    """Short names, the cheapest first."""
+    yield from (name for name in NUMBERED if name not in taken)
     for first in ("", *ascii_letters):
         for last in ascii_letters:
             if first + last not in taken and not iskeyword(first + last):
@@ -139,6 +178,16 @@ def _fields(node: ast.AST) -> Iterator[tuple[str, str]]:
 
 def _names(tree: ast.AST) -> set[str]:
     return {name for node in ast.walk(tree) for _, name in _fields(node)}
+
+
+def _attributes(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value  # what is asked for by its name
 
 
 def _rename(tree: ast.AST, short: dict[str, str]) -> None:
@@ -190,7 +239,7 @@ def _rename_parameters(tree: ast.AST, calls: set[tuple[str, str | None]]) -> Non
             found = [name for name in every[: len(every) - len(function.args.defaults)] if name not in passed]
         variables = [node for node in ast.walk(function) if isinstance(node, ast.Name | ast.arg)]
         taken = {name for node in variables for _, name in _fields(node)}
-        letters = (name for name in [*free, *_letters({*free})] if name not in taken)
+        letters = (name for name in [*free, *_letters({*free, *taken})] if name not in taken)
         short = {name: next(letters) for name in found if name != "self"}
         for node in variables:
             for field, name in _fields(node):

@@ -52,6 +52,8 @@ LAZY_CIRCLES = (
     {"ds_core.wire.cbor", "ds_core.wire.cbor_values"},
     {"ds_core.client.errors", "ds_core.client.refusals"},
     {"ds_core.client.reader", "ds_core.client.events"},
+    {"ds_core.client.writer", "ds_core.client.verdicts"},
+    {"ds_micro.flash", "ds_micro.recovery"},
 )
 OURS = ("ds_core", "ds_trio_server", "ds_micro", "tests")
 CORE_MAY_USE = {

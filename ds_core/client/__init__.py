@@ -7,5 +7,6 @@ Its public names are its modules. None is imported here, so that a device loads 
 
 if __debug__:  # not in what is compiled for a device
     __all__ = [
-        "writer", "reader", "backoff", "errors", "refusals", "memory", "events", "jsonitems", "rawitems",
+        "writer", "reader", "backoff", "errors", "refusals", "memory", "events", "jsonitems", "bytesitems",
+        "exactjson", "verdicts",
     ]  # fmt: skip

@@ -5,7 +5,12 @@ one value's text, at most `max_bytes`.
 """
 
 import json
+import sys
 
+from ds_core.wire import utf8
+
+# Whether the interpreter's json reads floats as they are meant.
+_EXACT = sys.implementation.name != "micropython"
 NEED_DATA = object()
 
 # Where the scanner is, outside of values: outside of arrays, after "[", after ",", after a value. Live, each event
@@ -92,7 +97,15 @@ class Decoder:
         return NEED_DATA
 
     def _value(self) -> object:
-        value: object = json.loads(str(self._text, "utf-8"))
+        data = self._text
+        text = str(data, "utf-8")
         self._text = bytearray()
         self._state = _AFTER
+        if len(text) < len(data):
+            utf8.check(data)
+        if "\\u" in text or not _EXACT and ("." in text or "e" in text or "E" in text):
+            from ds_core.client import exactjson
+
+            return exactjson.loads(text)
+        value: object = json.loads(text)
         return value

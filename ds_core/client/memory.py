@@ -18,8 +18,8 @@ class _Batch:
 
     def add(self, record: bytes) -> None:
         if self._json:
-            self._data.extend(b"," if self.count else b"[")
-        self._data.extend(record)
+            record = (b"," if self.count else b"[") + record
+        self._data.extend(record)  # all of it or, without memory, nothing
         self.count += 1
 
     def readinto(self, view: memoryview) -> int:
@@ -87,8 +87,10 @@ class MemoryStore:
             or (last.length + need > self._size)
         ):
             last = _Batch(self._json, self._type)
+            last.add(record)
             self._batches.append(last)
-        last.add(record)
+        else:
+            last.add(record)
         self.bytes += need
         self.records += 1
         return True
@@ -116,10 +118,22 @@ class MemoryStore:
         self._seq += 1
         self._remove(0)
 
-    def discard(self) -> None:
-        """Drop the oldest batch, which the server refused: its number goes to the next one."""
-        self.dropped += self._batches[0].count
+    def discard(self) -> int:
+        """Drop the oldest batch; how many records that were.
+
+        Nobody may know whether the server has its number. Where the next ones cannot have been sent they get an epoch
+        of their own; else theirs stay, and the server tells whether it misses one.
+        """
+        if not self._batches:
+            return 0
+        count = self._batches[0].count
+        self.dropped += count
+        if self._sealed > 1:
+            self._seq += 1
+        else:
+            self.claim(self._epoch + 1)
         self._remove(0)
+        return count
 
     def claim(self, epoch: int) -> None:
         """Number all batches anew, from (epoch, 0) on."""

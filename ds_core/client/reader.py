@@ -8,24 +8,18 @@ the cursor saves it after handling the item.
     reader.query()              the query string of the next request
     reader.head(status, heads)  its answer began; raises BadResponse
     reader.feed(piece)          body bytes; then `next()` until NEED_DATA, before the piece's buffer is used again
-    reader.end()                the body is complete (after a break: just ask again)
+    reader.end()                the body is complete (after a break: just ask again); MARK, if those are wanted
     reader.state                OVER when there is nothing more to ask for
 """
 
 from ds_core.client.errors import BadResponse
+from ds_core.wire.kinds import kind_of as kind_of
 
 # An answer ends with more to come, at the tail, or at the end of a closed stream. This is also what the reader is
 # in, for it goes only forward. (Without `live`, the tail is the end.)
 CATCH_UP, LIVE, OVER = range(3)
 NEED_DATA = object()
-
-
-def kind_of(content_type: str) -> str:
-    """How the bytes of this content type come in items: "json", "cbor" or "bytes" (protocol section 10)."""
-    content_type = content_type.split(";")[0].strip().lower()
-    if content_type == "application/json":
-        return "json"
-    return "cbor" if content_type[-8:] == "cbor-seq" and content_type[-9] in "/+" else "bytes"
+MARK = object()  # among the items, where an answer ended
 
 
 def says(headers: dict[str, str], name: str) -> bool:
@@ -36,14 +30,25 @@ def says(headers: dict[str, str], name: str) -> bool:
 class Reader:
     """`cursor` has `offset` and `items` and is kept up to date. `live`: None, "long-poll", "sse" or "auto" (SSE for
     text and JSON). `max_bytes`: the most a server that knows the parameter sends at once. `limit`: the most bytes
-    of one item. `raw`: bytes, whatever the content type; such a cursor counts bytes.
+    of one item. `raw`: bytes, whatever the content type; such a cursor counts bytes. `marks`: of events, next() gives a
+    MARK where one ended.
+
+    `caught_up`: there was no more when the last answer, or event, ended. `closed`: nor will there ever be.
     """
 
     def __init__(  # type: ignore[no-untyped-def]
-        self, cursor, live: str | None = None, max_bytes: int = 0, limit: int = 65536, raw: bool = False
+        self,
+        cursor,
+        live: str | None = None,
+        max_bytes: int = 0,
+        limit: int = 65536,
+        raw: bool = False,
+        marks: bool = False,
     ) -> None:
         self.cursor = cursor
         self.state = CATCH_UP
+        self.caught_up = self.closed = False
+        self._mark = MARK if marks else None
         self._live = live
         self._max_bytes = max_bytes
         self._limit = limit
@@ -76,19 +81,16 @@ class Reader:
             self._end = LIVE
         self._skip = self.cursor.items
         events = None
-        if self.state == LIVE and self._live == "sse":
-            from ds_core.client.events import Events
+        content_type = headers.get("content-type", "")
+        if self._live not in (None, "long-poll"):
+            from ds_core.client.events import arrange
 
-            events = Events(self, headers, NEED_DATA)
-            self._next = None
-        elif not self._next:
-            raise BadResponse("no Stream-Next-Offset: not a stream?")
-        elif status == 200:
-            self._type = headers.get("content-type", "")
-            if self._live == "auto":
-                from ds_core.client.events import choose
-
-                self._live = choose(self._type)
+            content_type, events = arrange(self, headers, status)
+        self._sse = events
+        if not events and not self._next:
+            raise BadResponse("not a stream: no offset")
+        if status == 200:
+            self._type = content_type
         kind = "bytes" if self._raw else kind_of(self._type)
         self._single = kind != "bytes"
         if kind == "cbor":
@@ -96,8 +98,7 @@ class Reader:
         elif kind == "json":
             from ds_core.client import jsonitems as items  # type: ignore[no-redef]
         else:
-            from ds_core.client import rawitems as items  # type: ignore[no-redef]
-        self._sse = events
+            from ds_core.client import bytesitems as items  # type: ignore[no-redef]
         self._need = items.NEED_DATA
         self._decoder = items.Decoder(max_bytes=self._limit)
 
@@ -125,12 +126,12 @@ class Reader:
                 return item[skip:] if skip else item  # type: ignore[index]
             self._skip = skip - n
 
-    def end(self) -> None:
-        """The body, or the data of an event, is complete: move the cursor to its end."""
+    def end(self) -> object:
+        """The body, or the data of an event, is complete: move the cursor to its end. MARK, if wanted."""
         end = self._end
         offset = self._next
         if not offset:
-            return  # of events, each moved it
+            return None  # of events, each moved it
         if self._decoder.pending:
             raise BadResponse("the body ends within an item")
         cursor = self.cursor
@@ -139,6 +140,9 @@ class Reader:
         # What is still to be passed over lies in the next answer: a server may cut its answers differently each time.
         cursor.items = self._skip
         cursor.offset = offset
+        self.caught_up = end > CATCH_UP
+        self.closed = end == OVER
         self.state = max(self.state, end)
         if self.state == LIVE and not self._live:
             self.state = OVER
+        return self._mark

@@ -5,6 +5,9 @@ from ds_core.wire.http1 import BadMessage, Truncated
 
 # A deadline passed without progress.
 Timeout = kind("Timeout", Disconnected, hint="; no progress in time")
+# The server is not whom `ca` or `pin` trusts: another certificate or host, or the dates are wrong (is the clock set?).
+# Nothing was sent, and nothing will be until somebody does something.
+Untrusted = kind("Untrusted", Disconnected, retry=False, lasting=True, hint="; see ca=, pin= and the clock")
 # 400
 BadRequest = kind("BadRequest")
 # 401
@@ -32,6 +35,8 @@ NoSpace = kind("NoSpace", ServerError)
 # The outbox holds `limit` bytes and `when_full` is "refuse".
 OutboxFull = kind("OutboxFull", retry=True)
 
+# mbedTLS: the certificate's verification failed, it is bad, there is no CA.
+_UNTRUSTED = (-9984, -31232, -30336)
 _CLASSES = {
     400: BadRequest,
     401: Unauthorized,
@@ -45,7 +50,6 @@ _CLASSES = {
     503: Busy,
     507: NoSpace,
 }
-
 
 def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fenced: bool = False) -> StreamError:
     """The error for an answer that is not a success, whose body begins with `body`."""
@@ -63,6 +67,8 @@ def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fence
         text = body.decode()
     except UnicodeError:
         pass
+    if not text:
+        text = "no reason given"
     if text[:1] == "<":
         text = "a page of HTML: not from a stream's server?"
     if 300 < status < 400:
@@ -87,6 +93,11 @@ def failure(exc: Exception, url: str) -> Exception:
     if isinstance(exc, BadMessage):
         if not isinstance(exc, Truncated):
             found = BadResponse
+    elif isinstance(exc, UnicodeError):
+        text = "the host's name was not found: " + text
+    elif url[:5] == "https" and (isinstance(exc, ValueError) or code in _UNTRUSTED):
+        # So says a certificate that is rejected on MicroPython, and (it is an OSError as well) on CPython.
+        found = Untrusted
     elif not isinstance(exc, OSError):
         return exc
     elif code in (110, 116, 60):
@@ -97,3 +108,7 @@ def failure(exc: Exception, url: str) -> Exception:
     elif text.isdigit():
         text = "OSError " + text  # MicroPython has no texts for the rarer ones
     return found(text, url=url)
+
+
+def __getattr__(name: str) -> None:
+    raise AttributeError("ds_micro has no " + name)  # where it was asked for

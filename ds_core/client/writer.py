@@ -24,10 +24,6 @@ under a new epoch, and `gaps` counts it.
 #   REFUSED    the caller must change something; the batch is kept
 #   FENCED     refused, for somebody else uses the producer id
 DONE, DUPLICATE, AGAIN, REFUSED, FENCED = range(1, 6)
-
-_MAX_CLAIMS = 5
-
-
 class Writer:
     """`depth`: how many batches may be under way at once, on one connection, in order (1 on a device).
 
@@ -68,26 +64,15 @@ class Writer:
         """The answer to the oldest batch under way. After anything but DONE and DUPLICATE, close the connection if
         others are under way: their answers mean nothing any more.
         """
-        last = _number(headers, "producer-seq")
-        # (Without the echo a success is not the stream's: a Wi-Fi's login page answers 200 to anything.)
-        if status < 300 and last >= 0:
-            if status != 204 or last < batch.seq + self._depth:
+        last = headers.get("producer-seq", "")
+        # (Without the echo a success is not the stream's: a Wi-Fi's login page answers 200 to anything. And a duplicate
+        # that closes is that of the request that closed the stream under this number.)
+        if status < 300 and last.isdigit():
+            if status != 204 or int(last) < batch.seq + self._depth and "stream-closed" not in headers:
                 return self._done(DUPLICATE if status == 204 else DONE)
-            # A duplicate of what we cannot have sent: the server's state is not ours (a foreign or restored device).
-            return self._claim(batch.epoch + 1)
-        epoch = _number(headers, "producer-epoch")
-        if status == 403 and epoch >= batch.epoch:
-            return self._claim(epoch + 1)
-        expected = _number(headers, "producer-expected-seq")
-        if status == 409 and expected >= 0:
-            if batch.seq < expected <= batch.seq + self._depth:
-                return self._done(DUPLICATE)
-            self.gaps += 1
-            return self._claim(batch.epoch + 1)
-        if status in (408, 429) or status >= 500:
-            self.broken(headers.get("retry-after"))
-            return AGAIN
-        return REFUSED
+        from ds_core.client.verdicts import verdict
+
+        return verdict(self, batch, status, headers)
 
     def _done(self, how: int) -> int:
         self._store.done()
@@ -99,17 +84,3 @@ class Writer:
         if how == DUPLICATE:
             self.duplicates += 1
         return how
-
-    def _claim(self, epoch: int) -> int:
-        self.claims += 1
-        if self.claims > _MAX_CLAIMS:
-            self.claims = 0
-            return FENCED
-        self._store.claim(epoch)
-        self.delay = 0
-        return AGAIN
-
-
-def _number(headers: dict[str, str], name: str) -> int:
-    value = headers.get(name, "")
-    return int(value) if value.isdigit() else -1

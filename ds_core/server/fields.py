@@ -29,11 +29,16 @@ def flag(text: "str | None") -> bool:
     return text is not None and text.lower() == "true"
 
 
+_SINGLE = 1.0 + 2.0**-30 == 1.0
 _WRONG_INSTANT = "Stream-Expires-At must be an RFC 3339 time such as 2030-01-31T12:00:00Z"
 
 
 def instant(text: str) -> float:
-    """UNIX seconds of an RFC 3339 date-time with `Z` or a numeric zone."""
+    """UNIX seconds of an RFC 3339 date-time with `Z` or a numeric zone: an int when they are whole.
+
+    Where floats are single precision (MicroPython on most boards), the next whole second: they
+    would be a minute off.
+    """
     if len(text) < 20 or text[4] != "-" or text[7] != "-" or text[10] not in "Tt ":
         raise bad_request(_WRONG_INSTANT)
     if text[13] != ":" or text[16] != ":":
@@ -62,7 +67,10 @@ def instant(text: str) -> float:
     shifted = year - 1 if month <= 2 else year
     of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
     days = 365 * shifted + shifted // 4 - shifted // 100 + shifted // 400 + of_year - 719468
-    return days * 86400 + hour * 3600 + minute * 60 + second - zone + fraction
+    whole = days * 86400 + hour * 3600 + minute * 60 + second - zone
+    if not fraction:
+        return whole
+    return whole + 1 if _SINGLE else whole + fraction
 
 
 def _zone(text: str) -> int:

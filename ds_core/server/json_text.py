@@ -2,7 +2,12 @@
 
 Pure and iterative: a peer's nesting costs one byte a level, and what was sent comes back byte for
 byte. A server with a C parser at hand passes its own splitter instead; this one runs everywhere.
+
+Text is UTF-8, and an escape of half a surrogate pair must stand before or behind its other half: no
+two readers make the same of one alone, and a device's refuse it.
 """
+
+from ds_core.wire.utf8 import check as check_text
 
 MAX_DEPTH = 128
 """Deepest nesting of arrays and objects accepted."""
@@ -26,7 +31,8 @@ def split(text: bytes, most: int = 0x3FFFFFFF) -> "list[bytes]":
     try:
         # Validates UTF-8 once, in C, so that the scanner need not look into strings.
         str(text, "utf-8")
-    except UnicodeError:
+        check_text(text)
+    except ValueError:  # of which UnicodeError is one
         raise ValueError("JSON text must be UTF-8") from None
     at = _skip_space(text, 0)
     if text[at : at + 1] != b"[":
@@ -129,14 +135,30 @@ def _string_end(text: bytes, at: int) -> int:
             at += 1
             escape = text[at : at + 1]
             if escape == b"u":
-                for place in range(at + 1, at + 5):
-                    if place >= size or text[place] not in _HEX:
-                        raise _wrong(text, place, "four hex digits")
-                at += 4
+                at = _unit_end(text, at) - 1
             elif not escape or escape not in _ESCAPES:
                 raise _wrong(text, at, "a known escape")
         at += 1
     raise _wrong(text, size, "the end of a string")
+
+
+def _unit_end(text: bytes, at: int) -> int:
+    """Where the escape whose `u` is at `at` ends, with that of its other half."""
+    code = _hex(text, at)
+    if code >> 11 != 0x1B:
+        return at + 5
+    # U+D800 to U+DBFF, and then U+DC00 to U+DFFF
+    if code >> 10 != 0x36 or text[at + 5 : at + 7] != b"\\u" or _hex(text, at + 6) >> 10 != 0x37:
+        raise _wrong(text, at - 1, "both halves of a surrogate pair")
+    return at + 11
+
+
+def _hex(text: bytes, at: int) -> int:
+    """The number of the four hex digits behind `at`."""
+    for place in range(at + 1, at + 5):
+        if place >= len(text) or text[place] not in _HEX:
+            raise _wrong(text, place, "four hex digits")
+    return int(str(text[at + 1 : at + 5], "utf-8"), 16)
 
 
 def _number_end(text: bytes, at: int) -> int:

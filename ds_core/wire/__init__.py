@@ -4,4 +4,4 @@ Its public names are its modules. None is imported here: a device loads only wha
 """
 
 if __debug__:  # not in what is compiled for a device
-    __all__ = ["names", "media", "http1", "chunked", "sse", "cbor", "cbor_values", "cbor_check"]
+    __all__ = ["names", "kinds", "media", "utf8", "http1", "chunked", "sse", "cbor", "cbor_values", "cbor_check"]

@@ -17,7 +17,8 @@ A map key must be hashable: within a key an array becomes a tuple and a map a tu
 so that there a map and an array of pairs are equal.
 Encoding uses preferred serialization (RFC 8949, 4.1) and a dict's order. Decoding takes every well-formed
 item whose text is UTF-8 (MicroPython's own check of UTF-8 is laxer than CPython's); a tag 2 or 3 on
-anything but a byte string stays a Tag. Where MicroPython's floats are single precision, a float 64 is rounded.
+anything but a byte string stays a Tag. Where MicroPython's floats are single precision, a float 64 that they do not
+have becomes an int if it is whole (a time in seconds; all beyond their range are), and else is rounded.
 A peer cannot cause recursion, nor an allocation ahead of the bytes it has sent.
 
 What sensors seldom send (Tag, Simple, undefined, bignums), what is said of errors, and `decode` and `items`, which take
@@ -82,7 +83,10 @@ def _encode(out: bytearray, value: object, depth: int) -> None:
     elif isinstance(value, (str, bytes)):
         major = 0x40
         if isinstance(value, str):
-            value = value.encode()
+            text = value
+            value = text.encode("utf-8", "surrogatepass")
+            if len(value) > len(text):
+                value = bytes(__getattr__("strict")(value))
             major = 0x60
         _head(out, major, len(value))
         out.extend(value)
@@ -129,6 +133,7 @@ def _float(out: bytearray, value: float) -> None:
 
 # Decoding
 
+_SINGLE = 1.0 + 2.0**-30 == 1.0  # this interpreter's floats are single precision
 _BREAK = object()
 # A frame is an open array (major type 4), map (5), tag (6) or indefinite-length string (2, 3), as a list of:
 #   0 its major type
@@ -222,20 +227,13 @@ class Decoder:
             self._at += 1
             major = byte >> 5
             arg = info = byte & 31
-            if info > 27 and (info < 31 or major < 2 or major == 6):
-                fail("reserved", byte)
 
             # May it stand here?
             frame = stack[-1] if stack else []
             frozen = False
-            if byte == 0xFF:
-                if not frame or frame[2] >= 0:
-                    fail("break")
-                if frame[3] is not _BREAK:
-                    fail("value")
-            elif frame:
-                if frame[0] < 4 and (major != frame[0] or info == 31):
-                    fail("string", frame[0])
+            if info > 27 or frame and frame[0] < 4:
+                __getattr__("check_place")(fail, byte, frame, _BREAK)
+            if frame:
                 frozen = frame[4] or frame[0] == 5 and frame[3] is _BREAK
 
             # Its argument; -1 for an indefinite length.
@@ -265,14 +263,14 @@ class Decoder:
                     value = _BREAK
                 elif info > 25:
                     value = struct.unpack(">f" if info == 26 else ">d", raw or b"")[0]
+                    if _SINGLE and info > 26:
+                        value = __getattr__("double")(arg, value)
                 elif info == 25:
                     value = _half(arg)
                 elif 19 < info < 23:
                     value = (False, True, None)[info - 20]
-                elif info == 24 and arg < 32:
-                    fail("simple", arg)
                 else:
-                    value = __getattr__("simple")(arg)
+                    value = __getattr__("simple")(arg, info, fail)
             elif major:
                 while (raw := self._take(arg)) is None:
                     yield NEED_DATA
@@ -281,7 +279,9 @@ class Decoder:
                 else:
                     try:
                         value = str(raw, "utf-8")
-                    except UnicodeError:
+                        if len(value) < arg:
+                            __getattr__("check_text")(raw)
+                    except ValueError:  # of which UnicodeError is one
                         fail("text")
 
             # A whole value, or the end of the innermost frame: put it where it belongs, which may end more
@@ -305,12 +305,8 @@ class Decoder:
                         break
                 stack.pop()
                 value = box
-                if major == 2:
-                    value = b"".join(box)
-                elif major == 3:
-                    value = "".join(box)
-                elif frozen:
-                    value = tuple(box.items() if major == 5 else box)
+                if frozen or major < 4:
+                    value = __getattr__("closed")(major, box)
             else:
                 self.items += 1
                 self.consumed = self._before + self._at

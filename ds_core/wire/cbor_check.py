@@ -7,6 +7,7 @@ server let in: the item is well-formed, its text strings are UTF-8, and it is ne
 """
 
 from ds_core.wire.cbor import CBORError, CBORTruncated
+from ds_core.wire.utf8 import check as check_text
 
 
 def next_end(data: bytes | bytearray | memoryview, start: int = 0, max_depth: int = 32) -> int:
@@ -66,8 +67,7 @@ def next_end(data: bytes | bytearray | memoryview, start: int = 0, max_depth: in
                 if major == 3:
                     try:
                         str(data[at:end], "utf-8")
-                        if _LAX and not _strict(data, at, end):
-                            raise ValueError
+                        check_text(data[at:end])
                     except ValueError:  # of which UnicodeError is one
                         raise CBORError("byte %d: text is not UTF-8" % head) from None
                 at = end
@@ -86,32 +86,6 @@ def next_end(data: bytes | bytearray | memoryview, start: int = 0, max_depth: in
         else:
             return at
     raise CBORTruncated("byte %d: the data ends within the item begun at byte %d" % (size, start))
-
-
-try:
-    str(b"\xc0\x80", "utf-8")
-    _LAX = True  # MicroPython: its UTF-8 may have surrogates and overlong forms
-except UnicodeError:
-    _LAX = False
-
-
-def _strict(data: bytes | bytearray | memoryview, at: int, end: int) -> bool:
-    """Whether what passed for UTF-8 has neither surrogates, nor overlong forms, nor more than U+10FFFF."""
-    while at < end:
-        byte = data[at]
-        at += 1
-        if byte >= 0xC0:
-            after = data[at]
-            if (
-                byte < 0xC2
-                or byte > 0xF4
-                or (byte == 0xE0 and after < 0xA0)
-                or (byte == 0xED and after > 0x9F)
-                or (byte == 0xF0 and after < 0x90)
-                or (byte == 0xF4 and after > 0x8F)
-            ):
-                return False
-    return True
 
 
 def boundaries(data: bytes | bytearray | memoryview, max_depth: int = 32) -> list[int]:

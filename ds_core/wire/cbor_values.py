@@ -1,6 +1,7 @@
 """The part of `ds_core.wire.cbor` that is loaded when it is first met: rare values, errors, whole data."""
 
 from ds_core.wire.cbor import NEED_DATA, CBORError, Decoder, _encode, _head
+from ds_core.wire.utf8 import check as check_text, strict  # noqa: F401
 
 
 class CBORTruncated(CBORError):
@@ -80,9 +81,53 @@ def encode_into(out: bytearray, value: object, max_depth: int = 32) -> None:
         raise
 
 
-def simple(value: int) -> Simple:
+def simple(value: int, info: int, fail) -> Simple:  # type: ignore[no-untyped-def]
     """What a simple value without a meaning of its own becomes."""
+    if info == 24 and value < 32:
+        fail("simple", value)
     return undefined if value == 23 else Simple(value)
+
+
+def double(bits: int, value: float) -> "float | int":
+    """A float 64, whose bits these are, where floats are single precision and `value` is what became of it."""
+    exponent = (bits >> 52 & 0x7FF) - 1075
+    whole = bits & 0xFFFFFFFFFFFFF | 1 << 52
+    if exponent < -52 or exponent == 0x7FF - 1075:
+        return value  # below 1, infinite, or not a number
+    if exponent < 0:
+        if whole & (1 << -exponent) - 1:
+            return value  # a fraction
+        whole >>= -exponent
+    else:
+        whole <<= exponent
+    size = len(bin(whole)) - 2
+    if size <= 24 or size <= 128 and not whole & (1 << size - 24) - 1:
+        return value  # exact
+    return -whole if bits >> 63 else whole
+
+
+def check_place(fail, byte: int, frame: list, a_break: object) -> None:  # type: ignore[no-untyped-def, type-arg]
+    """May an initial byte stand here that has no plain argument, or is within a string of parts? Else fail()."""
+    major = byte >> 5
+    info = byte & 31
+    if info > 27 and (info < 31 or major < 2 or major == 6):
+        fail("reserved", byte)
+    if byte == 0xFF:
+        if not frame or frame[2] >= 0:
+            fail("break")
+        if frame[3] is not a_break:
+            fail("value")
+    elif frame and frame[0] < 4 and (major != frame[0] or info == 31):
+        fail("string", frame[0])
+
+
+def closed(major: int, box: list) -> object:  # type: ignore[type-arg]
+    """The value of a string of parts, or of a container within a map key."""
+    if major == 2:
+        return b"".join(box)
+    if major == 3:
+        return "".join(box)
+    return tuple(box.items() if major == 5 else box)  # type: ignore[attr-defined]
 
 
 def tagged(tag: int, value: object) -> object:

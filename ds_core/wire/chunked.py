@@ -63,3 +63,10 @@ class ChunkedDecoder:
             self._left = left
             self._state = 1 if left else 2
         return used, None
+
+
+def decoder(coding: str, length: "str | None") -> ChunkedDecoder:
+    """What reads a body with this Transfer-Encoding; BadMessage when it is another, or has a Content-Length besides."""
+    if length is not None or coding.lower() != "chunked":
+        raise BadMessage("a bad length")
+    return ChunkedDecoder()

@@ -36,8 +36,13 @@ def request_head(method: str, target: str, host: str, headers=()) -> bytes:  # t
         lines.append("%s: %s" % pair)
     head = "\r\n".join(lines)
     breaks = len(lines) - 1
-    bad = head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head
-    if bad or target[:1] != "/" or lines[0].count(" ") != 2:
+    if (
+        head.count("\n") != breaks
+        or head.count("\r") != breaks
+        or "\0" in head
+        or target[:1] != "/"
+        or lines[0].count(" ") != 2
+    ):
         raise ValueError("bad URL or header")
     return (head + "\r\n\r\n").encode()
 
@@ -76,7 +81,7 @@ class ResponseParser:
         """Expect the next response; `head`: it answers HEAD, so it has no body whatever it says."""
         assert not self.busy, "the last response was not read to its end"
         self.busy = True
-        self._state = self._count = 0
+        self._state = self._count = self.status = 0
         self._no_body = head
         self._skip = False
 
@@ -196,12 +201,10 @@ class ResponseParser:
         length = headers.get("content-length")
         left = -2
         if coding:
-            left = -1
-            if length is not None or coding.lower() != "chunked":
-                raise BadMessage("a bad length")
-            from ds_core.wire.chunked import ChunkedDecoder
+            from ds_core.wire.chunked import decoder
 
-            self._chunks = ChunkedDecoder()
+            left = -1
+            self._chunks = decoder(coding, length)
         elif length is not None:
             # Two lengths were joined to something else than a number, and so are refused even when they agree.
             if not length.isdigit() or len(length) > 15:

@@ -1,8 +1,10 @@
 """Content types: one place that says what a stream's bytes are (protocol section 10).
 
 A stream is opaque bytes, a sequence of JSON messages or a sequence of CBOR items; the content type
-given at creation decides, and nothing else in the project looks at content types.
+given at creation decides, by `ds_core.wire.kinds`, and nothing else in the project looks at content types.
 """
+
+from ds_core.wire import kinds
 
 OCTETS = "application/octet-stream"
 JSON_TYPE = "application/json"
@@ -13,6 +15,7 @@ BYTES = 0
 JSON = 1
 CBOR = 2
 
+_KINDS = {"bytes": BYTES, "json": JSON, "cbor": CBOR}
 _TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -31,12 +34,7 @@ def essence(content_type: str) -> str:
 
 def kind_of(content_type: str) -> int:
     """BYTES, JSON or CBOR for a valid content type."""
-    text = essence(content_type)
-    if text == JSON_TYPE:
-        return JSON
-    if text == CBOR_TYPE or text.endswith("+cbor-seq"):
-        return CBOR
-    return BYTES
+    return _KINDS[kinds.kind_of(essence(content_type))]
 
 
 def is_text(content_type: str) -> bool:

@@ -11,7 +11,8 @@ import sys
 
 from vfs import VfsLfs2, mount, umount
 
-from ds_micro.flash import FlashStore, replace
+from ds_micro.cursor import Cursor
+from ds_micro.flash import FlashStore
 
 RECORDS = int(sys.argv[1]) if len(sys.argv) > 1 else 100000
 SIZE = 20  # bytes of a record
@@ -84,8 +85,10 @@ class Commands:
     title = "cursor, saved for each item"
 
     def __call__(self):
+        cursor = Cursor("/flash/cursor", items=1)
         for i in range(RECORDS):
-            replace("/flash/cursor", b"0000000000000001_%016d %d\n" % (i * 20, 1))
+            cursor.offset = f"0000000000000001_{i * 20:016}"
+            cursor.save()
 
 
 def measure(name, size, count, used, program, work):

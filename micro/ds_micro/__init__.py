@@ -14,34 +14,37 @@ https `ca`, `pin`, `verify` (ds_micro.tls).
 `ds_micro.aio` has the same names on asyncio. One Stream is one connection: use one per task or thread.
 """
 
+from ds_core.client.reader import MARK
 from ds_micro.net import Net
-from ds_micro.stream import Cursor, Flows
+from ds_micro.stream import Flows, alone
 
 
-def run(coroutine):
+def run(flow):
     """Run a flow over a transport that never suspends."""
     try:
-        coroutine.send(None)
+        flow.send(None)
     except StopIteration as exc:
         return exc.value
-    raise RuntimeError("needs ds_micro.aio")
+    raise RuntimeError("needs asyncio")
 
 
 class Stream(Flows):
     _net = Net
-    _run = staticmethod(run)
+    _turn = staticmethod(lambda flow: flow)
+
+    def _run(self, flow):
+        try:
+            return alone(self, run, flow)
+        finally:
+            flow.close()  # it may not even have begun
 
 
 def __getattr__(name):
-    # What is loaded when it is first asked for: the outbox; and the errors.
-    if name == "Outbox":
-        from ds_micro.outbox import Outbox
+    # What is loaded when it is first asked for: the outbox, cursors, and the errors. (`from ds_micro import aio` comes
+    # here first on MicroPython.)
+    if name in ("Outbox", "Cursor", "aio"):
+        module = __import__("ds_micro." + name.lower(), None, None, ["x"])
+        return getattr(module, name, module)
+    from ds_core.client import refusals
 
-        return Outbox
-    if name == "aio":  # `from ds_micro import aio` comes here first on MicroPython
-        import ds_micro.aio
-
-        return ds_micro.aio
-    from ds_core.client import errors
-
-    return getattr(errors, name)
+    return getattr(refusals, name)

@@ -1,4 +1,4 @@
-"""An outbox's store on a file system: segments that survive a power cut at any instant.
+"""An outbox's store on a file system: segments that survive a power cut at any instant, and errors at any step.
 
 A segment is a file, numbered upwards, and becomes one POST. Only the newest takes records; a segment is sealed by there
 being a newer one, and only a sealed segment is sent. A file is a header and records:
@@ -6,7 +6,8 @@ being a newer one, and only a sealed segment is sent. A file is a header and rec
     header  magic, epoch, seq, two segment numbers to drop, records dropped so far, CRC-32
     record  length (2 bytes), CRC-32 seeded with segment number, position and length (4 bytes), data
 
-Writing to flash: one append and one sync per `sync_every` records, one small file per segment, nothing else.
+Writing to flash: one append and one sync per `sync_every` records, one small file per segment, nothing else. Records
+that wait for their sync are in RAM, not in a file's cache: a file system that ran full forgets what it cached.
 (epoch, seq) of every segment follows from the newest header alone: it holds the newest segment's own, and each
 older file has one less. So every change of state is one thing, the creation of a new newest segment, synced before
 anything relies on it:
@@ -20,13 +21,19 @@ anything relies on it:
   without a gap; then the victim is deleted, at the next start if the power fails here. The oldest segment may have
   been sent and accepted, its number is spent, and so it is never the victim: the one after it is.
 * A new epoch: the new header has it, and as seq the number of segments before it, so the oldest becomes 0.
-* A segment refused for good is discarded like a victim; the server did not take it, so its number goes to the next.
+* A segment that is discarded, or all damaged, is dropped in the same step as a new epoch is begun: nobody may know
+  whether the server has its number.
 
 After a power cut the newest file may end in a torn record: everything before it is kept, nothing can be appended behind
 it, so a new segment is begun. A newest file with a torn header never counted; it is deleted.
 
-Guaranteed for a file system that keeps synced data and orders renames, creations and deletions (littlefs; FAT as far as
-FAT goes; POSIX with fsync of files and directories). Bit rot ends a segment at the damaged record.
+After an error (no room, no memory, a failed sync) nothing is assumed: the newest file is opened again and read. What
+the numbers rely on changes in RAM only after it has changed on flash; a header that may have got there unseen is
+written anew, and a file that could not be deleted is, before anything else.
+
+Guaranteed for a file system that keeps synced data and orders creations and deletions (littlefs; POSIX with fsync of
+files and directories; FAT, which in a cut may lose clusters, and the directory with a torn sector). Bit rot ends a
+segment at the damaged record.
 """
 
 import os
@@ -34,21 +41,13 @@ import struct
 from binascii import crc32
 
 if hasattr(os, "fsync"):
-    from ds_micro.host import sync
+    from ds_micro.cpython import replace as replace, sync
 else:
 
     def sync(f, folder=None):
         """Make a file durable, and creations and deletions in a folder. MicroPython's flush does it."""
-        f.flush()
-
-
-def replace(path, data):
-    """Replace a small file at once."""
-    with open(path + ".new", "wb") as f:
-        f.write(data)
-        sync(f)
-        os.rename(path + ".new", path)
-        sync(f, path.rpartition("/")[0] or ".")
+        if f:
+            f.flush()
 
 
 class FlashStore:
@@ -57,84 +56,113 @@ class FlashStore:
 
     `epoch`: for a new outbox. `limit`, `size`: bytes in all and of a segment; `count`: most records of a segment
     (0: any).
-    Keeps in RAM two numbers per segment, and of each that was looked into the good size and the records.
+    Keeps in RAM three numbers per segment, and the records that wait for their sync. What a start finds and what errors
+    leave is the business of ds_micro.recovery.
     """
 
     def __init__(self, path, epoch, content_type, json, limit, size, count, full, sync_every):
-        if limit < 4 * size:
-            raise ValueError("limit < 4 * segment")
         self.type = content_type
         self._json = json
         self._path = path
         self._most = limit // size
         self._size = size
         self._count = count
-        self._full = full
+        self._full = full[5]  # drop-[o]ldest, drop-[n]ewest, refus[e]
         self._every = sync_every
         self.dropped = self._seq = 0  # _seq and _epoch are the newest segment's
-        self._known = {}  # number -> [size, records] of what is good in it
+        self._known = {}  # number of each segment -> [size, records] of what is good in it
+        self._waiting = []  # records of the newest segment that are not on flash yet
+        self._gone = []  # segments that count no more and may still be there
         self._file = self._reading = None
+        # 1: nothing can be appended to the newest segment. 2: and there may be a newer one, unknown to us.
+        self._torn = 0
         try:
             os.mkdir(path)
         except OSError:
             pass
         self._files = files = []
         for name in os.listdir(path):
-            if name[-4:] == ".out" and name[:-4].isdigit():
-                files.append(int(name[:-4]))
+            try:
+                number = int(name[:8])
+                if name == "%08d.out" % number and not os.stat(path + "/" + name)[0] & 0x4000:
+                    files.append(number)
+            except ValueError:
+                pass  # somebody else's
         files.sort()
-        while files:
-            with self._open(files[-1]) as f:
-                data = f.read(36)
-            if len(data) == 36 and crc32(data[:32]) == int.from_bytes(data[32:], "big"):
-                _, self._epoch, self._seq, a, b, self.dropped = struct.unpack(">4sQQIII", data[:32])
-                # What it dropped; and then what was acknowledged before it claimed an epoch.
-                for number in (a, b):
-                    if number in files:
-                        self._remove(number)
-                while len(files) - 1 > self._seq:
-                    self._remove(files[0])
-                self._begin()
-                return
-            self._remove(files[-1])
-        self.claim(epoch)
+        if files:
+            from ds_micro.recovery import recover
+
+            recover(self)
+        if not files:
+            self.claim(epoch)
+
+    def _name(self, number):
+        return "%s/%08d.out" % (self._path, number)
 
     def _open(self, number, mode="rb"):
-        return open("%s/%08d.out" % (self._path, number), mode)
+        return open(self._name(number), mode)
+
+    def _delete(self, number):
+        try:
+            os.remove(self._name(number))
+        except OSError as exc:
+            if exc.errno != 2:  # ENOENT
+                raise
 
     def _remove(self, number):
-        os.remove("%s/%08d.out" % (self._path, number))
+        self._gone.append(number)
+        self._forget(number)
+        self._settle()
+
+    def _forget(self, number):
         self._files.remove(number)
         self._known.pop(number, None)
 
+    def _settle(self):
+        """What counts no more is deleted, and does not come back."""
+        if self._gone:
+            for number in self._gone:
+                self._delete(number)
+            # (The open file as well: on littlefs its next writes would else cost an erase each.)
+            sync(self._file, self._path)
+            del self._gone[:]
+
     def _begin(self):
-        """Append to the newest segment from now on."""
+        """Open the newest segment, to append to it."""
+        if not self._file:
+            from ds_micro.recovery import look
+
+            look(self)
+
+    def _write(self):
+        """Put on flash what waits, for good. (Not when torn.)"""
+        self._begin()
         number = self._files[-1]
-        self._unsynced = 0
-        self._file = self._open(number, "ab")
-        # A torn tail: nothing can follow it.
-        self._torn = self._file.seek(0, 2) != self._scan(number)[0]
+        known = self._known[number]
+        size = known[0]
+        file = self._file
+        self._file = None
+        try:
+            for record in self._waiting:
+                file.write(len(record).to_bytes(2, "big") + self._crc(number, size, record))
+                file.write(record)
+                size += 6 + len(record)
+            sync(file)
+        except Exception:
+            # What got there, the next step sees.
+            try:
+                file.close()
+            except OSError:
+                pass
+            raise
+        self._file = file
+        known[0] = size
+        known[1] += len(self._waiting)
+        del self._waiting[:]
 
     def _crc(self, number, at, data):
         # (Of a larger seed, both crc32 take the lower 32 bits.)
         return crc32(data, number * 65536 + at * 251 + len(data)).to_bytes(4, "big")
-
-    def _scan(self, number):
-        """[size, records] of the good part of a segment."""
-        known = self._known.get(number)
-        if not known:
-            self._known[number] = known = [36, 0]
-            with self._open(number) as f:
-                f.seek(36)
-                while True:
-                    head = f.read(6)
-                    data = f.read(int.from_bytes(head[:2], "big"))
-                    size = 6 + len(data)
-                    if size == 6 or head != len(data).to_bytes(2, "big") + self._crc(number, known[0], data):
-                        break
-                    known[0] += size
-                    known[1] += 1
-        return known
 
     def claim(self, epoch, drop=0):
         """Begin a new newest segment, which seals the last one, and drops it when it is empty, and segment `drop`.
@@ -142,143 +170,178 @@ class FlashStore:
         With an `epoch`, number all segments anew; None: go on.
         """
         files = self._files
+        self._settle()
         last = empty = 0
         if files:
             last = files[-1]
-            if self._unsynced:
-                sync(self._file)
-            if not self._scan(last)[1]:
+            self._begin()
+            if self._waiting and not self._torn:
+                try:
+                    self._write()
+                except OSError as exc:
+                    from ds_micro.recovery import keep
+
+                    keep(self, exc)
+            if last != drop and not self._known[last][1]:
                 empty = last
-            self._file.close()
-        gone = bool(drop) + bool(empty)
-        seq = self._seq + 1 - gone
+        gone = []
+        for number in (drop, empty):
+            if number:
+                gone.append(number)
+        seq = self._seq + 1
         if epoch is None:
             epoch = self._epoch
         else:
-            seq = len(files) - gone
+            seq = len(files)
+        seq -= len(gone)
         dropped = self.dropped
         if drop:
-            dropped += self._scan(drop)[1]
+            dropped += self._known[drop][1]
         data = struct.pack(">4sQQIII", b"dsO1", epoch, seq, drop, empty, dropped)
         number = last + 1
+        torn = self._torn
+        self._torn = 2
         try:
             with self._open(number, "wb") as f:
                 f.write(data + crc32(data).to_bytes(4, "big"))
                 sync(f, self._path)
-        except Exception:
-            # No room: nothing has changed. (What is left of the file never counts: its number is used again.)
-            try:
-                os.remove("%s/%08d.out" % (self._path, number))
-            except OSError:
-                pass
-            if files:
-                self._begin()
-            raise
+            self._known[number] = [36, 0]
+            files.append(number)
+        except Exception as exc:
+            from ds_micro.recovery import undo
+
+            undo(self, number, torn, exc)
+        self._torn = 0
         self.dropped = dropped
         self._epoch = epoch
         self._seq = seq
-        files.append(number)
-        for number in (drop, empty):
-            if number:
-                self._remove(number)
-        self._begin()
-        if gone:
-            sync(self._file, self._path)
+        self._gone = gone
+        for dead in gone:
+            self._forget(dead)
+        if self._file:
+            self._file.close()
+            self._file = None
+        self._settle()
+        self._file = self._open(number, "ab")
+
+    def _newest(self):
+        """[bytes, records] of the newest segment, with those that wait."""
+        size, count = self._known[self._files[-1]]
+        for record in self._waiting:
+            size += 6 + len(record)
+            count += 1
+        return size, count
 
     def append(self, record):
         """False when it was dropped, or is refused, for want of room. Safe on flash when `sync_every` is 1."""
-        n = len(memoryview(record))  # bytes, and not a text's characters
-        most = min(self._size - 42, 65535)
-        if not 0 < n <= most:
-            raise ValueError("a record has 1 to %d bytes (see segment)" % most)
+        record = bytes(memoryview(record))  # bytes, and not a text's characters
+        n = len(record)
+        if not 0 < n <= min(self._size - 42, 65535):
+            from ds_micro.trouble import bad_record
+
+            bad_record(self._size - 42)
         files = self._files
-        known = self._scan(files[-1])
-        if self._torn or known[0] + 6 + n > self._size or 0 < self._count <= known[1]:
-            drop = 0
-            if len(files) >= self._most:
-                if self._full != "drop-oldest":
-                    if self._full != "refuse":
-                        self.dropped += 1
-                    return False
-                drop = files[1]
-            self.claim(None, drop)
-            known = self._scan(files[-1])
-        self._torn = True  # should this fail half way
-        self._file.write(n.to_bytes(2, "big") + self._crc(files[-1], known[0], record) + record)
-        self._unsynced += 1
-        if self._unsynced >= self._every:
-            sync(self._file)
-            self._unsynced = 0
-        self._torn = False
-        known[0] += 6 + n
-        known[1] += 1
+        self._begin()
+        size, count = self._newest()
+        if self._torn or size + 6 + n > self._size or 0 < self._count <= count:
+            if len(files) < self._most:
+                self.claim(None)
+            elif self._full == "o":
+                self.claim(None, files[1])
+            else:
+                self.dropped += self._full == "n"
+                return False
+        self._waiting.append(record)
+        if len(self._waiting) >= self._every:
+            try:
+                self._write()
+            except Exception:
+                self._waiting.pop()
+                raise
         return True
 
     @property
     def records(self):
         """How many records wait."""
-        n = 0
-        for number in self._files:
-            n += self._scan(number)[1]
+        n = len(self._waiting)
+        for known in self._known.values():
+            n += known[1]
         return n
 
     def ready(self):
         """Whether a segment is full."""
-        return len(self._files) > 1 or 0 < self._count <= self._scan(self._files[0])[1]
+        return len(self._files) > 1 or 0 < self._count <= self._newest()[1]
 
     # The oldest segment, as a batch
 
     def batch(self, i):
+        if i:
+            return None
         files = self._files
+        self._settle()
         while True:
-            size, count = self._scan(files[0])
-            if i or len(files) == 1 and not count:
+            size, count = self._known[files[0]]
+            if len(files) == 1 and not count and not self._waiting:
                 return None
-            if len(files) == 1:
+            if len(files) == 1 or self._torn > 1:
                 self.claim(None)
-            if not count:
-                self.claim(None, files[0])  # all of it is damaged
-                continue
-            self.epoch = self._epoch
-            self.seq = self._seq - len(files) + 1
-            self.count = count
-            self.length = size - 36 - 6 * count + (count + 1 if self._json else 0)
-            if self._reading:
-                self._reading.close()
-            self._reading = self._open(files[0])
-            self._reading.seek(36)
-            self._todo = count
-            self._part = 0
-            return self
+            elif not count:
+                self.claim(self._epoch + 1, files[0])  # all of it is damaged
+            else:
+                break
+        self.epoch = self._epoch
+        self.seq = self._seq - len(files) + 1
+        self.count = count
+        self.length = size - 36 - 6 * count + (count + 1 if self._json else 0)
+        if self._reading:
+            self._reading.close()
+        self._reading = self._open(files[0])
+        self._reading.seek(36)
+        self._todo = count
+        self._part = 0
+        return self
 
     def readinto(self, view):
+        if self._json:
+            from ds_micro.operations import framed
+
+            return framed(self, view)
         at = 0
-        while at < len(view) and self._todo >= 0:
-            if not self._part:
-                self._todo -= 1
-                if self._todo >= 0:
-                    self._part = int.from_bytes(self._reading.read(6)[:2], "big")
-                if self._json:
-                    view[at] = 93 if self._todo < 0 else 44 if self._todo + 1 < self.count else 91
-                    at += 1
-            else:
-                n = self._reading.readinto(view[at : at + self._part])
-                if not n:
-                    raise OSError(5)
-                at += n
-                self._part -= n
+        while at < len(view) and self._todo:
+            at += self._piece(view[at:])
         return at
+
+    def _piece(self, view):
+        """Some bytes of a record."""
+        read = self._reading
+        if not self._part:
+            self._part = int.from_bytes(read.read(6)[:2], "big")
+        n = read.readinto(view[: self._part])
+        if not n:
+            from ds_micro.recovery import short
+
+            short(self)
+        self._part -= n
+        if not self._part:
+            self._todo -= 1
+        return n
 
     def done(self):
         self._reading.close()
         self._remove(self._files[0])
-        sync(self._file, self._path)
 
     def discard(self):
-        """Drop the oldest segment, which the server refused."""
-        self.claim(None, self._files[0])
+        """Drop the oldest segment, which the server refused; how many records that were."""
+        from ds_micro.recovery import discard
+
+        return discard(self)
 
     def close(self):
         """Make everything durable, and let the file go."""
-        sync(self._file)
-        self._file.close()
+        if self._waiting:
+            self.claim(None)
+        if self._waiting:
+            self._write()
+        if self._file:
+            self._file.close()
+            self._file = None

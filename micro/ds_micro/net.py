@@ -2,8 +2,8 @@
 
 The socket never blocks by itself; `poll` waits, so that connecting, the TLS handshake, each read and each write end in
 time on every port. The methods are coroutines that never suspend, for the flows above are shared with asyncio
-(`ds_micro.aio` has the other transport). Times are milliseconds. All raise OSError; a passed deadline is errno
-110.
+(`ds_micro.aio` has the other transport). Times are milliseconds; `ms` is a function, asked before each wait how long
+that may take, so that no dribbling peer extends a caller's deadline. All raise OSError; a passed deadline is errno 110.
 """
 
 import errno
@@ -11,7 +11,7 @@ import select
 import socket
 
 try:
-    from time import sleep_ms, ticks_add, ticks_diff, ticks_ms
+    from time import sleep_ms, ticks_ms
 
     Socket = socket.socket
 
@@ -23,20 +23,34 @@ try:
         return found
 
 except ImportError:
-    from ds_micro.host import Socket, lookup, sleep_ms, ticks_add, ticks_diff, ticks_ms  # noqa: F401
+    from ds_micro.cpython import Socket, lookup, sleep_ms, ticks_ms
 
 # "Not now": EAGAIN, and what CPython's ssl calls wanting to read (2) or to write (3).
 _AGAIN = (errno.EAGAIN, errno.EINPROGRESS, 2, 3)
+_clock = [0, ticks_ms()]
+
+
+def now():
+    """The time in milliseconds, which never goes round, as long as somebody asks every twelve days: all deadlines,
+    pauses and ages are told by it, and nothing else looks at a port's ticks.
+    """
+    ticks = ticks_ms()
+    # A port's ticks go round at 2**30 or at a greater power of two.
+    gone = ticks - _clock[1] & 0x3FFFFFFF
+    if gone < 0x3FFF0000:  # else it is a little less than before: another thread asked meanwhile
+        _clock[0] += gone
+        _clock[1] = ticks
+    return _clock[0]
 
 
 class Net:
-    """`tls`: a function that wraps a connected socket (ds_micro.tls), or None."""
+    """`tls`: what wraps a connected socket (ds_micro.tls), or None."""
 
     def __init__(self):
         self._socket = self._address = None
 
     async def open(self, host, port, ms, tls=None):
-        """Connect; `ms()` says how long a step may take. A name is looked up once, and again after a failure.
+        """Connect. A name is looked up once, and again after a failure.
 
         Closes what was open before, so that a device never holds two sockets.
         """
@@ -50,14 +64,18 @@ class Net:
             s.setsockopt(6, 1, 1)
         except OSError:
             pass
-        self._poll = select.poll()
-        self._poll.register(s)
-        self._try(s.connect, address[-1], select.POLLOUT, ms())
+        self._watch()
+        self._try(s.connect, address[-1], select.POLLOUT, ms)
         if tls:
-            self._socket = s = tls(s, host, ms(), self._wait)
-            self._poll = select.poll()
-            self._poll.register(s)
+            self._socket = s = tls.wrap(s, host)
+            self._watch()
+            while not tls.ready(s):
+                self._wait(select.POLLIN, ms())
         self._address = address
+
+    def _watch(self):
+        self._poll = select.poll()
+        self._poll.register(self._socket)
 
     def _wait(self, flag, ms):
         self._poll.modify(self._socket, flag)
@@ -73,7 +91,7 @@ class Net:
         except OSError as exc:
             if exc.errno not in _AGAIN:
                 raise
-        return self._wait(flag, ms)
+        return self._wait(flag, ms())
 
     def close(self):
         """Close at once; what is under way is void."""
@@ -87,7 +105,7 @@ class Net:
     def stale(self):
         """Whether an idle connection is no use any more: closed by the peer, or it sent what nobody asked for."""
         self._poll.modify(self._socket, select.POLLIN)
-        return bool(self._poll.poll(0))
+        return self._poll.poll(0)
 
     async def recv(self, view, ms):
         """Receive into `view`; how many bytes, 0 when the peer has closed."""
@@ -97,7 +115,7 @@ class Net:
         return n
 
     async def send(self, view, ms):
-        """Send all of `view`; the deadline begins anew with each part that left."""
+        """Send all of `view`."""
         while view:
             view = view[self._try(self._socket.write, view, select.POLLOUT, ms) or 0 :]
 

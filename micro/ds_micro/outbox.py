@@ -4,9 +4,9 @@ The store is on a file system (ds_micro.flash says what is guaranteed) or, witho
 decides what to send (ds_core.client.writer); this file carries its requests over a stream's connection.
 """
 
-from ds_core.client.writer import AGAIN, FENCED, Writer
-from ds_micro.net import ticks_add, ticks_diff, ticks_ms
-from ds_micro.stream import Backoff, Disconnected, random
+from ds_core.client.writer import AGAIN, Writer
+from ds_micro.net import now
+from ds_micro.stream import Backoff, Disconnected, alone, random
 
 
 class Outbox:
@@ -16,9 +16,14 @@ class Outbox:
     durable at once (1: each). A batch is full with `segment` bytes or `count` records, and due when its oldest
     record is `age` seconds old. `epoch`: of a new outbox. `in_flight`: batches under way at once (in RAM only).
 
-    `error`: why the last flush left something; `writer` has counts; and the store's `records` (waiting), `dropped`
-    (for want of room), `discard()` (drop the oldest batch, after flush() raised that the server will not have it),
-    `close()`.
+    `error`: why the last flush left something; `writer` has counts; `records` wait, `dropped` had no room.
+
+    `discard()` drops the oldest batch, after flush() raised that the server will not have it, and says how many records
+    that were. `close_stream(timeout=30)` sends what waits and closes the stream, exactly once, whether answers are lost
+    or the power fails in between; True: it is closed, else `error` says why not; Closed: somebody else has closed it.
+
+    One method at a time: another thread or a callback that comes in between gets a RuntimeError. (On asyncio a flush
+    waits for the one before it, and append() is welcome at any time.)
     """
 
     def __init__(
@@ -35,11 +40,15 @@ class Outbox:
         epoch=None,
         in_flight=1,
     ):
-        if when_full not in ("drop-oldest", "drop-newest", "refuse") or not producer or path and in_flight > 1:
-            raise ValueError("when_full, producer or in_flight")
         if epoch is None:
             epoch = random(0xFFFFFF)
         segment = segment or max(256, min(4096, limit // 16))
+        bad = min(limit, segment, sync_every, in_flight, count + 1, age + 1) < 1 or epoch >> 52 or not producer
+        bad = bad or path and (in_flight > 1 or limit < 4 * segment or segment < 64)
+        if bad or when_full not in ("drop-oldest", "drop-newest", "refuse") or not stream.content_type:
+            from ds_micro.trouble import bad_outbox
+
+            bad_outbox(stream, path, producer, when_full, limit, segment, epoch)
         if path:
             from ds_micro.flash import FlashStore as Store
         else:
@@ -56,35 +65,41 @@ class Outbox:
             sync_every,
         )
         self._stream = stream
-        self._refuse = when_full == "refuse"
+        self._refuse = when_full[0] == "r"
         self._age = age
-        self._born = None
-        self._later = ticks_ms()
+        # When the oldest record came. What was here before is as old as can be.
+        self._born = -age * 1000 if age and self.store.records else None
+        self._later = 0
         self.writer = Writer(self.store, producer, Backoff(random), in_flight)
         self.error = None
+        self._idle = [1]
 
     def __getattr__(self, name):
+        if name not in ("records", "dropped"):
+            from ds_micro.trouble import method
+
+            return method(self, name)
         return getattr(self.store, name)
+
+    _alone = _keep = alone
 
     def append(self, value, raw=False):
         """Keep one record (`raw`: already encoded). On flash, and `sync_every=1`, it is safe when this returns.
 
         False when it was dropped ("drop-newest"); raises OutboxFull ("refuse"), ValueError when it is too long.
         """
-        kept = self.store.append(value if raw else self._stream.encode(value))
+        kept = self._keep(self.store.append, value if raw else self._stream.encode(value))
         if self._refuse and not kept:
-            from ds_core.client.refusals import OutboxFull
+            from ds_micro.retry import full
 
-            raise OutboxFull("no room in the outbox")
+            full()
         if self._born is None:
-            self._born = ticks_ms()
+            self._born = now()
         return kept
 
     def due(self):
         """Whether a batch is full, by size or count, or its oldest record older than `age` seconds."""
-        if self.store.ready():
-            return True
-        return self._age > 0 and self._born is not None and ticks_diff(ticks_ms(), self._born) >= self._age * 1000
+        return self.store.ready() or self._age > 0 and self._born is not None and now() - self._born >= self._age * 1000
 
     def flush(self, timeout=30):
         """Send what waits, for at most `timeout` seconds; how many records are left.
@@ -92,21 +107,22 @@ class Outbox:
         0: everything is on the server. Otherwise `error` says why, or the server asked for a pause. Raises what a retry
         cannot mend (Unauthorized, NotFound, Closed, BadRequest, Fenced, ...); the records are kept.
         """
-        return self._stream._run(self._flush(int(timeout * 1000)))
+        return self._alone(lambda: self._stream._run(self._flush(now() + int(timeout * 1000))))
 
-    async def _flush(self, limit):
+    def close(self):
+        """Make everything durable, and let the files go."""
+        self._alone(self.store.close)
+
+    async def _flush(self, until):
         stream = self._stream
         writer = self.writer
         waiting = []
         self.error = None
-        stream._until = ticks_add(ticks_ms(), limit)
+        stream._until = until
         try:
             while True:
-                now = ticks_ms()
-                pause = ticks_diff(self._later, now)
-                if not 0 < pause <= 3600000:
-                    pause = 0  # no delay is longer: the clock went round since
-                if pause >= ticks_diff(stream._until, now):
+                pause = max(0, self._later - now())
+                if pause >= until - now():
                     break
                 if pause:
                     await stream._conn.sleep(pause)
@@ -125,9 +141,11 @@ class Outbox:
                 except Disconnected as exc:
                     del waiting[:]
                     self.error = exc
+                    if hasattr(exc, "lasting"):
+                        raise
                     writer.broken()
                     if not stream._dead:
-                        self._later = ticks_add(ticks_ms(), writer.delay)
+                        self._later = now() + writer.delay
                     continue  # a kept connection was found dead: at once, on a new one
                 outcome = writer.answer(waiting.pop(0), status, headers)
                 self.error = None
@@ -136,14 +154,11 @@ class Outbox:
                 if waiting:
                     del waiting[:]
                     stream.drop()
-                from ds_core.client.refusals import error_for
+                if outcome > AGAIN or writer.delay:  # else at once, under another number
+                    from ds_micro.retry import refused
 
-                self.error = error_for(status, headers, text, stream.url, outcome == FENCED)
-                if outcome != AGAIN:
-                    raise self.error
-                self._later = ticks_add(ticks_ms(), writer.delay)
+                    refused(self, status, headers, text, outcome)
         finally:
-            stream._until = None
             if waiting:
                 stream.drop()
         return self.store.records

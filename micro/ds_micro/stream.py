@@ -6,6 +6,9 @@ way in. Every wait has a deadline: `timeout` for each step without progress, and
 
 Cancelled or broken in the middle of an exchange, the connection is in an unknown state: the next exchange sees that the
 parser is not at its end, or that answers are due, and opens a new one. Nothing else needs undoing.
+
+One flow at a time: a second one is refused (blocking: it comes from another thread or a callback) or waits for its turn
+(asyncio), so that no answer is ever taken for another request's.
 """
 
 import io
@@ -14,11 +17,25 @@ import os
 from ds_core.client.backoff import Backoff
 from ds_core.client.errors import Disconnected, StreamError
 from ds_core.client.reader import LIVE, NEED_DATA, OVER, Reader, kind_of, says
-from ds_core.wire.http1 import END, NEED_DATA as MORE, ResponseParser, request_head
-from ds_micro.net import ticks_diff, ticks_ms
+from ds_core.wire.http1 import END, HEAD, NEED_DATA as MORE, ResponseParser, request_head
+from ds_micro.net import now
 
+LONGEST = 500000  # seconds; the longest wait that every port's poll takes
 # The response headers that are looked at, as their lines begin.
 _KEEP = (b"stream-", b"producer-", b"content-type:", b"retry-after:", b"location:")
+
+
+def alone(it, call, *args):
+    """Do this while nobody else uses the Stream or Outbox `it`; RuntimeError when somebody does."""
+    idle = it._idle
+    try:
+        idle.pop()  # a thread's step that no other can be in the middle of
+    except IndexError:
+        raise RuntimeError("in use by a thread or callback")
+    try:
+        return call(*args)
+    finally:
+        idle.append(1)
 
 
 def random(n):
@@ -39,39 +56,12 @@ class Result:
         self.closed = says(headers, "stream-closed")
 
 
-class Cursor:
-    """Where a reader is: `offset`, and `items` handled since. `path`: a file to keep it in."""
-
-    def __init__(self, path=None, offset="-1", items=0):
-        self.path = path
-        self.offset = offset
-        self.items = items
-
-    def load(self):
-        """Read the file; without one, stay where we are. Returns the cursor."""
-        try:
-            with open(self.path) as f:
-                self.offset, items = f.read().split()
-            self.items = int(items)
-        except OSError as exc:
-            if exc.errno != 2:  # ENOENT
-                raise
-        except ValueError:
-            raise ValueError("damaged: " + self.path)
-        return self
-
-    def save(self):
-        """Replace the file: after a power cut it holds the old cursor or the new one."""
-        from ds_micro.flash import replace
-
-        replace(self.path, b"%s %d\n" % (self.offset.encode(), self.items))
-
-
 class Flows:
     """All of a stream's operations; see `ds_micro.Stream` for the parameters."""
 
     _net = None  # the transport's class
     _run = None  # what makes a flow a method: runs it, or hands it to be awaited
+    _turn = None  # what a step of an iteration is awaited through
 
     def __init__(
         self,
@@ -94,21 +84,32 @@ class Flows:
             name = host[1 : at - 1]
         self.url = url
         self.content_type = content_type
-        self._type = kind_of(content_type)
+        self._type = kind_of(content_type or "")
         self.path = slash + path
         self._params = params
         self._host = host
         self._name = name
         self._headers = headers = dict(headers or {})
         if token:
-            headers["Authorization"] = token if callable(token) or " " in token else "Bearer " + token
+            if callable(token):
+                from ds_micro.operations import bearer
+
+                token = bearer(token)
+            elif " " not in token:
+                token = "Bearer " + token
+            headers["Authorization"] = token
         secure = scheme == "https"
         port = port or ("443" if secure else "80")
         bad = not secure and (tls or scheme != "http") or not (slash and name and port.isdigit())
-        if bad or min(url) < "!" or max(url) > "~" or "#" in url:
-            from ds_micro.more import bad_url
+        bad = bad or min(url) < "!" or max(url) > "~" or "#" in url
+        if (
+            bad
+            or not min(timeout, live_timeout, buffer / 64, 1 + max_bytes) >= 0.001
+            or not max(timeout, live_timeout) <= LONGEST
+        ):
+            from ds_micro.trouble import bad_stream
 
-            bad_url(url, tls)
+            bad_stream(url, tls, bad)
         self._port = int(port)
         self._tls = None
         if secure:
@@ -121,6 +122,8 @@ class Flows:
         self._until = None  # the deadline of all steps together
         self._parser = ResponseParser(bytearray(buffer), _KEEP)
         self._conn = self._net()
+        self._idle = [1]
+        # _wait: how long a step may take
         # _due: requests sent whose answers have not begun; -1: not connected
         # _dead: whether a request may have failed only because the connection had been kept too long
         # _owner: the iteration whose answer is being read
@@ -128,11 +131,11 @@ class Flows:
 
     # One exchange
 
-    def _ms(self, step=0):
-        """How long the next step may take."""
-        step = step or self._step
+    def _ms(self):
+        """How long the next wait may take."""
+        step = self._wait
         if self._until is not None:
-            step = min(step, ticks_diff(self._until, ticks_ms()))
+            step = min(step, self._until - now())
             if step <= 0:
                 raise OSError(110)
         return step
@@ -154,25 +157,28 @@ class Flows:
     async def _send(self, method, headers, body, query=(), more=False):
         """Send a request. `body` has readinto. `more`: after others, not yet answered."""
         self._owner = None
+        self._wait = self._step
         target = self.path
         headers = list(headers)
         for pair in self._headers.items():
             if callable(pair[1]):
-                from ds_micro.more import ask
+                from ds_micro.operations import ask
 
                 pair = (pair[0], await ask(pair[1]))
             headers.append(pair)
         if self._params:
-            from ds_micro.more import ordered
+            from ds_micro.operations import ordered
 
             query = await ordered(query, self._params)
         mark = "&" if "?" in target else "?"
         for pair in query:
             target += mark + "%s=%s" % pair
             mark = "&"
+        head = request_head(method, target, self._host, headers)
         parser = self._parser
         conn = self._conn
         due = self._due
+        ours = False  # whether it is the body that fails
         try:
             if due < 0 or parser.busy or not more and (due or parser.pending or conn.stale()):
                 self.drop()
@@ -184,19 +190,24 @@ class Flows:
             self._due += 1
             view = memoryview(bytearray(1024)) if parser.pending else parser.view
             at = 0
-            for part in (io.BytesIO(request_head(method, target, self._host, headers)), body):
+            for part in (io.BytesIO(head), body):
                 n = 1
                 while n:
+                    ours = True
                     n = part.readinto(view[at:])
+                    ours = False
                     at += n
                     if at == len(view):
-                        await conn.send(view, self._ms())
+                        await conn.send(view, self._ms)
                         at = 0
-            await conn.send(view[:at], self._ms())
+            await conn.send(view[:at], self._ms)
         except Exception as exc:
+            if ours:
+                self.drop()
+                raise
             self._fail(exc)
 
-    async def _poll(self, step=0):
+    async def _poll(self):
         """The parser's next result: HEAD, a piece of the body, or END."""
         parser = self._parser
         try:
@@ -204,7 +215,7 @@ class Flows:
                 got = parser.poll()
                 if got is not MORE:
                     break
-                n = await self._conn.recv(parser.space(), self._ms(step))
+                n = await self._conn.recv(parser.space(), self._ms)
                 parser.received(n)
                 if n:
                     self._dead = False
@@ -214,13 +225,14 @@ class Flows:
             self.drop()
         return got
 
-    async def _answer(self, head=False, step=0):
+    async def _answer(self, head=False):
         """The head of the next answer; its status."""
         if self._due < 1:
             self._fail(OSError(104))  # ECONNRESET: closed after an earlier answer
         self._due -= 1
         self._parser.begin(head)
-        await self._poll(step)
+        if await self._poll() is not HEAD:
+            self._fail(OSError(104))
         return self._parser.status
 
     async def _text(self):
@@ -242,7 +254,8 @@ class Flows:
         while True:
             try:
                 await self._send(method, headers, io.BytesIO(body), query)
-                status = await self._answer(method == "HEAD", step)
+                self._wait = step or self._step
+                status = await self._answer(method == "HEAD")
                 break
             except Disconnected:
                 if not self._dead or body:
@@ -260,14 +273,15 @@ class Flows:
             from ds_core.wire.cbor import encode
 
             return encode(value)
-        from ds_micro.more import encode
+        from ds_micro.operations import encode
 
         return encode(self._type, value)
 
-    # Operations. `ds_micro.more` has the others: append, close, head, delete, fork.
+    # Operations. `ds_micro.operations` has the others: append, close, head, delete, fork.
 
     async def _do(self, method, headers=(), body=b""):
         """A request whose answer is in its head."""
+        self._until = None
         headers = list(headers)
         headers.append(("Content-Length", len(body)))
         result = Result(await self._request(method, headers, body), self._parser.headers)
@@ -280,42 +294,54 @@ class Flows:
         """
         headers = [("Content-Type", self.content_type)]
         body = b""
-        if options:
-            from ds_micro.more import creation
+        if options or not self.content_type:
+            from ds_micro.operations import creation
 
             body = creation(self, headers, **options)
         return self._run(self._do("PUT", headers, body))
 
     def __getattr__(self, name):
-        import ds_micro.more
+        from ds_micro.operations import operation
 
-        flow = getattr(ds_micro.more, name)
+        flow = operation(name)
         return lambda *args, **options: self._run(flow(self, *args, **options))
 
-    def read(self, cursor=None, live=None, patience=60, limit=65536, raw=False):
+    def read(self, cursor=None, live=None, patience=60, limit=65536, raw=False, deadline=None, marks=False):
         """Iterate over the items from `cursor` (a Cursor, an offset, "now"; default: the start) to the tail, or, with
         `live` ("long-poll", "sse" or "auto"), until the stream is closed. Broken answers are resumed; without progress
         for `patience` seconds (None: for ever) the last error is raised. `limit`: the most bytes of one item.
-        `raw`: bytes, whatever the content type.
+        `raw`: bytes, whatever the content type. `deadline`: seconds after which the iteration ends, wherever it is.
+        `marks`: hand out a MARK wherever an answer ends (there `cursor.items` is 0), with or without items.
+
+        The iteration has `caught_up` (nothing more was there when the last answer ended) and `closed` (the stream is
+        closed, and all of it was read).
         """
         if live and live != "long-poll":
             from ds_core.client.events import check
 
             check(live)
         if not hasattr(cursor, "items"):
+            from ds_micro.cursor import Cursor
+
             cursor = Cursor(None, cursor or "-1")
-        return self._items(self, Reader(cursor, live, self._max_bytes, limit, raw), patience)
+        reader = Reader(cursor, live, self._max_bytes, limit, raw, marks)
+        return self._items(self, reader, patience, deadline)
 
 
 class Items:
     """An iteration over a stream. Other calls on the same stream may come in between: it then asks again."""
 
-    def __init__(self, stream, reader, patience):
+    def __init__(self, stream, reader, patience, deadline):
         self._stream = stream
         self._reader = reader
         self.cursor = reader.cursor
         self._patience = patience
+        self._until = None if deadline is None else now() + int(deadline * 1000)
         self._backoff = Backoff(random)
+        self._pause = 0  # before the next step
+
+    def __getattr__(self, name):
+        return getattr(self._reader, name)
 
     def __iter__(self):
         return self
@@ -328,40 +354,48 @@ class Items:
 
     async def next(self):
         """The next item, or END."""
-        since = ticks_ms()
+        self._since = now()
+        while True:
+            if self._pause:
+                await self._stream._conn.sleep(self._pause)
+                self._pause = 0
+            item = await self._stream._turn(self._step())
+            if item is not NEED_DATA:
+                return item
+
+    async def _step(self):
+        """The next item, or END; NEED_DATA where an answer ends, so that others may have their turn."""
         stream = self._stream
         reader = self._reader
-        while True:
-            try:
-                mine = stream._owner is self
-                if reader.state == OVER:
-                    if mine:
-                        stream.drop()  # the server need not be the one who ends it
-                    return END
+        stream._until = until = self._until
+        try:
+            mine = stream._owner is self
+            if reader.state == OVER or until is not None and now() >= until:
+                if mine:
+                    stream.drop()  # the server need not be the one who ends it
+                return END
+            if not mine:
                 step = stream._live_step if reader.state == LIVE else 0
-                if not mine:
-                    status = await stream._request("GET", query=reader.query(), step=step)
-                    reader.head(status, stream._parser.headers)
-                    stream._owner = self
+                status = await stream._request("GET", query=reader.query(), step=step)
+                reader.head(status, stream._parser.headers)
+                stream._owner = self
+            while True:
                 item = reader.next()
                 if item is not NEED_DATA:
                     return item
-                piece = await stream._poll(step)
+                piece = await stream._poll()
                 self._backoff.reset()
-                since = ticks_ms()
+                self._since = now()
                 if piece is END:
                     stream._owner = None
-                    reader.end()
-                else:
-                    reader.feed(piece)
-            except StreamError as exc:
-                exc.url = stream.url
-                stream.drop()
-                ms = self._backoff.delay(exc.retry_after)
-                waited = ticks_diff(ticks_ms(), since) + ms
-                if not exc.retry or self._patience is not None and waited > self._patience * 1000:
-                    raise
-                await stream._conn.sleep(ms)
+                    return reader.end() or NEED_DATA
+                reader.feed(piece)
+        except StreamError as exc:
+            stream.drop()
+            from ds_micro.retry import pause
+
+            self._pause = pause(self, exc)
+            return NEED_DATA
 
 
 Flows._items = Items

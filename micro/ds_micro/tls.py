@@ -4,29 +4,25 @@
 system's (CPython only: a device has none). `pin`: the SHA-256 of the server's certificate (DER), in hexadecimal;
 then nothing else is checked. `verify=False` turns all checks off. Checking dates needs a clock: set it (NTP) before
 the first connection.
+
+On MicroPython this is the port's own module `tls` (1.24 and newer): `ssl` on top of it differs from port to port. No
+handshake is waited for there, the first write completes it. Only with `pin` there is something to do in between, and
+only where the port keeps the peer's certificate: most boards' firmware does not. A self-signed one works as `ca`.
 """
 
 import binascii
-import errno
 import hashlib
 import sys
 
-try:
-    import ssl
-except ImportError:
-    import tls as ssl
-
-_SILENT = "no TLS handshake: does that port speak https?"
 _CPYTHON = sys.implementation.name != "micropython"
 
 if _CPYTHON:
+    import ssl as tls
 
-    class _Socket(ssl.SSLSocket):
-        readinto = ssl.SSLSocket.recv_into
-
-
-class PinMismatch(OSError):
-    """The server's certificate is not the pinned one."""
+    class _Socket(tls.SSLSocket):
+        readinto = tls.SSLSocket.recv_into
+else:
+    import tls
 
 
 class Wrapper:
@@ -36,63 +32,55 @@ class Wrapper:
         self._pin = pin.replace(":", "").lower() if pin else None
         if pin and (ca or len(self._pin) != 64):
             raise ValueError("pin must be a SHA-256 in hexadecimal, and without ca")
-        self.context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
         if _CPYTHON:
             context.sslsocket_class = _Socket
+            context.check_hostname = bool(verify and not pin)
         if pin or not verify:
-            if _CPYTHON:
-                context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+            context.verify_mode = tls.CERT_NONE
+            if pin and not _CPYTHON:
+                import io
+
+                if not hasattr(self.wrap(io.BytesIO(), "x"), "getpeercert"):
+                    raise ValueError("pin= needs a certificate that this firmware does not keep; ca= takes it (DER)")
             return
         if isinstance(ca, str):
             with open(ca, "rb") as f:
                 ca = f.read()
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = tls.CERT_REQUIRED
         if not _CPYTHON:
             if not ca:
                 raise ValueError("https needs ca= or pin= (or verify=False) on a device")
-            context.load_verify_locations(ca if isinstance(ca, (bytes, bytearray)) else bytes(ca))
+            context.load_verify_locations(bytes(ca))
         elif ca:
             context.load_verify_locations(cadata=ca.decode() if b"-----BEGIN" in ca else ca)
         else:
             context.load_default_certs()
 
-    def check(self, sock):
-        """Raise PinMismatch unless the certificate is the pinned one."""
-        if self._pin:
-            certificate = sock.getpeercert(True)
-            digest = binascii.hexlify(hashlib.sha256(certificate or b"").digest()).decode()
-            if not certificate or digest != self._pin:
-                raise PinMismatch(errno.EACCES, "the server's certificate has SHA-256 " + digest)
+    def wrap(self, sock, host):
+        """The wrapped socket, which does not block."""
+        return self.context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
 
-    def __call__(self, sock, host, ms, wait):
-        """The wrapped socket, its handshake done within `ms`; `wait(flag, ms)` waits for the plain socket."""
+    def ready(self, sock):
+        """Whether a request may be written; False: when there is something to read, ask again."""
         if _CPYTHON:
-            sock.settimeout(ms / 1000)
             try:
-                sock = self.context.wrap_socket(sock, server_hostname=host)
-            except TimeoutError:
-                raise OSError(110, _SILENT) from None
-            sock.setblocking(False)
-        else:
-            # A non-blocking handshake runs with the first write or read; it is over once there is a certificate.
-            import select
-            from time import ticks_diff, ticks_ms
-
-            start = ticks_ms()
-            sock = self.context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-            poll = select.poll()
-            poll.register(sock, select.POLLIN | select.POLLOUT)
-            one = bytearray(1)
-            while True:
-                if sock.readinto(one):
-                    raise OSError(errno.EIO, "the server spoke first")
-                if sock.getpeercert(True):
-                    break
-                if ticks_diff(ticks_ms(), start) > ms:
-                    raise OSError(110, _SILENT)
-                poll.modify(sock, select.POLLIN)
-                poll.poll(100)
+                sock.do_handshake()
+            except (tls.SSLWantReadError, tls.SSLWantWriteError):
+                return False
+        elif self._pin:
+            # The handshake runs with this, and is over once there is a certificate.
+            n = sock.readinto(bytearray(1))
+            if n is not None:
+                raise OSError(5 if n else 104)  # the server spoke first, or closed
+            if not sock.getpeercert(True):
+                return False
         self.check(sock)
-        return sock
+        return True
 
+    def check(self, sock):
+        """Raise ValueError unless the certificate is the pinned one."""
+        if self._pin:
+            digest = binascii.hexlify(hashlib.sha256(sock.getpeercert(True)).digest()).decode()
+            if digest != self._pin:
+                raise ValueError("the server's certificate has SHA-256 " + digest)

@@ -66,6 +66,9 @@ class Disk:
         self._op()
         del self.now[name]
 
+    def stat(self, path: str) -> tuple[int]:
+        return (0x8000,)
+
     def rename(self, old: str, new: str) -> None:
         self._op()
         self.now[new] = self.now.pop(old)

@@ -17,6 +17,7 @@ sys.path[:0] = [ROOT, ROOT + "/micro"]
 import asyncio  # noqa: E402
 import gc  # noqa: E402
 import os  # noqa: E402
+import time  # noqa: E402
 
 import ds_micro  # noqa: E402
 from ds_micro import Cursor, Outbox, Stream, aio  # noqa: E402
@@ -406,6 +407,340 @@ def test_live_on_asyncio():
     for content_type in TYPES:
         for live in ("long-poll", "sse", "auto"):
             asyncio.run(main(content_type, live))
+
+
+def test_every_option_is_checked_before_anything_is_sent():
+    nowhere = "http://127.0.0.1:1/v1/stream/x"
+    for options in (
+        {"timeout": 0},
+        {"timeout": -1},
+        {"timeout": 10**7},
+        {"live_timeout": 0},
+        {"live_timeout": 10**7},
+        {"buffer": 0},
+        {"max_bytes": -1},
+        {"timeout": float("nan")},
+        {"timeout": float("inf")},
+    ):
+        assert "timeout" in str(raises(ValueError, Stream, nowhere, **options)), options
+    s = Stream(nowhere)
+    folder = FOLDER + "/options"
+    for path in (None, folder):
+        for options in (
+            {"epoch": -1},
+            {"epoch": 2**53},
+            {"in_flight": 0},
+            {"in_flight": -1},
+            {"limit": 0},
+            {"segment": -1},
+            {"count": -1},
+            {"age": -1},
+            {"sync_every": 0},
+            {"when_full": "x"},
+        ):
+            name = next(iter(options))
+            assert name in str(raises(ValueError, Outbox, path, s, "p", **options)), options
+    for options in ({"in_flight": 2}, {"segment": 32}, {"limit": 1000, "segment": 512}):
+        raises(ValueError, Outbox, folder, s, "p", **options)
+    try:
+        os.stat(folder)
+    except OSError:
+        pass
+    else:
+        raise AssertionError("a folder was made, and the options were wrong")
+    raises(ValueError, Outbox, None, Stream(nowhere, content_type=None), "p")
+    Outbox(None, s, "p", limit=100, segment=10, count=1, age=0.5, epoch=0, in_flight=5)
+
+
+def test_misspelt_names_are_told_with_whose_they_are():
+    s = stream()
+    box = Outbox(None, s, "p")
+    for it, whose, names in (
+        (s, "Stream", ("apend", "quote", "operation", "sys")),
+        (box, "Outbox", ("flsh", "recrods")),
+        (ds_micro, "ds_micro", ("Strem", "NotFond")),
+    ):
+        for name in names:
+            error = raises(AttributeError, getattr, it, name)
+            assert whose in str(error) and name in str(error), error
+    assert not hasattr(s, "nothing") and not hasattr(box, "nothing")
+
+
+def test_a_stream_takes_the_content_type_that_the_server_has():
+    for content_type in TYPES:
+        s = stream(content_type)
+        s.create()
+        other = Stream(s.url, content_type=None, timeout=5)
+        other.append(value(s, 1))  # asks first
+        assert other.content_type.split(";")[0] == content_type
+        third = Stream(s.url, content_type=None, timeout=5)
+        assert third.adopt().status == 200
+        box = Outbox(None, third, "p")
+        box.append(value(s, 2))
+        assert box.flush(5) == 0
+        assert numbers(s, list(s.read())) == [1, 2]
+    raises(ds_micro.NotFound, Stream(URL + "/none", content_type=None, timeout=5).adopt)
+
+
+def test_where_an_answer_ends_and_whether_it_was_the_tail():
+    for content_type, live in (("application/cbor-seq", "long-poll"), ("application/json", "sse")):
+        s = stream(content_type)
+        s.create()
+        s.append(value(s, 0), value(s, 1))
+        cursor = Cursor()
+        items = same(s).read(cursor, live=live, marks=True, deadline=10)
+        assert not items.caught_up and not items.closed
+        got = []
+        marks = 0
+        for item in items:
+            if item is not ds_micro.MARK:
+                got.append(item)
+                continue
+            marks += 1
+            assert cursor.items == 0 and cursor.offset == s.head().offset
+            assert items.caught_up
+            if len(got) == 2:
+                s.append(value(s, 2))
+            elif len(got) == 3 and not items.closed:
+                s.close()
+        assert numbers(s, got) == [0, 1, 2] and items.closed and items.caught_up and marks > 2
+        items = s.read(marks=True)
+        assert [item is ds_micro.MARK for item in items] == [False] * 3 + [True]
+
+
+def test_a_live_read_may_have_a_deadline():
+    s = stream()
+    s.create()
+    s.append(1)
+    for live in ("long-poll", "sse"):
+        for patience in (60, None):
+            begun = time.time()
+            items = s.read(live=live, patience=patience, deadline=1)
+            assert list(items) == [1]
+            assert 0.8 < time.time() - begun < 3
+            assert items.caught_up and not items.closed
+    assert s.append(2).status == 204
+    begun = time.time()
+    nobody = Stream("http://127.0.0.1:1/v1/stream/x", timeout=1)
+    assert list(nobody.read(live="long-poll", patience=None, deadline=1)) == []
+    assert time.time() - begun < 3
+
+
+def test_text_is_the_same_for_all():
+    import json
+
+    pair = json.loads('"a\\ud83d\\ude00b"')  # on MicroPython its halves
+    character = b"a\xf0\x9f\x98\x80b".decode()
+    halves = [json.loads(text) for text in ('"\\ud83d"', '"\\ude00"', '"\\ude00\\ud83d"', '"x\\ud83dx\\ude00"')]
+    for content_type in TYPES:
+        s = stream(content_type)
+        s.create()
+        for path in (None, FOLDER + "/pair" + str(count)):
+            box = Outbox(path, s, "p" + str(path))
+            for half in halves:
+                for wrong in (half, [half], {"a": half}, {half: 1})[: 1 if content_type == "text/plain" else 4]:
+                    raises_some(ValueError, box.append, wrong)
+                    raises_some(ValueError, s.append, wrong)
+            assert box.append(pair) and box.append(character)
+            assert box.flush(5) == 0, box.error
+        got = list(s.read())
+        if content_type == "text/plain":
+            assert b"".join(got).decode() == character * 4
+        else:
+            assert got == [character] * 4, got
+    s = stream("application/json")
+    s.create()
+    s.append(b'["\\ud83d\\ude00", {"\\ud83d\\ude00": "\\u00e9"}]', raw=True)
+    assert list(s.read()) == [character[1:-1], {character[1:-1]: b"\xc3\xa9".decode()}]
+    if EDGE:
+        for wrong in (b'"\\ud83d"', b'["ok", "\\ude00\\ud83d"]', b'{"\\uDEAD": 1}', b'"\xed\xa0\xbd\xed\xb8\x80"'):
+            raises(ds_micro.BadRequest, s.append, wrong, raw=True)
+        c = stream()
+        c.create()
+        raises(ds_micro.BadRequest, c.append, b"\x66\xed\xa0\xbd\xed\xb8\x80", raw=True)
+
+
+def raises_some(kind, call, *args):
+    try:
+        call(*args)
+    except kind:
+        return
+    raise AssertionError("%s was not raised" % kind.__name__)
+
+
+def test_floats_make_the_round_trip_exactly():
+    single = 1.0 + 2.0**-30 == 1.0
+    values = [0.0, 0.5, -21.5, 3.3, 0.1, 1e10, 1e-10, 123456.789, 5.5e-7, 2.0**-20, 1 / 3]
+    if not single:
+        values += [1732741353.25, 1e300, -1e-300, 5e-324, 1.7976931348623157e308]
+    values += [1732741353, 2**53 - 1]
+    for content_type in TYPES[:2]:
+        s = stream(content_type)
+        s.create()
+        s.append(*values)
+        got = list(s.read())
+        assert got == values, got
+        if EDGE:  # which keeps what was sent byte for byte
+            assert [isinstance(a, float) for a in got] == [isinstance(b, float) for b in values], got
+    # What others wrote: whole numbers beyond single precision are exact everywhere.
+    s = stream("application/json")
+    s.create()
+    s.append(b"[1732741353.0, 1e300, 0.1]", raw=True)
+    got = list(s.read())
+    assert got[:2] == [1732741353, 10**300 if single else 1e300] and got[2] == 0.1
+
+
+def test_discarding_when_nothing_waits_changes_nothing():
+    for path in (None, FOLDER + "/nothing"):
+        s = stream()
+        s.create()
+        for life in range(3):
+            box = Outbox(path, s, "p", epoch=None if path else life)
+            box.append(life * 2)
+            assert box.flush(5) == 0
+            assert box.discard() == 0 and box.dropped == 0
+            box.append(life * 2 + 1)
+            assert box.flush(5) == 0
+            box.close()
+        assert list(s.read()) == list(range(6))
+    # Before the server has said anything: the number is nobody's any more.
+    s = stream()
+    s.create()
+    for path in (None, FOLDER + "/discarded"):
+        box = Outbox(path, s, "q" + str(path))
+        box.append("a")
+        assert box.flush(5) == 0
+        box.append("never")
+        assert box.discard() == 1
+        box.append("b")
+        assert box.flush(5) == 0 and box.dropped == 1
+    assert list(s.read()) == ["a", "b", "a", "b"]
+
+
+def test_an_outbox_closes_the_stream_exactly_once():
+    for path in (None, FOLDER + "/closing"):
+        s = stream()
+        s.create()
+        box = Outbox(path, s, "p")
+        for i in range(5):
+            box.append(i)
+        assert box.close_stream(10) is True
+        assert box.close_stream(10) is True  # as if the answer had been lost
+        assert list(s.read()) == list(range(5)) and s.head().closed
+        if path:
+            box.close()
+            box = Outbox(path, s, "p")
+            assert box.close_stream(10) is True
+        box.append(5)  # too late, and not lost in silence
+        raises(ds_micro.Closed, box.flush, 5)
+        assert box.records == 1 and box.discard() == 1
+        raises(ds_micro.Closed, Outbox(None, s, "another").close_stream, 5)
+    s = Stream("http://127.0.0.1:1/v1/stream/x", timeout=1)
+    box = Outbox(None, s, "p")
+    assert box.close_stream(0.5) is False and isinstance(box.error, ds_micro.Disconnected)
+
+
+def test_an_outbox_of_another_version_is_refused_and_kept():
+    folder = FOLDER + "/version"
+    s = stream()
+    Outbox(folder, s, "p").append(1)
+    name = folder + "/00000001.out"
+    with open(name, "rb") as f:
+        data = f.read()
+    with open(name, "wb") as f:
+        f.write(b"dsO2" + data[4:])
+    assert "version" in str(raises(ValueError, Outbox, folder, s, "p"))
+    with open(name, "rb") as f:
+        assert f.read()[4:] == data[4:]
+
+
+def test_what_others_left_in_the_folder_does_no_harm():
+    folder = FOLDER + "/garbage"
+    s = stream()
+    s.create()
+    box = Outbox(folder, s, "p")
+    box.append(1)
+    box.close()
+    for name in ("notes", "1.out", "+0000001.out", "0000 001.out", "123456789.out", "abcdefgh.out", ".out"):
+        with open(folder + "/" + name, "w") as f:
+            f.write("dsO9")
+    for name in ("00000099.out", "cursor"):
+        os.mkdir(folder + "/" + name)
+    box = Outbox(folder, s, "p")
+    box.append(2)
+    assert box.flush(5) == 0
+    assert list(s.read()) == [1, 2]
+
+
+def test_a_cursors_file_is_never_without_a_cursor():
+    path = FOLDER + "/halves"
+    Cursor(path).save()
+    last = None
+    for i in range(6):
+        cursor = Cursor(path).load()
+        if last:
+            assert (cursor.offset, cursor.items) == last
+        with open(path, "rb") as f:
+            before = f.read()
+        cursor.offset = "%016d_%016d" % (i, i)
+        cursor.items = i
+        cursor.save()
+        now = (cursor.offset, i)
+        with open(path, "rb") as f:
+            after = f.read()
+        # Only one half changes; torn at any byte, the file still has the other.
+        changed = [at for at in range(128) if before[at : at + 1] != after[at : at + 1]]
+        assert len(before) == len(after) == 128 and (max(changed) < 64 or min(changed) > 63)
+        for at in changed:
+            with open(path, "wb") as f:
+                f.write(after[:at] + before[at:])
+            found = Cursor(path).load()
+            assert (found.offset, found.items) in (now, last or ("-1", 0)), at
+        with open(path, "wb") as f:
+            f.write(after)
+        last = now
+    with open(path, "w") as f:
+        f.write("0000000000000001_0000000000000100 7\n")  # as it was written once
+    cursor = Cursor(path).load()
+    assert (cursor.offset, cursor.items) == ("0000000000000001_0000000000000100", 7)
+    for i in range(3):
+        cursor.items = i
+        cursor.save()
+        assert Cursor(path).load().items == i
+    cursor.offset = "x" * 200  # some other server's
+    for i in range(3):
+        cursor.items = i
+        cursor.save()
+        found = Cursor(path).load()
+        assert (found.offset, found.items) == ("x" * 200, i)
+
+
+def test_cancelling_is_never_lost_on_asyncio():
+    async def follow(s, live):
+        async for _ in s.read("now", live=live):
+            pass
+
+    async def main(live):
+        url = stream("text/plain").url
+        await aio.Stream(url, content_type="text/plain", timeout=5).create()
+        writer = aio.Stream(url, content_type="text/plain", timeout=5)
+        for i in range(25):
+            s = aio.Stream(url, content_type="text/plain", timeout=5)
+            task = asyncio.create_task(follow(s, live))
+            await asyncio.sleep(0.02 + i / 1000)
+            # In the same instant something arrives, and the wait ends.
+            await writer.append("x")
+            await asyncio.sleep(i % 5 / 1000)
+            task.cancel()
+            for _ in range(200):
+                if task.done():
+                    break
+                await asyncio.sleep(0.01)
+            assert task.done(), "a cancellation was lost"
+            s.drop()
+
+    for live in ("long-poll", "sse"):
+        asyncio.run(main(live))
 
 
 def test_cancelling_on_asyncio():

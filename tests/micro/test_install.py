@@ -20,9 +20,11 @@ from tests.micro.test_suite import interpreter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMPORTS = """
-import ds_micro, ds_micro.aio, ds_micro.more, ds_micro.tls
-import ds_core.client.events, ds_core.client.memory, ds_core.wire.chunked, ds_core.wire.cbor_values
-print(ds_micro.__file__, ds_micro.Outbox, ds_micro.NotFound)
+import ds_micro, ds_micro.aio, ds_micro.operations, ds_micro.tls, ds_micro.trouble, ds_micro.retry
+import ds_micro.recovery, ds_micro.closing
+import ds_core.client.events, ds_core.client.memory, ds_core.wire.chunked, ds_core.wire.cbor_values, ds_core.wire.utf8
+import ds_core.client.jsonitems, ds_core.client.bytesitems, ds_core.client.exactjson, ds_core.client.verdicts
+print(ds_micro.__file__, ds_micro.Outbox, ds_micro.Cursor, ds_micro.NotFound, ds_micro.Untrusted, ds_micro.MARK)
 """
 
 

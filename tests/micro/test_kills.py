@@ -43,10 +43,11 @@ def test_power_cuts(build, tmp_path):
         for _ in range(cuts):
             argv = [*python, HERE / "cut_device.py", ROOT, url, tmp_path / "box", tried + 1]
             argv = [str(word) for word in argv]
-            device = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            # Without a buffer, which would keep from communicate() what it has read ahead.
+            device = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
             # From the moment of its first append on; the start of an interpreter is not what is tested.
             first = device.stdout.readline()
-            assert first.startswith("try"), device.stderr.read()
+            assert first.startswith(b"try"), device.stderr.read()
             time.sleep(rng.expovariate(10))
             kill_server = rng.random() < 0.3
             if kill_server:
@@ -55,7 +56,7 @@ def test_power_cuts(build, tmp_path):
             device.kill()
             out, err = device.communicate(timeout=20)
             assert not err, err
-            for line in (first + out).splitlines(keepends=True):
+            for line in (first + out).decode().splitlines(keepends=True):
                 words = line.split()
                 if line[-1] == "\n" and words[0] == "try":
                     tried = max(tried, int(words[1]))

@@ -9,7 +9,7 @@ import pytest
 
 from ds_core.client.backoff import Backoff
 from ds_core.client.writer import AGAIN, DONE, DUPLICATE, Writer
-from ds_micro import flash, host
+from ds_micro import cpython, flash
 from tests.micro.model import Disk, PowerCut, Server
 
 SIZE = 160
@@ -50,7 +50,7 @@ def run(monkeypatch, seed: int, cuts: list[int], **options: object):
     rng = random.Random(seed)
     disk, server = Disk(rng), Server()
     monkeypatch.setattr(flash, "os", disk)
-    monkeypatch.setattr(host, "os", disk)
+    monkeypatch.setattr(cpython, "os", disk)
     monkeypatch.setattr(flash, "open", disk.file, raising=False)
     safe: list[int] = []
     unsure: list[int] = []
@@ -167,7 +167,7 @@ def test_one_sync_per_record_and_few_per_segment(monkeypatch):
     rng = random.Random(1)
     disk, server = Disk(rng), Server()
     monkeypatch.setattr(flash, "os", disk)
-    monkeypatch.setattr(host, "os", disk)
+    monkeypatch.setattr(cpython, "os", disk)
     monkeypatch.setattr(flash, "open", disk.file, raising=False)
     device = Device(disk, server, rng)
     before = disk.syncs

@@ -3,8 +3,8 @@
 from portable import pieces, raises
 
 from ds_core.client.errors import BadResponse
-from ds_core.client.reader import CATCH_UP, LIVE, NEED_DATA, OVER, Reader, kind_of
-from ds_core.wire import cbor, sse
+from ds_core.client.reader import CATCH_UP, LIVE, MARK, NEED_DATA, OVER, Reader, kind_of
+from ds_core.wire import cbor, media, sse
 
 
 class Cursor:
@@ -265,3 +265,37 @@ def test_kinds():
         ("", "bytes"),
     ):
         assert kind_of(content_type) == kind, content_type
+        # And a server, which takes no type that is none, says the same.
+        if content_type:
+            assert media.kind_of(content_type) == {"bytes": media.BYTES, "json": media.JSON, "cbor": media.CBOR}[kind]
+
+
+def test_where_answers_end_and_whether_at_the_tail():
+    values = [{"n": i} for i in range(5)]
+    for live in (None, "long-poll", "sse"):
+        server = Server([cbor.encode(value) for value in values], chunk=2, closed=bool(live))
+        reader = Reader(Cursor(), live, marks=True)
+        assert not reader.caught_up and not reader.closed
+        got = []
+        marks = []
+        while reader.state != OVER:
+            status, headers, body = server.get(reader.query())
+            reader.head(status, headers)
+            for piece in pieces(body, 7):
+                reader.feed(piece)
+                while True:
+                    item = reader.next()
+                    if item is NEED_DATA:
+                        break
+                    if item is MARK:
+                        assert reader.cursor.items == 0
+                        marks.append((len(got), reader.caught_up, reader.closed))
+                    else:
+                        got.append(item)
+            if reader.end() is MARK:
+                assert reader.cursor.items == 0
+                marks.append((len(got), reader.caught_up, reader.closed))
+        assert got == values
+        assert marks[:2] == [(2, False, False), (4, False, False)]
+        assert marks[-1] == (5, True, bool(live))
+        assert Reader(Cursor())._mark is None

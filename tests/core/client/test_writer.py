@@ -226,6 +226,54 @@ def test_a_refused_batch_can_be_discarded_and_its_number_goes_on():
     assert store.dropped == 1
 
 
+def test_discarding_when_nothing_waits_does_nothing():
+    store, writer = make()
+    assert store.discard() == 0 and store.dropped == 0
+    server = Server()
+    store.append(b"a")
+    assert send(writer, server) == DONE
+    assert store.discard() == 0
+    store.append(b"b")
+    assert send(writer, server) == DONE and server.bodies == [b"a", b"b"]
+
+
+def test_a_discarded_batch_that_the_server_had_takes_no_other_with_it():
+    for depth in (1, 3):
+        for lost in (True, False):
+            store, writer = make(count=1, depth=depth)
+            server = Server()
+            for record in (b"a", b"b", b"c"):
+                store.append(record)
+            batch = writer.request()
+            if lost:
+                server.post(dict(writer.headers(batch)), body_of(batch))  # and nobody hears of it
+            if depth > 1:
+                assert writer.request(1)  # the next one is under way as well
+            writer.broken()
+            assert store.discard() == 1 and store.dropped == 1
+            outcomes = []
+            while writer.request():
+                outcomes.append(send(writer, server))
+            assert server.bodies == ([b"a"] if lost else []) + [b"b", b"c"], (depth, lost, outcomes)
+
+
+def test_a_record_is_not_taken_for_the_request_that_closed_the_stream():
+    store, writer = make(count=1)
+    store.append(b"late")
+    batch = writer.request()
+    headers = {"producer-epoch": "5", "producer-seq": "0", "stream-closed": "true"}
+    assert writer.answer(batch, 204, headers) == REFUSED and store.records == 1
+
+
+def test_beyond_the_last_epoch_is_none():
+    store, writer = make()
+    store.append(b"a")
+    batch = writer.request()
+    assert writer.answer(batch, 403, {"producer-epoch": str(2**53 - 1)}) == FENCED
+    assert writer.answer(batch, 403, {"producer-epoch": str(2**53 - 2)}) == AGAIN
+    assert writer.request().epoch == 2**53 - 1
+
+
 def test_dropping_the_oldest_keeps_the_sequence_and_what_is_under_way():
     store, writer = make(limit=5, count=1)
     server = Server()

@@ -1,6 +1,6 @@
 """The client against a server that answers anything, and one (SILENT) that never does.
 
-    misfortune_client.py ROOT URL FOLDER SILENT
+    wrong_answers.py ROOT URL FOLDER SILENT
 """
 # ruff: noqa: UP031 (MicroPython)
 
@@ -20,6 +20,11 @@ CASES = (
     ("200/html", "BadResponse", "login page"),
     ("204/empty", "BadResponse", "login page"),
     ("301/empty", "StreamError", "moved to https://elsewhere.example/s; use that"),
+    ("400/empty", "BadRequest", "no reason given"),
+    ("401/empty", "Unauthorized", "no reason given; see token="),
+    ("404/empty", "NotFound", "no reason given; not created"),
+    ("409/empty", "Conflict", "no reason given"),
+    ("418/empty", "StreamError", "no reason given"),
     ("307/html", "StreamError", "moved to https://elsewhere.example/s"),
     ("400/json", "BadRequest", "some message"),
     ("401/json", "Unauthorized", "token="),
@@ -53,6 +58,22 @@ def error_of(call, *args):
         return exc
     raise AssertionError("no error")
 
+
+async def waits():
+    return "afar"
+
+
+for token, expected in (
+    ("abc", "Bearer abc"),
+    ("Basic abc", "Basic abc"),
+    (lambda: "abc", "Bearer abc"),
+    (lambda: "Basic abc", "Basic abc"),
+    (waits, "Bearer afar"),
+    (None, "None"),
+):
+    for options in ({"token": token}, {"headers": {"Authorization": token and expected}} if token else {}):
+        exc = error_of(Stream(URL + "/400/echo", timeout=2, **options).create)
+        assert exc.message == expected, (exc.message, expected)
 
 boxes = 0
 for case, kind, text in CASES:

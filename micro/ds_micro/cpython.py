@@ -1,6 +1,5 @@
-"""What CPython lacks of MicroPython: ticks, files that `flush` makes durable, and name lookups that end.
-
-(A device's own lookup cannot be interrupted; its port bounds it.)
+"""What CPython lacks of MicroPython: ticks, files that `flush` makes durable; and what it has beyond: name lookups
+and waits that end. Not for a device.
 """
 
 import os
@@ -11,14 +10,6 @@ import time
 
 def ticks_ms():
     return int(time.monotonic() * 1000)
-
-
-def ticks_diff(a, b):
-    return a - b
-
-
-def ticks_add(a, b):
-    return a + b
 
 
 def sleep_ms(ms):
@@ -64,9 +55,40 @@ def prefer(rows):
 
 def sync(f, folder=None):
     """Make a file durable, and creations and deletions in a folder."""
-    f.flush()
-    os.fsync(f.fileno())
+    if f:
+        f.flush()
+        os.fsync(f.fileno())
     if folder:
         fd = os.open(folder, 0)
-        os.fsync(fd)
-        os.close(fd)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def replace(path, data):
+    """Replace a small file at once."""
+    with open(path + ".new", "wb") as f:
+        f.write(data)
+        sync(f)
+    os.rename(path + ".new", path)
+    sync(None, path.rpartition("/")[0] or ".")
+
+
+async def within(flow, ms):
+    """Await, for at most so long; OSError when it takes longer. A cancellation is never lost."""
+    import asyncio
+
+    try:
+        async with asyncio.timeout(ms / 1000):
+            return await flow
+    except TimeoutError:
+        raise OSError(110, "no progress in time") from None
+
+
+async def look_up(host, port, ms):
+    """As lookup(), on asyncio."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    return prefer(await within(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), ms))

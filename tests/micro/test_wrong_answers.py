@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Scripted(http.server.BaseHTTPRequestHandler):
-    """Answers as the path says: /STATUS/BODY, BODY `empty`, `html` or `json`."""
+    """Answers as the path says: /STATUS/BODY, BODY `empty`, `html`, `json`, or `echo`: the Authorization it got."""
 
     protocol_version = "HTTP/1.1"
 
@@ -29,7 +29,8 @@ class Scripted(http.server.BaseHTTPRequestHandler):
         status, kind = self.path.partition("?")[0].split("/")[1:3]
         error = {"error": {"code": "SOME_CODE", "message": "some message"}}
         page = b"<html><title>Welcome</title>" + b"x" * 5000
-        body = {"empty": b"", "html": page, "json": json.dumps(error).encode()}[kind]
+        echo = str(self.headers.get("Authorization")).encode()
+        body = {"empty": b"", "html": page, "json": json.dumps(error).encode(), "echo": echo}[kind]
         self.send_response(int(status))
         if status[0] == "3":
             self.send_header("Location", "https://elsewhere.example/s")
@@ -64,14 +65,14 @@ def scripted() -> Iterator[str]:
 def test_wrong_answers(build: int | str, scripted: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        run([*interpreter(build), HERE / "misfortune_client.py", ROOT, scripted, tmp_path, url])
+        run([*interpreter(build), HERE / "wrong_answers.py", ROOT, scripted, tmp_path, url])
 
 
-@pytest.mark.parametrize("build", [64, 32])
-def test_a_full_flash(build: int, tmp_path: Path) -> None:
-    """The real littlefs, full to the last block."""
+@pytest.mark.parametrize("build", ["cpython", 64, 32])
+@pytest.mark.parametrize("bits", [30, 31, 62])
+def test_ticks_that_go_round(build: int | str, bits: int, tmp_path: Path) -> None:
     with serve.start("--memory") as server:
-        run([*interpreter(build), "-X", "heapsize=4m", HERE / "full_flash.py", ROOT, server.url + "/full"])
+        run([*interpreter(build), HERE / "clock.py", ROOT, server.url + "/clock", tmp_path, 1 << bits])
 
 
 def test_a_segment_that_could_not_be_begun_never_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,16 @@ Each flow is called as a method of a Stream: `s.create()`.
 
 import sys
 
+from ds_core.wire.kinds import kind_of
 
-def bad_url(url, tls):
-    """Raise what is wrong with a URL, or with these options of https."""
-    if tls and url[:7] == "http://":
-        raise ValueError("for https only: " + ", ".join(tls))
-    raise ValueError("not http://HOST[:PORT]/PATH or https://..., percent-encoded: " + url)
+OPERATIONS = ("append", "close", "head", "delete", "fork", "adopt")
+
+
+def operation(name):
+    """The flow of this name; AttributeError."""
+    if name not in OPERATIONS:
+        raise AttributeError("Stream has no " + name)
+    return globals()[name]
 
 
 async def append(stream, *values, raw=False, seq=None, close=False):
@@ -19,6 +23,8 @@ async def append(stream, *values, raw=False, seq=None, close=False):
 
     At most once: raises Disconnected when the outcome is unknown. An Outbox appends exactly once.
     """
+    if stream.content_type is None:
+        await adopt(stream)
     headers = [("Content-Type", stream.content_type)]
     if seq is not None:
         headers.append(("Stream-Seq", seq))
@@ -40,6 +46,14 @@ async def head(stream):
     return await stream._do("HEAD")
 
 
+async def adopt(stream):
+    """As head(); and from now on, what is appended is of the content type that the stream has."""
+    result = await stream._do("HEAD")
+    stream.content_type = content_type = result.headers.get("content-type", "")
+    stream._type = kind_of(content_type)
+    return result
+
+
 async def delete(stream):
     """DELETE the stream."""
     return await stream._do("DELETE")
@@ -51,6 +65,16 @@ async def fork(stream, source, **options):
     """
     headers = [("Content-Type", stream.content_type), ("Stream-Forked-From", getattr(source, "path", source))]
     return await stream._do("PUT", headers, creation(stream, headers, fork=True, **options))
+
+
+def bearer(token):
+    """What a callable `token` says now, as a header's value."""
+
+    async def value():
+        text = await ask(token)
+        return text if " " in text else "Bearer " + text
+
+    return value
 
 
 async def ask(value):
@@ -91,6 +115,10 @@ def creation(
     stream, headers, values=(), ttl=None, expires_at=None, closed=False, offset=None, sub_offset=0, fork=False
 ):
     """The body of a PUT; its headers are added to `headers`. Raises ValueError."""
+    if not stream.content_type:
+        if not fork:
+            raise ValueError("content_type: a stream is created with one")
+        del headers[0]  # a fork has that of its source
     if ttl is not None:
         if expires_at or not isinstance(ttl, int) or ttl < 0:
             raise ValueError("ttl: whole seconds, and not together with expires_at")
@@ -111,31 +139,52 @@ def creation(
 
 def encode(kind, value):
     """The bytes of one value of a stream that is not CBOR: JSON text, or the byte string itself."""
+    # What is no JSON (NaN, objects) or no text (half a surrogate pair) is refused here, where it is known which value
+    # it was: in an outbox it would hold up everything behind it.
     if kind == "json":
-        import json
-
-        text = json.dumps(value)
-        # What is no JSON (NaN, objects) is refused here, where it is known which value it was: in an outbox it would
-        # hold up everything behind it.
-        _check(json, text)
-        return text.encode()
+        value = dumps(value)
     if isinstance(value, str):
-        return value.encode()
+        from ds_core.wire.utf8 import encode
+
+        return encode(value)
     return bytes(memoryview(value))
 
 
-def _check(json, text):
-    if sys.implementation.name == "micropython":
-        json.loads(text)
-    else:
-        json.loads(text, parse_constant=_refuse)
+def dumps(value):
+    """The JSON text of a value; TypeError, ValueError."""
+    import json
 
+    if sys.implementation.name != "micropython":
+        # With the characters themselves, so that halves of pairs show.
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value)
+    if "." in text or "e" in text:  # perhaps a float, which would lose digits
+        from ds_core.client.exactjson import dumps as exactly
 
-def _refuse(name):
-    raise ValueError(name + " is not JSON")
+        text = exactly(value)
+    json.loads(text)
+    return text
 
 
 def join(stream, values):
     """The bytes of several values: back to back, or as one JSON array."""
     encoded = [stream.encode(value) for value in values]
     return b"[" + b",".join(encoded) + b"]" if stream._type == "json" else b"".join(encoded)
+
+
+def framed(batch, view):
+    """Into `view`, more of a batch on flash that is sent as a JSON array."""
+    at = 0
+    while at < len(view) and batch._todo >= 0:
+        todo = batch._todo
+        if not batch._part:
+            # Between records. (-1: what stands before the next one was written.)
+            view[at] = 93 if not todo else 44 if todo < batch.count else 91
+            at += 1
+            batch._part = -1
+            if not todo:
+                batch._todo = -1
+        else:
+            batch._part = max(0, batch._part)
+            at += batch._piece(view[at:])
+    return at

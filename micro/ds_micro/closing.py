@@ -1,0 +1,64 @@
+"""An outbox closes its stream, exactly once: loaded when it does."""
+
+from ds_core.client.errors import Disconnected
+from ds_core.client.verdicts import number, verdict
+from ds_core.client.writer import REFUSED
+from ds_micro.net import now
+from ds_micro.retry import refused
+
+
+class _Closing:
+    """The request that closes a stream, as a batch without records. Its number is the next one, which no batch has yet:
+    it follows from the store, so that after a restart it is the same request.
+    """
+
+    count = length = 0
+
+    def __init__(self, store, content_type):
+        self.type = content_type
+        self.epoch = store._epoch
+        self.seq = store._seq
+        try:
+            self.seq += 1 - len(store._files)
+        except AttributeError:
+            pass  # in RAM it is the oldest's
+
+    def readinto(self, view):
+        return 0
+
+
+async def closing(box, until):
+    """Send what waits, and close the stream, exactly once. Whether it is closed; `error` says why not.
+
+    Raises as flush() does; Closed: somebody else has closed it.
+    """
+    if await box._flush(until):
+        return False
+    stream = box._stream
+    writer = box.writer
+    while True:
+        pause = max(0, box._later - now())
+        if pause >= until - now():
+            return False
+        if pause:
+            await stream._conn.sleep(pause)
+        batch = _Closing(box.store, stream.content_type)
+        try:
+            await stream._send("POST", writer.headers(batch) + (("Stream-Closed", "true"),), batch)
+            status = await stream._answer()
+            headers = stream._parser.headers
+            text = await stream._text()
+        except Disconnected as exc:
+            box.error = exc
+            if hasattr(exc, "lasting"):
+                raise
+            writer.broken()
+            box._later = now() + writer.delay
+            continue
+        box.error = None
+        if status < 300 and "stream-closed" in headers:
+            return True
+        outcome = REFUSED
+        if number(headers, "producer-expected-seq") <= batch.seq:
+            outcome = verdict(writer, batch, status, headers)
+        refused(box, status, headers, text, outcome)

@@ -1,0 +1,81 @@
+"""Where a reader is, kept in a file that survives a power cut on littlefs, FAT and POSIX.
+
+The file has two halves, written in turn, each a line with a number and a CRC-32: while one is written, the other stays
+as it is, and no name or size changes (FAT takes a renamed file's old name away first). Only the first time, and for an
+offset too long for a half, a whole file is written beside it and renamed.
+"""
+
+import os
+from binascii import crc32
+
+from ds_micro.flash import sync
+
+_HALF = 64
+
+
+class Cursor:
+    """Where a reader is: `offset`, and `items` handled since. `path`: a file to keep it in."""
+
+    def __init__(self, path=None, offset="-1", items=0):
+        self.path = path
+        self.offset = offset
+        self.items = items
+        self._turn = None  # of the last save; odd ones are in the second half
+        self._half = 0  # bytes of a half; 0 without a file
+
+    def _last(self):
+        """(turn, offset, items) as they were saved last; None without a file. Raises ValueError."""
+        try:
+            with open(self.path, "rb") as f:
+                data = f.read()
+        except OSError as exc:
+            if exc.errno != 2:  # ENOENT
+                raise
+            return None
+        found = ()
+        self._half = half = max(_HALF, len(data) // 2)
+        for part in (data[:half], data[half:]):
+            words = part.split()
+            if len(words) == 4 and words[3] == b"%x" % crc32(b" ".join(words[:3])):
+                found = max(found, (int(words[2]), words[0].decode(), int(words[1])))
+        if not found:
+            from ds_micro.recovery import old_cursor
+
+            found = old_cursor(self, data)
+        return found
+
+    def load(self):
+        """Read the file; without one, stay where we are. Returns the cursor. Raises ValueError when it is damaged."""
+        found = self._last()
+        if found:
+            self._turn, self.offset, self.items = found
+        return self
+
+    def save(self):
+        """Write the file: after a power cut it holds the old cursor or the new one."""
+        path = self.path
+        turn = self._turn
+        self._turn = None  # should this fail
+        if turn is None:
+            self._half = turn = 0
+            try:
+                turn = self._last()[0]
+            except (TypeError, ValueError):
+                pass  # none, or damaged
+        turn += 1
+        line = b"%s %d %d" % (self.offset.encode(), self.items, turn)
+        line = b"%-63s\n" % (line + b" %x" % crc32(line))
+        half = len(line)
+        whole = half != self._half
+        with open(path + ".new" if whole else path, "wb" if whole else "r+b") as f:
+            if whole:
+                line += line
+            elif turn % 2:
+                f.seek(half)
+            f.write(line)
+            sync(f)
+        if whole:
+            os.rename(path + ".new", path)
+            sync(None, path.rpartition("/")[0] or ".")
+        self._half = half
+        self._turn = turn
