@@ -88,7 +88,7 @@ class Reader:
             content_type, events = arrange(self, headers, status)
         self._sse = events
         if not events and not self._next:
-            raise BadResponse("not a stream: no offset")
+            raise BadResponse("no Stream-Next-Offset")
         if status == 200:
             self._type = content_type
         kind = "bytes" if self._raw else kind_of(self._type)
