@@ -83,8 +83,8 @@ class Config:
     max_connections: int = count(20_000)
     """Connections there may be at once; the next is told 503."""
     max_per_client: int = count(
-        0, "most connections of one address at once, more are 429; not for a server behind a proxy, where all come "
-        "from one", parse=partial(units.count, of="connections"), shown="no limit", least=0)  # fmt: skip
+        0, "most connections of one address at once, more are 429 (closed, over TLS); not for a server behind a proxy, "
+        "where all come from one", parse=partial(units.count, of="connections"), shown="no limit", least=0)  # fmt: skip
     """Connections that one address may have at once; 0 is no limit."""
     body_memory: int = size(64 * MIB)
     """Bytes of request bodies held at once, over all connections."""

@@ -63,7 +63,8 @@ class Origins:
                 if headers.get("sec-fetch-mode") != "navigate":
                     origin = "/".join(headers.get("referer", "null").split("/", 3)[:3])
             if origin is not None and origin not in self._known_origins:
-                itself = host and origin.partition("://")[2] == host
+                scheme, _, page = origin.partition("://")
+                itself = host and page == host and scheme in ("http", "https")
                 if not (itself or origin.lower() in self._cors or _is_of_this_machine(origin)):
                     raise ProtocolError(
                         403,

@@ -4,6 +4,7 @@ A client command is a process of its own in somebody's loop or pipe, and on a sm
 longer to import than a request takes.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not stdio.replace_closed() and words[:1] != ["serve"]:
         print(f"{command}: can't write: standard output is closed", file=sys.stderr)
         return 1
+    if words[:1] == ["serve"]:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is read anew later is not read yet
     parser = parser_for(words[0] if words else "")
     try:
         if words:

@@ -14,7 +14,7 @@ from ..http import listeners
 from ..ops import logs, systemd
 from ..store import retention
 from ..store.base import StorageFailed, Store
-from . import serve_options
+from . import serve_options, stdio
 from .parser import Usage
 from .security import Security
 from .serve_options import Settings
@@ -61,7 +61,13 @@ def run(options: argparse.Namespace) -> int:
         obedience.serving(running.stop)
         log.info("streams are %s", "in memory only" if settings.memory else f"in {settings.data or 'data'}")
         for listener in sockets:
-            print(f"listening on {listeners.url_of(listener, security.scheme)}", flush=True)
+            line = f"listening on {listeners.url_of(listener, security.scheme)}"
+            try:
+                print(line, flush=True)
+            except OSError as error:
+                # Somebody's full disk or closed pipe is no reason not to serve.
+                stdio.discard_output()
+                log.warning("%s (standard output can't be written: %s)", line, error.strerror)
         systemd.ready()
 
     async def serve() -> None:

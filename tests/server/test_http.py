@@ -6,8 +6,9 @@ import json
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from tests.server.site import ROOT, Site, request, running
+from tests.server.site import ROOT, Client, Site, request, running
 
 S = ROOT + "s"
 
@@ -352,7 +353,11 @@ async def test_what_two_parsers_could_read_differently_is_refused_and_ends_the_c
 @pytest.mark.parametrize(
     "body",
     [b"3\nabc\r\n0\r\n\r\n", b"-3\r\nabc\r\n", b"0x3\r\nabc\r\n", b"3\r\nabcd\r\n", b"g\r\n", b"\r\n",
-     b"fffffffffffffffffffff\r\nabc", b"1" * 9000],
+     b"fffffffffffffffffffff\r\nabc", b"1" * 9000,
+     # What others might read differently: bare CR, bare LF and NUL in extensions and trailers, a space before CRLF.
+     b"3;a\rb\r\nabc\r\n0\r\n\r\n", b"3;a\nb\r\nabc\r\n0\r\n\r\n", b"3;a=\0\r\nabc\r\n0\r\n\r\n",
+     b"3 \r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n0\n\n", b"3\r\nabc\r\n0\r\n\n", b"3\r\nabc\r\n0\r\nX: a\n\n",
+     b"3\r\nabc\r\n0\r\nX: a\nY: b\r\n\r\n", b"3\r\nabc\r\n0\r\nX: a\rb\r\n\r\n"],
 )  # fmt: skip
 async def test_bad_chunks_are_refused_and_end_the_connection(site: Site, body: bytes) -> None:
     await site.create("s")
@@ -363,6 +368,37 @@ async def test_bad_chunks_are_refused_and_end_the_connection(site: Site, body: b
     assert answer.status in (400, 413) and answer.code and answer.header("connection") == "close"
     await client.ended()
     assert (await site.ask("GET", S)).body == b""
+
+
+@pytest.mark.parametrize("last", ["close", "HTTP/1.0", "refused"])
+async def test_an_answer_that_ends_its_connection_is_not_cut_by_what_was_sent_behind_the_request(
+    site: Site, last: str
+) -> None:
+    body = b"x" * 700_000
+    await site.create("s", body=body)
+    sock = trio.socket.socket()
+    sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 20_000)
+    await sock.connect(("127.0.0.1", site.port))
+    client = Client(trio.SocketStream(sock))
+    version, more = ("1.0", "") if last == "HTTP/1.0" else ("1.1", "Connection: close\r\n")
+    target = S if last != "refused" else S + "?offset=wrong"
+    behind = request("GET", S + "?offset=now") * 2000
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send, f"GET {target} HTTP/{version}\r\nHost: t\r\n{more}\r\n".encode() + behind)
+        await trio.sleep(0.1)
+        answer = await client.answer()
+        nursery.cancel_scope.cancel()
+    assert answer.body == body if last != "refused" else answer.status == 400
+
+
+async def test_a_head_under_way_when_the_server_stops_is_told_so(site: Site) -> None:
+    client = await site.connect()
+    await client.send("POST /v1/stream/s HTTP/1.1\r\nHost: t")
+    await wait_all_tasks_blocked(0.01)
+    site.server.stop()
+    answer = await client.answer()
+    assert (answer.status, answer.code) == (503, "STOPPING") and answer.header("retry-after")
+    await client.ended()
 
 
 async def test_a_client_may_leave_at_any_point(site: Site) -> None:

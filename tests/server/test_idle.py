@@ -669,6 +669,39 @@ async def test_whatever_is_in_the_middle_the_rest_is_answered_as_if_it_had_come_
             await together.ended()
 
 
+async def test_a_flood_of_requests_keeps_nobody_waiting(store: Store) -> None:
+    """However many connections send many requests at once, between two turns of others there is a bounded number."""
+    async with running(store) as site:
+        await site.create("s", body=b"abc")
+        flooders = [await site.connect() for _ in range(60)]
+        polite = await site.connect()
+        stats = site.server.app.stats
+        kinds = [
+            request("GET", S + "?offset=now"),
+            request("POST", ROOT + "none", b"x", content_type="text/plain"),
+            request("POST", S, b"x", content_type="text/plain"),
+        ]
+
+        async def flood(client: Client, one: bytes) -> None:
+            while True:
+                await client.send(one * 100)
+
+        async def swallow(client: Client) -> None:
+            while await client.stream.receive_some(1 << 20):
+                pass
+
+        async with trio.open_nursery() as nursery:
+            for number, client in enumerate(flooders):
+                nursery.start_soon(flood, client, kinds[number % 3])
+                nursery.start_soon(swallow, client)
+            await until(lambda: stats.requests > 3000)
+            for _ in range(10):
+                before = stats.requests
+                assert (await polite.ask("GET", S + "?offset=now")).status == 200
+                assert stats.requests - before < 1000, "the flood went first"
+            nursery.cancel_scope.cancel()
+
+
 # Answers that do not fit
 
 

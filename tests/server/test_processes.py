@@ -8,6 +8,7 @@ import json
 import random
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -205,3 +206,46 @@ def test_memory_is_forgotten_and_offsets_of_before_are_not_believed() -> None:
     with serve.start("--memory", port=port) as server:
         connection = connect(server)
         assert ask(connection, "GET", f"s?offset={answer.offset}").status == 404
+
+
+def test_a_hangup_while_it_starts_ends_no_server(tmp_path: Path) -> None:
+    for wait in (0.12, 0.2, 0.3):
+        child = subprocess.Popen(
+            [*serve.command(), "serve", "--memory", "--port", "0"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=serve.environment(),
+        )  # fmt: skip
+        try:
+            time.sleep(wait)
+            child.send_signal(signal.SIGHUP)
+            assert child.stdout is not None
+            assert child.stdout.readline().startswith(b"listening on")
+            child.terminate()
+            assert child.wait(20) == 0
+        finally:
+            child.kill()
+            child.wait()
+
+
+def test_a_start_line_that_nobody_can_read_is_no_reason_not_to_serve(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    sock = tmp_path / "socket"
+    with open("/dev/full", "wb") as full, log.open("wb") as errors:
+        child = subprocess.Popen(
+            [*serve.command(), "serve", "--memory", "--listen", f"unix:{sock}"],
+            stdout=full, stderr=errors, env=serve.environment(),
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        while not sock.exists():
+            assert time.monotonic() < deadline and child.poll() is None, log.read_text()
+            time.sleep(0.02)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(sock))
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        child.terminate()
+        assert child.wait(20) == 0
+        assert "can't be written" in log.read_text()
+    finally:
+        child.kill()
+        child.wait()
