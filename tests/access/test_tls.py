@@ -70,16 +70,6 @@ def trusting(authority: trustme.CA, certificate: trustme.LeafCert | None = None)
     return context
 
 
-async def raw(site: Site, address: str) -> Client:
-    """A connection without TLS from one of this machine's own addresses."""
-    sock = trio.socket.socket()
-    await sock.bind((address, 0))
-    await sock.connect(("127.0.0.1", site.port))
-    client = Client(trio.SocketStream(sock))
-    site._clients.append(client)
-    return client
-
-
 async def connect(site: Site, context: ssl.SSLContext) -> Secure:
     stream = await trio.open_tcp_stream("127.0.0.1", site.port)
     secure = trio.SSLStream(stream, context, server_hostname="127.0.0.1", https_compatible=False)
@@ -222,7 +212,7 @@ async def test_stalled_handshakes_keep_nobody_out(
         for number, client in enumerate(half):
             await client.send(hello(authority)[:-1] if number % 2 else b"\x16\x03")
         address = "127.0.0.1" if same_address else "127.0.0.9"
-        stalled = [await raw(site, address) for _ in range(8)]
+        stalled = [await site.connect(address) for _ in range(8)]
         for client in stalled:
             await client.send(hello(authority))
             await wait_all_tasks_blocked(0.001)

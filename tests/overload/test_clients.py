@@ -11,33 +11,23 @@ from trio.testing import wait_all_tasks_blocked
 from ds_trio_server.cli.main import main
 from ds_trio_server.config import Config
 from ds_trio_server.server import _client
-from tests.server.site import ROOT, Client, Site, request, running
+from tests.server.site import ROOT, request, running
 
 S = ROOT + "s"
 
 
-async def _from(address: str, site: Site) -> Client:
-    """A connection from one of this machine's own addresses: it has 2^24 of them."""
-    sock = trio.socket.socket()
-    await sock.bind((address, 0))
-    await sock.connect(("127.0.0.1", site.port))
-    client = Client(trio.SocketStream(sock))
-    site._clients.append(client)
-    return client
-
-
 async def test_a_client_with_too_many_connections_is_429_and_others_are_served() -> None:
     async with running(max_per_client=3) as site:
-        clients = [await _from("127.0.0.1", site) for _ in range(3)]
+        clients = [await site.connect("127.0.0.1") for _ in range(3)]
         for client in clients:
             assert (await client.ask("GET", S)).status == 404
-        fourth = await _from("127.0.0.1", site)
+        fourth = await site.connect("127.0.0.1")
         answer = await fourth.ask("GET", S)
         assert (answer.status, answer.code) == (429, "TOO_MANY_CONNECTIONS")
         assert (answer.header("retry-after"), answer.header("connection")) == ("5", "close")
         await fourth.ended()
         try:
-            other = await _from("127.0.0.2", site)
+            other = await site.connect("127.0.0.2")
         except OSError:
             pytest.skip("this machine has one loopback address only")
         assert (await other.ask("GET", S)).status == 404

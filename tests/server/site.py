@@ -225,8 +225,12 @@ class Site:
         self._clients: list[Client] = []
         self.stopped = trio.Event()
 
-    async def connect(self) -> Client:
-        client = Client(await trio.open_tcp_stream("127.0.0.1", self.port))
+    async def connect(self, address: str = "127.0.0.1") -> Client:
+        """A connection, from any of this machine's own addresses: it has 2^24 of them."""
+        sock = trio.socket.socket()
+        await sock.bind((address, 0))
+        await sock.connect(("127.0.0.1", self.port))
+        client = Client(trio.SocketStream(sock))
         self._clients.append(client)
         return client
 
