@@ -1,7 +1,7 @@
 # make serve   run the server on ./data                    (SERVE_ARGS="--port 8080" for options of `ds serve`)
 # make test    every test                                  (ARGS="tests/core -k cbor" for options of pytest)
 # make lint    ruff and mypy
-# make soak    kill -9, power cuts, I/O errors, bad pages    (CYCLES=500 SEED=7; a seed replays what it did)
+# make soak    kill -9, power cuts, I/O errors, bad pages, full disks (as root)  (CYCLES=500 SEED=7; a seed replays what it did)
 # make bench   benchmarks, ours and the peers'             (ARGS="--quick --only append,sse"; ARGS=--help)
 # make micro   cross-compile the device's client into build/micro, print the sizes
 # make demo    a sensor on MicroPython, a gateway, a live reader; power cuts; a proof  (ARGS="--seconds 60 --cuts 20")
@@ -53,6 +53,7 @@ soak: $(VENV)/.test
 	$(BIN)/python -m tests.faults.power --points $(CYCLES) --seed $(SEED)
 	$(BIN)/python -m tests.faults.errors --cycles $(CYCLES) --seed $(SEED)
 	$(BIN)/python -m tests.faults.corruption --seed $(SEED)
+	$(BIN)/python -m tests.faults.room
 
 SECONDS := $(or $(SECONDS),60)
 

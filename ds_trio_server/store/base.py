@@ -46,6 +46,18 @@ class StorageFull(ProtocolError):
         super().__init__(507, "NO_SPACE", "the server's disk is full; appends resume when there is room")
 
 
+class LogHeld(ProtocolError):
+    """503: somebody reads the file for so long that what is appended meanwhile takes more than it may."""
+
+    def __init__(self, reader: str) -> None:
+        super().__init__(
+            503,
+            "LOG_HELD",
+            f"{reader} has read the server's database for so long that its log is full; appends resume at its end",
+            (("Retry-After", "5"),),
+        )
+
+
 class Overloaded(ProtocolError):
     """503: more is waiting for the disk than the server may hold in memory."""
 

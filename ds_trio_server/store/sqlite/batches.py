@@ -78,6 +78,7 @@ class Entry:
 class Batch:
     """What one transaction will hold.
 
+    It ``grows`` when what it holds takes room: appends, new streams.
     ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
     whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
     changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
@@ -95,7 +96,7 @@ class Batch:
     __slots__ = (
         "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced",
         "collects_garbage", "garbage_remains", "leaves_garbage", "callbacks", "done", "durable", "error", "bulk",
-        "parts", "staged", "after",
+        "grows", "parts", "staged", "after",
     )  # fmt: skip
 
     def __init__(self, bulk: bool = False) -> None:
@@ -116,6 +117,7 @@ class Batch:
         self.durable = False
         self.error: Exception | None = None
         self.bulk = bulk
+        self.grows = False
         self.parts: list[Part] = []
         self.staged: list[tuple[int, int, int, int, int]] = []
         self.after: Batch | None = None

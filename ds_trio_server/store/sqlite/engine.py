@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import trio
 
@@ -24,7 +24,7 @@ from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stre
 
 from ...clock import Clock
 from ...stats import Commits, Upkeep
-from ..base import Change, Decide, Overloaded, StorageFailed, StorageFull, Store, Usage, Watcher
+from ..base import Change, Decide, LogHeld, Overloaded, StorageFailed, StorageFull, Store, Usage, Watcher
 from ..retention import Retention
 from ..watchers import Watchers
 from . import lifecycle, rows, schema
@@ -40,6 +40,7 @@ from .space import MinFree, Space
 from .sweeper import Statements, Sweeper
 from .tail import TailCache
 from .trimmer import Trimmer
+from .wal import Log
 
 log = logging.getLogger("ds")
 
@@ -47,6 +48,7 @@ T = TypeVar("T")
 
 _CACHED_STREAMS = 4096
 _TAIL_BYTES = 8 * 1024 * 1024
+_LOG_RESERVE = 8 * 1024 * 1024
 
 
 class SQLiteStore(Store):
@@ -60,7 +62,7 @@ class SQLiteStore(Store):
         min_free: MinFree | None = None,
     ) -> None:
         self._folder = Path(folder)
-        self._space = Space(self._folder, min_free)
+        self._space = Space(self._folder, min_free, self._owed, self._reserve)
         self._trimmer = Trimmer(retain) if retain else None
         self._clock = clock
         self.commits = Commits()
@@ -76,7 +78,9 @@ class SQLiteStore(Store):
 
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
-        self._committer = Committer(self._folder, self._writer, self._last_blob, self._written, self._fail)
+        self._committer = Committer(
+            self._folder, self._writer, self._last_blob, self._log, self.upkeep, self._written, self._fail
+        )
         self._sweeper = Sweeper(self, self, self._queries, self._committer, self._trimmer, self.upkeep)
 
     def _open(self) -> None:
@@ -95,6 +99,7 @@ class SQLiteStore(Store):
 
     def _load(self) -> None:
         self._reader = schema.connect(self._folder, cache_kib=4096)
+        self._log = Log(self._folder)
         self._queries = Queries(self._folder, self._reader, self._check_health, self._fail)
         self._ranges = Ranges(self._folder, self._queries, self._tails)
         self._cache = StreamCache(self._queries, _CACHED_STREAMS, self._watchers.watched)
@@ -118,6 +123,8 @@ class SQLiteStore(Store):
             await self._committer.close(broken=self._failure is not None)
             self._queries.close()
             self._reader.close()
+            if self._failure is None:
+                self._log.close()
             self._lock.close()
         if self._failure is not known:
             self._check_health()
@@ -180,8 +187,8 @@ class SQLiteStore(Store):
         view = View(entry.stream, self.now(), self._newest + 1, source, needs.piece, producer)
         response, change = decide(view)
         if change is not None:
-            if self._space.low and _grows(change):
-                raise StorageFull
+            if _grows(change):
+                self._check_room(len(change.data))
             self._apply(entry, change)
         return response, entry.batch
 
@@ -228,8 +235,24 @@ class SQLiteStore(Store):
 
     def check_writable(self) -> None:
         self._check_health()
+        if self._committer.holder is not None:
+            raise LogHeld(self._committer.holder)
         if self._space.low:
             raise StorageFull
+
+    def _check_room(self, size: int) -> None:
+        """Raise what keeps an append of so many bytes from being stored, if anything does."""
+        if self._committer.holder is not None:
+            raise LogHeld(self._committer.holder)
+        if not self._space.admit(size):
+            self._committer.press(self._space.low, self._space.wanted)
+            raise StorageFull
+
+    def _owed(self) -> int:
+        return 2 * self._queues.waiting + max(0, self._log.owed())
+
+    def _reserve(self) -> int:
+        return max(0, _LOG_RESERVE - self._log.size())
 
     def _check_health(self) -> None:
         if self._failure is not None:
@@ -437,7 +460,8 @@ class SQLiteStore(Store):
 
     async def sweep(self) -> int:
         self._check_health()
-        self._space.measure()
+        self._space.look()
+        self._committer.tend(self._space.low, self._space.wanted)
         ended = await self._sweeper.sweep()
         self._check_health()
         return ended
@@ -450,7 +474,7 @@ class SQLiteStore(Store):
         return Usage(count, sum(file.stat().st_size for file in self._folder.glob(schema.FILE + "*")))
 
 
-def _grows(change: Change) -> bool:
+def _grows(change: Change) -> TypeGuard[Created | Appended]:
     return isinstance(change, Created) or (isinstance(change, Appended) and bool(change.data))
 
 

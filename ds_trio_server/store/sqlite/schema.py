@@ -21,6 +21,8 @@ VERSION = 4
 ROW_LIMIT = 256 * 1024
 INLINE_LIMIT = 900
 MAX_INTEGER = 2**63 - 1
+TIMEOUT = 30.0
+"""How long (seconds) a connection waits for one that locks the file."""
 
 _APPLICATION_ID = 0x44535452  # "DSTR", shown by file(1)
 
@@ -128,10 +130,12 @@ def one(db: sqlite3.Connection, statement: str, *values: object) -> Any:
 
 def connect(folder: Path, *, cache_kib: int) -> sqlite3.Connection:
     """A connection with the settings that every connection needs, in autocommit mode."""
-    db = sqlite3.connect(folder / FILE, timeout=30.0, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(folder / FILE, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
     db.execute(f"PRAGMA cache_size = -{cache_kib}")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA temp_store = MEMORY")
+    # Some builds write zeros over all that is freed: as much again as was written for it, on flash that wears out.
+    one(db, "PRAGMA secure_delete = OFF")
     one(db, "PRAGMA wal_autocheckpoint = 0")
     return db
 

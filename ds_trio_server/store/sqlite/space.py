@@ -2,10 +2,15 @@
 
 A file system that is really full also stops the transactions that would free something. The
 watermark keeps enough for those, and for whatever else lives on the same card.
+
+The file system is asked every second, and whenever what was let through since then may have used up what
+it said: so the watermark holds however quickly appends come. What is promised but not written yet is
+counted, and what the file has still to grow by to take in what is in the log.
 """
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +40,53 @@ class DefaultMinFree(MinFree):
         return min(self.bytes, int(size * self.share))
 
 
-class Space:
-    """Whether there is room for more in a folder: ``low`` as of the last measurement."""
+_LEAST = 16 * 1024
+"""What the smallest append may take: pages of four trees in the log, and later in the file."""
 
-    def __init__(self, folder: Path, least: MinFree | None = None) -> None:
+
+class Space:
+    """Whether there is room for more in a folder: ``low`` as of the last measurement.
+
+    ``owed()`` says how many bytes will be taken by what has been let through already, and ``reserve()`` how many
+    the log may take beyond what it has, for changes that free something.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        least: MinFree | None = None,
+        owed: Callable[[], int] = lambda: 0,
+        reserve: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._folder = folder
         self._least = DefaultMinFree() if least is None else least
+        self._owed = owed
+        self._reserve = reserve
+        self._left = 0
+        self._refused = 0
         self.low = False
+
+    def admit(self, size: int) -> bool:
+        """Whether there is room for an append of so many bytes, once in the log and once in the file; if so, it is
+        counted."""
+        cost = 2 * size + _LEAST
+        if self._left < cost:
+            self.measure()
+        if self.low or self._left < cost:
+            self._refused = 2
+            return False
+        self._left -= cost
+        return True
+
+    @property
+    def wanted(self) -> bool:
+        """Whether something was refused not long ago."""
+        return self._refused > 0
+
+    def look(self) -> None:
+        """As ``measure``, every second or so; what was refused long before is forgotten."""
+        self._refused = max(0, self._refused - 1)
+        self.measure()
 
     def measure(self) -> None:
         """Ask the file system; cheap enough for every second."""
@@ -49,15 +94,49 @@ class Space:
             found = os.statvfs(self._folder)
         except OSError:
             return  # what is wrong with the disk shows in what the store does
-        free = found.f_bavail * found.f_frsize
-        least = self._least.of(found.f_blocks * found.f_frsize)
+        free = found.f_bavail * found.f_frsize - self._owed()
+        kept = self._least.of(found.f_blocks * found.f_frsize)
+        least = kept + min(kept, self._reserve())
+        self._left = free - least
         # A little more than what stopped it lets it go on, so that it doesn't flap.
         low = free < (least + least // 16 if self.low else least)
         if low and not self.low:
             log.error(
-                "%s has %d MiB free, less than the %d MiB that --min-free keeps: appends are refused "
-                "with 507 until there is more", self._folder, free >> 20, least >> 20,
+                "%s has %d MiB free, and --min-free keeps %d MiB: appends are refused "
+                "with 507 until there is more", self._folder, free >> 20, kept >> 20,
             )  # fmt: skip
         elif self.low and not low:
             log.warning("%s has %d MiB free again: appends go on", self._folder, free >> 20)
         self.low = low
+
+
+class Spare:
+    """A file that only takes room, for the day when somebody else has taken all the rest: given up then, it lets the
+    log be moved, and so deletes into the log. Its ``size`` in bytes is what may wait in the log before it is moved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "spare"
+        found = os.statvfs(folder)
+        self.size = max(1024 * 1024, min(4 * 1024 * 1024, found.f_blocks * found.f_frsize // 128))
+
+    def keep(self) -> None:
+        """Have it, if there is room."""
+        if self._path.exists():
+            return
+        try:
+            file = os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600)
+            try:
+                os.posix_fallocate(file, 0, self.size)
+            finally:
+                os.close(file)
+        except OSError:
+            self.give_up()
+
+    def give_up(self) -> bool:
+        """Make its room free; whether there was any."""
+        try:
+            os.unlink(self._path)
+        except OSError:
+            return False
+        return True
