@@ -44,10 +44,11 @@ class Entry:
     such batch that makes or removes it. ``stored_deadline`` is what the row says: at or after the
     true deadline, so that a TTL runs late after a crash, never early, and not every use of a stream
     costs a write. ``durable_deadline`` is the same as far as it is on disk. ``identity`` is the
-    constant part of the row's checksum.
+    constant part of the row's checksum. ``most`` is the size in bytes beyond which retention trims it, -1 while
+    that isn't known.
     """
 
-    __slots__ = ("path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline")
+    __slots__ = ("path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline", "most")
 
     def __init__(self, path: str, stream: Stream | None) -> None:
         self.path = path
@@ -55,6 +56,7 @@ class Entry:
         self.identity = 0 if stream is None else rows.identity(stream)
         self.batch: Batch | None = None
         self.structural: Batch | None = None
+        self.most = -1
         self.stored_deadline = None if stream is None else stream.deadline
         self.durable_deadline = self.stored_deadline
 

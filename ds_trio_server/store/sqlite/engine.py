@@ -39,7 +39,7 @@ from .ranges import Ranges
 from .space import MinFree, Space
 from .sweeper import Statements, Sweeper
 from .tail import TailCache
-from .trimmer import Trimmer
+from .trimmer import Cut, Trimmer
 from .wal import Log
 
 log = logging.getLogger("ds")
@@ -363,16 +363,27 @@ class SQLiteStore(Store):
         if batch.error is not None:
             self._undo(batch)
         elif batch.durable:
-            self._publish(batch)
+            cuts = self._publish(batch)
             size = sum([len(data) for _, _, data in batch.appends])
             self.commits.count(len(batch.appends), size, batch.seconds, batch.synced)
             batch.finish()
+            if cuts:
+                # What is too much goes with the next commit, and frees what it left with that and those behind it:
+                # so retention follows appends however quickly they come.
+                self._trim(cuts)
         if self._failure is not None:
             self._give_up()
         else:
             self._write_next()
 
-    def _publish(self, batch: Batch) -> None:
+    def _trim(self, cuts: list[Cut]) -> None:
+        with suppress(StorageFailed):
+            self._sweeper.trim(cuts)
+
+    def _publish(self, batch: Batch) -> list[Cut]:
+        """Let readers see what is durable; returns what it has made too large."""
+        cuts: list[Cut] = []
+        trimmer = self._trimmer
         for entry in batch.entries:
             if entry.batch is batch:
                 entry.batch = None
@@ -397,10 +408,18 @@ class SQLiteStore(Store):
             found.durable_deadline = deadline
             if self._watchers.watched(stream):
                 self._watchers.notify(stream, before, b"".join(fresh.get(id, ())))
+            if trimmer is not None and tail - stream.start > found.most and not stream.deleted:
+                if found.most < 0:
+                    found.most = trimmer.most(found.path)
+                size = tail - stream.start
+                cut = trimmer.grown(id, found.path, size) if size > found.most else None
+                if cut is not None:
+                    cuts.append(cut)
         for stream in batch.ended:
             self._tails.forget(stream.id)
             self._watchers.notify(stream, stream.visible_tail, b"")
         self._sweeper.note(batch)
+        return cuts
 
     def _undo(self, batch: Batch) -> None:
         """Everything in the failed batch never happened, nor did what was decided on top of it."""
@@ -413,7 +432,7 @@ class SQLiteStore(Store):
                 self._cache.drop(entry)
                 entry.batch = entry.structural = None
             lost.finish()
-        self._sweeper.garbage = True
+        self._sweeper.lost()
 
     async def wait_failed(self) -> StorageFailed:
         await self._failed.wait()

@@ -84,6 +84,12 @@ class Sweeper:
         self._saved_at = store.now().steady
         self.garbage = True  # the first sweep sees whether there is anything to free
 
+    def lost(self) -> None:
+        """Take in that what was decided has not become durable: it is to be done again."""
+        self.garbage = True
+        if self._trimmer is not None:
+            self._trimmer.scan()
+
     def note(self, batch: Batch) -> None:
         """Take in what a durable batch leaves to do."""
         if batch.collects_garbage:
@@ -165,19 +171,36 @@ class Sweeper:
 
     async def _retain(self, trimmer: Trimmer) -> None:
         now = self._store.now().steady
-        if not trimmer.due(now):
-            return
-        marks, cuts = await self._queries.run(trimmer.plan, now, trimmer.take(now))
-        if marks:
-            # Labelled with the time after they were looked up: an append may seem younger, never older.
-            at = self._store.now().steady
-            statement = "INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?"
-            await self._streams.add([(statement, (at, tail, id)) for id, tail in marks]).done.wait()
+        if trimmer.due(now):
+            plan = await self._queries.run(trimmer.planner(now))
+            trimmer.planned(now, plan)
+            if plan.marks:
+                # Labelled with the time after they were looked up: an append may seem younger, never older.
+                at = self._store.now().steady
+                statement = "INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?"
+                await self._streams.add([(statement, (at, tail, id)) for id, tail in plan.marks]).done.wait()
+            await self._trim(plan.cuts)
+        while cuts := trimmer.take_large():
+            if not await self._trim(cuts):
+                break
+
+    async def _trim(self, cuts: list[Cut]) -> bool:
         batch = None
+        started = time.perf_counter()
         for cut in cuts:
             batch = self._apart(f"stream {cut.stream}", self._cut, cut) or batch
+            worked = time.perf_counter() - started
+            if worked > _AT_ONCE:
+                await trio.sleep(worked)
+                started = time.perf_counter()
         if batch is not None:
             await batch.done.wait()
+        return batch is None or batch.error is None
+
+    def trim(self, cuts: list[Cut]) -> None:
+        """Trim streams that a commit has made too large, with the next one."""
+        for cut in cuts:
+            self._apart(f"stream {cut.stream}", self._cut, cut)
 
     def _cut(self, cut: Cut) -> Batch | None:
         position = cut.before
