@@ -162,7 +162,8 @@ async def test_many_that_expire_at_once_share_commits_and_the_time(tmp_path, mon
 @pytest.mark.parametrize("query", [*sweeper._ENDED, *sweeper._MORTAL, garbage._NEXT])
 async def test_no_query_of_a_sweep_reads_more_than_it_needs(tmp_path, query):
     store = await opened(tmp_path)
-    plan = store._reader.execute(f"EXPLAIN QUERY PLAN {query}", (0,) * (3 if "?3" in query else query.count("?"))).fetchall()
+    values = (0,) * (3 if "?3" in query else query.count("?"))
+    plan = store._reader.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
     text = "\n".join(row[-1] for row in plan)
     assert "TEMP B-TREE" not in text and ("INDEX" in text or "PRIMARY KEY" in text) and "SCAN streams\n" not in text
     await store.close()

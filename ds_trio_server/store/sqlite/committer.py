@@ -208,6 +208,7 @@ class Committer:
         began = time.monotonic()
         db.execute("COMMIT")
         batch.synced = time.monotonic() - began
+        self._counts.freed = self._collector.streams
 
     def _clean(self, batch: Batch) -> None:
         collector = self._collector
@@ -271,7 +272,6 @@ class Committer:
 
     def _keep_up(self, batch: Batch) -> None:
         """What the file needs behind a commit that has been answered already."""
-        self._counts.freed = self._collector.streams
         if batch.collects_garbage:
             if batch.error is not None:
                 self._collector.found_no_room()
