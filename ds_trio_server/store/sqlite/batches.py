@@ -44,10 +44,11 @@ class Entry:
     such batch that makes or removes it. ``stored_deadline`` is what the row says: at or after the
     true deadline, so that a TTL runs late after a crash, never early, and not every use of a stream
     costs a write. ``durable_deadline`` is the same as far as it is on disk. ``identity`` is the
-    constant part of the row's checksum.
+    constant part of the row's checksum. ``most`` is the size in bytes beyond which retention trims it, -1 while
+    that isn't known.
     """
 
-    __slots__ = ("path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline")
+    __slots__ = ("path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline", "most")
 
     def __init__(self, path: str, stream: Stream | None) -> None:
         self.path = path
@@ -55,6 +56,7 @@ class Entry:
         self.identity = 0 if stream is None else rows.identity(stream)
         self.batch: Batch | None = None
         self.structural: Batch | None = None
+        self.most = -1
         self.stored_deadline = None if stream is None else stream.deadline
         self.durable_deadline = self.stored_deadline
 
@@ -78,6 +80,7 @@ class Entry:
 class Batch:
     """What one transaction will hold.
 
+    It ``grows`` when what it holds takes room: appends, new streams.
     ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
     whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
     changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
@@ -97,7 +100,7 @@ class Batch:
     __slots__ = (
         "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced",
         "collects_garbage", "garbage_remains", "leaves_garbage", "callbacks", "done", "durable", "error", "bulk",
-        "parts", "staged", "after", "steady", "saves_clock",
+        "grows", "parts", "staged", "after", "steady", "saves_clock",
     )  # fmt: skip
 
     def __init__(self, bulk: bool = False) -> None:
@@ -118,6 +121,7 @@ class Batch:
         self.durable = False
         self.error: Exception | None = None
         self.bulk = bulk
+        self.grows = False
         self.parts: list[Part] = []
         self.staged: list[tuple[int, int, int, int, int]] = []
         self.after: Batch | None = None

@@ -18,23 +18,27 @@ from typing import Any
 
 import trio
 
-from ..base import StorageBusy, StorageFailed
-from . import errors, rows, schema
+from ...stats import Upkeep
+from ..base import StorageBusy, StorageFailed, StorageFull
+from . import errors, files, rows, schema
 from .batches import Batch, Part, parts
+from .checkpoints import Checkpoints
+from .garbage import Collector
 from .queues import STEP_BYTES
+from .wal import Log
 
-_GARBAGE_ROWS = 512
-_GARBAGE_BYTES = 1024 * 1024
 _VACUUM_PAGES = 256
 _SPARE_PAGES = 1024
-_CHECKPOINT_PAGES = 1000
-_BULK_CHECKPOINT_PAGES = 250
 _STEP_SECONDS = 0.02
 
 _Blob = tuple[int, memoryview]
 """The parameters of INSERT_BLOB."""
 _Published = tuple[int, int, int, int, int]
 """The parameters of INSERT_ROW: stream, position, part, sum and blob."""
+
+
+class _Tend:
+    """Stands in the queue for a look at the log."""
 
 
 class Committer:
@@ -44,20 +48,29 @@ class Committer:
     def __init__(
         self,
         folder: Path,
+        connect: Callable[[], sqlite3.Connection],
         db: sqlite3.Connection,
         last_blob: int,
+        log: Log,
+        counts: Upkeep,
         finished: Callable[[Batch], None],
         failed: Callable[[StorageFailed], object],
     ) -> None:
         self._folder = folder
         self._db = db
+        self._checkpoints = Checkpoints(
+            folder, connect, db, log, files.reserve_bytes(folder), counts, self._checkpoint_failed
+        )
         self._finished = finished
         self._failed = failed
-        self._queue: SimpleQueue[Batch | None] = SimpleQueue()
+        self._queue: SimpleQueue[Batch | _Tend | None] = SimpleQueue()
+        self._tending = False
+        self._wanted = False
         self._last_blob = last_blob
         self._staging: Batch | None = None  # whose blobs may be staged
         self._step = STEP_BYTES
-        self._pages = _CHECKPOINT_PAGES  # what a crash left in the log is moved soon
+        self._collector = Collector()
+        self._counts = counts
         # Whether there may be more free pages than the file should hold (set by the thread).
         self.shrinking = True
         self._trio = trio.lowlevel.current_trio_token()
@@ -70,9 +83,30 @@ class Committer:
         """Hand over a sealed batch, one at a time; a bulk one until it is durable."""
         self._queue.put(batch)
 
+    @property
+    def holder(self) -> str | None:
+        """Who keeps the log from taking appends, if anybody does."""
+        return self._checkpoints.holder
+
+    def tend(self, low: bool, wanted: bool) -> None:
+        """See to the log between commits; with ``press``."""
+        self.press(low, wanted)
+        if not self._tending:
+            self._tending = True
+            self._queue.put(_Tend())
+
+    def press(self, low: bool, wanted: bool) -> None:
+        """Say whether there is little room, and whether something was refused for want of it: then no page that is
+        free is kept for later."""
+        if (low or wanted) and not self._wanted:
+            self.shrinking = True
+        self._wanted = low or wanted
+        self._checkpoints.pressed = low
+
     def use(self, db: sqlite3.Connection) -> None:
         """Write with another connection from now on; to be called when nothing is with the thread."""
         self._db = db
+        self._checkpoints.use(db)
 
     async def close(self, broken: bool = False) -> None:
         """End the thread after what it was given, move the log into the file, close it; leave the
@@ -83,12 +117,18 @@ class Committer:
 
     def _run(self) -> None:
         while (batch := self._queue.get()) is not None:
+            if isinstance(batch, _Tend):
+                self._tending = False
+                self._see_to(self._between_commits)
+                continue
             started = time.monotonic()
             try:
+                if self._checkpoints.failure is not None:
+                    raise self._checkpoints.failure
                 if batch.parts:
                     self._stage(batch)
                 else:
-                    self._write(batch)
+                    self._commit(batch)
                     batch.durable = True
                     self._be_patient(True)
             except Exception as error:
@@ -96,24 +136,29 @@ class Committer:
             batch.seconds += time.monotonic() - started
             if not self._tell(self._finished, batch) or isinstance(batch.error, StorageFailed):
                 self._let_go(batch.error)
-            try:
-                self._keep_up(batch)
-            except Exception as error:
-                failure = errors.failed(self._folder, error)
-                self._tell(self._failed, failure)
-                self._let_go(failure)
+            self._see_to(lambda batch=batch: self._keep_up(batch))  # type: ignore[misc]
         if self._broken:
             self._let_go(None)
-        try:
-            schema.one(self._db, "PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error as error:
-            if errors.refusal(self._folder, error) is None:
-                failure = errors.failed(self._folder, error)
-                self._tell(self._failed, failure)
-                self._let_go(failure)
-            # The log stays and is replayed at the next start.
+        self._see_to(self._checkpoints.end)  # without room for it the log stays, and is replayed at the next start
         self._db.close()
         self._ended.set()
+
+    def _see_to(self, step: Callable[[], None]) -> None:
+        """Do what the file needs beside what has been answered; what is refused (for want of room, say) is tried again
+        later."""
+        try:
+            step()
+        except Exception as error:
+            if errors.refusal(self._folder, error) is not None:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                return
+            failure = errors.failed(self._folder, error)
+            self._tell(self._failed, failure)
+            self._let_go(failure)
+
+    def _checkpoint_failed(self, failure: StorageFailed) -> None:
+        self._tell(self._failed, failure)
 
     def _tell(self, function: Callable[[Any], object], argument: object) -> bool:
         try:
@@ -128,10 +173,28 @@ class Committer:
         self._ended.set()
         while True:
             batch = self._queue.get()
-            if batch is not None:
+            if isinstance(batch, Batch):
                 # Handed over before the trio thread had heard of the failure.
                 batch.error = failure
                 self._tell(self._finished, batch)
+
+    def _commit(self, batch: Batch) -> None:
+        try:
+            self._write(batch)
+        except sqlite3.Error as error:
+            # What takes no room, and may give some, has the last there is.
+            full = not batch.grows and isinstance(errors.refusal(self._folder, error), StorageFull)
+            if not full or not files.give_reserve(self._folder):
+                raise
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self._checkpoints.make_room()
+            self._write(batch)
+
+    def _between_commits(self) -> None:
+        self._checkpoints.between_commits()
+        if not self._checkpoints.pressed:
+            files.keep_reserve(self._folder)
 
     def _write(self, batch: Batch) -> None:
         db = self._db
@@ -150,16 +213,25 @@ class Committer:
             db.executemany(
                 schema.SAVE_PRODUCER, [(*key, *value, used) for key, value in batch.producers.items()]
             )
-        if batch.collects_garbage:
-            batch.garbage_remains = collect_garbage(db)
-            if self._staging is not None and self._staging.error is not None:
-                schema.unstage(db)
-                self._staging = None
+        self._clean(batch)
         began = time.monotonic()
         db.execute("COMMIT")
         batch.synced = time.monotonic() - began
-        # About what it wrote: a leaf and its path for each stream, and the bytes.
-        self._pages += 3 + 2 * len(batch.entries) + (0 if batch.bulk else batch.size // 2048)
+        self._counts.freed = self._collector.streams
+
+    def _clean(self, batch: Batch) -> None:
+        collector = self._collector
+        collector.remains |= batch.leaves_garbage
+        if batch.collects_garbage:
+            collector.step(self._db)
+            batch.garbage_remains = collector.remains
+            if self._staging is not None and self._staging.error is not None:
+                schema.unstage(self._db)
+                self._staging = None
+        else:
+            # The bytes of a bulk batch have been counted as they were staged.
+            size = 0 if batch.bulk else batch.size
+            collector.along(self._db, len(batch.appends) + 2 * len(batch.structure), size)
 
     def _insert(self, batch: Batch) -> None:
         inline: list[tuple[int, int, int, bytes]] = []
@@ -199,8 +271,8 @@ class Committer:
             self._staging = batch
         db.executemany(schema.INSERT_BLOB, blobs)
         db.executemany("INSERT INTO staged VALUES (?)", [(id,) for id, _ in blobs])
+        self._collector.along(db, len(blobs), size)
         db.execute("COMMIT")
-        self._pages += 8 + size // 4096
         # A slow disk takes smaller steps, so that small appends don't wait longer for one than they must.
         if time.monotonic() - started > _STEP_SECONDS:
             self._step = max(self._step // 2, schema.ROW_LIMIT)
@@ -208,37 +280,29 @@ class Committer:
             self._step = min(self._step * 2, STEP_BYTES)
 
     def _keep_up(self, batch: Batch) -> None:
-        """What the file needs behind a commit that has been answered already.
-
-        SQLite's own checkpoints would hide their errors, and one of those is a failed fsync.
-        """
-        db = self._db
-        try:
-            if batch.collects_garbage and batch.error is None:
+        """What the file needs behind a commit that has been answered already."""
+        if batch.collects_garbage:
+            if isinstance(batch.error, StorageFull):
+                self._collector.found_no_room()
+            elif batch.error is None:
                 self._shrink()
-            # Between the steps of a large append others wait for this: less at once, more often.
-            most = _BULK_CHECKPOINT_PAGES if batch.bulk else _CHECKPOINT_PAGES
-            if self._pages >= most:
-                self._pages = most // 2  # if it fails: not again at once
-                schema.one(db, "PRAGMA wal_checkpoint(PASSIVE)")
-                self._pages = 0
-        except sqlite3.Error as error:
-            if errors.refusal(self._folder, error) is None:
-                raise
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+        self._checkpoints.behind_commit(batch.bulk, full=isinstance(batch.error, StorageFull))
 
     def _shrink(self) -> None:
         """Give a bounded number of free pages back to the file system, if there are many."""
         db = self._db
         free = schema.one(db, "PRAGMA freelist_count")[0]
         pages = schema.one(db, "PRAGMA page_count")[0]
-        spare = max(_SPARE_PAGES, pages // 8)
-        self.shrinking = free > spare + _VACUUM_PAGES
+        spare = 0 if self._wanted else max(_SPARE_PAGES, pages // 8)
+        self.shrinking = free > spare + (0 if self._wanted else _VACUUM_PAGES)
         if free > spare:
             # Each step of this statement frees one page; execute() would take one, a script takes all.
-            db.executescript(f"PRAGMA incremental_vacuum({min(_VACUUM_PAGES, free - spare)})")
-            self._pages += _VACUUM_PAGES
+            most = max(4, int(_VACUUM_PAGES * self._collector.vacuum_share))
+            try:
+                db.executescript(f"PRAGMA incremental_vacuum({min(most, free - spare)})")
+            except sqlite3.Error:
+                self._collector.found_no_room()
+                raise
 
     def _be_patient(self, patient: bool) -> None:
         if patient != self._patient:
@@ -246,6 +310,8 @@ class Committer:
             self._patient = patient
 
     def _failure(self, error: Exception) -> Exception:
+        if isinstance(error, StorageFailed):
+            return error
         refusal = errors.refusal(self._folder, error)
         if refusal is not None:
             try:
@@ -260,42 +326,3 @@ class Committer:
         # seem to work (the kernel may have dropped the pages). Fail-stop.
         return errors.failed(self._folder, error)
 
-
-def collect_garbage(db: sqlite3.Connection) -> bool:
-    """Free a bounded part of what removed and trimmed streams left; True while there may be more."""
-    row = schema.one(db, "SELECT stream, below FROM removed LIMIT 1")
-    if row is None:
-        return False
-    stream, below = row
-    if below is not None:
-        # A trimmed stream's forks may begin before it does now (section 8).
-        needed = schema.one(db, schema.NEEDED, stream)[0]
-        if needed is not None:
-            below = min(below, needed)
-    else:
-        for table, key in (("producers", "id"), ("times", "at")):
-            db.execute(
-                f"DELETE FROM {table} WHERE stream = ? AND {key} IN"
-                f" (SELECT {key} FROM {table} WHERE stream = ? LIMIT {_GARBAGE_ROWS})",
-                (stream, stream),
-            )
-            if schema.one(db, "SELECT changes()")[0]:
-                return True
-    last = None
-    size = 0
-    cursor = db.execute(
-        "SELECT position, size FROM stored WHERE stream = ? AND position < ?"
-        f" ORDER BY position LIMIT {_GARBAGE_ROWS}",
-        (stream, schema.MAX_INTEGER if below is None else below),
-    )
-    for position, length in cursor:
-        last = position
-        size += length
-        if size >= _GARBAGE_BYTES:
-            break
-    cursor.close()
-    if last is None:
-        db.execute("DELETE FROM removed WHERE stream = ?", (stream,))
-    else:
-        db.execute("DELETE FROM appends WHERE stream = ? AND position <= ?", (stream, last))
-    return True

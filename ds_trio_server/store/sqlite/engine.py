@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import trio
 
@@ -29,6 +29,7 @@ from ...stats import NEVER, Commits, Upkeep
 from ..base import (
     Change,
     Decide,
+    LogHeld,
     Overloaded,
     StorageBusy,
     StorageFailed,
@@ -53,13 +54,15 @@ from .ranges import Ranges
 from .space import MinFree, Space
 from .sweeper import Statements, Sweeper
 from .tail import TailCache
-from .trimmer import Trimmer
+from .trimmer import Cut, Trimmer
+from .wal import Log
 
 T = TypeVar("T")
 log = logging.getLogger("ds")
 
 _CACHED_STREAMS = 4096
 _TAIL_BYTES = 8 * 1024 * 1024
+_LOG_ROOM = 8 * 1024 * 1024
 _READER_WAITS = 0.25
 """Seconds that a query waits for somebody else's lock: it may run where everybody waits for it."""
 _KEEP_CLOCK_EVERY = 60.0
@@ -78,7 +81,7 @@ class SQLiteStore(Store):
         min_free: MinFree | None = None,
     ) -> None:
         self._folder = Path(folder)
-        self._space = Space(self._folder, min_free)
+        self._space = Space(self._folder, min_free, self._owed, self._log_room, self._unused)
         self._trimmer = Trimmer(retain) if retain else None
         self._clock = clock
         self.commits = Commits()
@@ -92,14 +95,16 @@ class SQLiteStore(Store):
         # Why nothing can be written: since it opened, or since the last batch, where that says more than no room.
         self._only_reads: Unwritable | None = None
         self._refused: StorageBusy | StorageReadOnly | None = None
-        self._reserved = False
         self._clock_kept = NEVER
 
     # Opening and closing
 
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
-        self._committer = Committer(self._folder, self._writer, self._last_blob, self._written, self._fail)
+        self._committer = Committer(
+            self._folder, self._connect, self._writer, self._last_blob, self._log, self.upkeep, self._written,
+            self._fail,
+        )  # fmt: skip
         self._sweeper = Sweeper(self, self, self._queries, self._committer, self._trimmer, self.upkeep)
 
     def _open(self) -> None:
@@ -116,7 +121,9 @@ class SQLiteStore(Store):
         except BaseException:
             self._hold.close()
             raise
-        self._measure()
+        self._space.measure()
+        if self._only_reads is None and not self._space.low:
+            files.keep_reserve(self._folder)
 
     def _open_file(self) -> sqlite3.Connection:
         """The writer's connection; one that can only read where nothing can be written."""
@@ -141,6 +148,7 @@ class SQLiteStore(Store):
 
     def _load(self) -> None:
         self._reader = self._connect_to_read(4096)
+        self._log = Log(self._folder)
         self._queries = Queries(self._folder, self._connect, self._reader, self._check_health, self._fail)
         self._ranges = Ranges(self._folder, self._queries, self._tails)
         self._cache = StreamCache(self._queries, _CACHED_STREAMS, self._watchers.watched)
@@ -175,6 +183,7 @@ class SQLiteStore(Store):
         self._queries.close()
         self._reader.close()
         self._writer.close()
+        self._log.close()
         try:
             try:
                 self._writer = schema.prepare(self._folder)
@@ -189,8 +198,9 @@ class SQLiteStore(Store):
             raise self._fail(error) from error
         self._queries.use(self._reader)
         self._committer.use(self._writer)
+        self._log.open()
         if self._only_reads is None:
-            self._measure()
+            self._space.measure()
             log.warning("%s can be written again: appends go on", self._folder)
 
     async def close(self) -> None:
@@ -208,6 +218,8 @@ class SQLiteStore(Store):
             await self._committer.close(broken=self._failure is not None)
             self._queries.close()
             self._reader.close()
+            if self._failure is None:
+                self._log.close()
             self._hold.close()
         if self._failure is not known:
             self._check_health()
@@ -272,20 +284,17 @@ class SQLiteStore(Store):
         if change is not None:
             if self._only_reads is not None:
                 raise type(self._only_reads)()
-            if self._space.low and _grows(change):
-                raise StorageFull
-            if producer is None and isinstance(change, Appended) and change.producer is not None:
-                self._admit(entry, change)
-            else:
-                self._apply(entry, change)
+            newcomer = producer is None and isinstance(change, Appended) and change.producer is not None
+            if newcomer:
+                assert entry.stream is not None
+                self._producers.admit(entry.stream.id)
+            if _grows(change):
+                self._check_room(len(change.data))
+            self._apply(entry, change)
+            if newcomer:
+                assert entry.stream is not None
+                self._producers.admitted(entry.stream.id)
         return response, entry.batch
-
-    def _admit(self, entry: Entry, change: Appended) -> None:
-        """Apply the first append of a producer that its stream doesn't know."""
-        assert entry.stream is not None
-        self._producers.admit(entry.stream.id)
-        self._apply(entry, change)
-        self._producers.admitted(entry.stream.id)
 
     async def look(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
@@ -333,11 +342,8 @@ class SQLiteStore(Store):
         refusal = self._only_reads or self._refused or (StorageFull() if self._space.low else None)
         if refusal is not None:
             raise type(refusal)()
-
-    def _measure(self) -> None:
-        self._space.measure(self._queries.run_nowait(schema.unused) if self._space.limited else 0)
-        if not self._reserved and self._only_reads is None:
-            self._reserved = files.keep_reserve(self._folder)
+        if self._committer.holder is not None:
+            raise LogHeld(self._committer.holder)
 
     def _check_place(self) -> None:
         """End the store when its files are not where they were."""
@@ -345,6 +351,23 @@ class SQLiteStore(Store):
             self._hold.check()
         except StorageFailed as error:
             raise self._fail(error) from None
+
+    def _check_room(self, size: int) -> None:
+        """Raise what keeps an append of so many bytes from being stored, if anything does."""
+        if self._committer.holder is not None:
+            raise LogHeld(self._committer.holder)
+        if not self._space.admit(size):
+            self._committer.press(self._space.low, self._space.wanted)
+            raise StorageFull
+
+    def _owed(self) -> int:
+        return 2 * self._queues.waiting + max(0, self._log.owed()) + files.reserve_missing(self._folder)
+
+    def _log_room(self) -> int:
+        return max(0, _LOG_ROOM - self._log.size())
+
+    def _unused(self) -> int:
+        return self._queries.run_nowait(schema.unused) - 2 * self._queues.waiting
 
     def _check_health(self) -> None:
         if self._failure is not None:
@@ -476,16 +499,27 @@ class SQLiteStore(Store):
             if self._refused is not None:
                 self._refused = None
                 log.warning("%s can be written again: appends go on", self._folder)
-            self._publish(batch)
+            cuts = self._publish(batch)
             size = sum([len(data) for _, _, data in batch.appends])
             self.commits.count(len(batch.appends), size, batch.seconds, batch.synced)
             batch.finish()
+            if cuts:
+                # What is too much goes with the next commit, and frees what it left with that and those behind it:
+                # so retention follows appends however quickly they come.
+                self._trim(cuts)
         if self._failure is not None:
             self._give_up()
         else:
             self._write_next()
 
-    def _publish(self, batch: Batch) -> None:
+    def _trim(self, cuts: list[Cut]) -> None:
+        with suppress(StorageFailed):
+            self._sweeper.trim(cuts)
+
+    def _publish(self, batch: Batch) -> list[Cut]:
+        """Let readers see what is durable; returns what it has made too large."""
+        cuts: list[Cut] = []
+        trimmer = self._trimmer
         for entry in batch.entries:
             if entry.batch is batch:
                 entry.batch = None
@@ -514,10 +548,18 @@ class SQLiteStore(Store):
             found.durable_deadline = deadline
             if self._watchers.watched(stream):
                 self._watchers.notify(stream, before, b"".join(fresh.get(id, ())))
+            if trimmer is not None and tail - stream.start > found.most and not stream.deleted:
+                if found.most < 0:
+                    found.most = trimmer.most(found.path)
+                size = tail - stream.start
+                cut = trimmer.grown(id, found.path, size) if size > found.most else None
+                if cut is not None:
+                    cuts.append(cut)
         for stream in batch.ended:
             self._tails.forget(stream.id)
             self._watchers.notify(stream, stream.visible_tail, b"")
         self._sweeper.note(batch)
+        return cuts
 
     def _undo(self, batch: Batch) -> None:
         """Everything in the failed batch never happened, nor did what was decided on top of it."""
@@ -535,7 +577,7 @@ class SQLiteStore(Store):
                 self._cache.drop(entry)
                 entry.batch = entry.structural = None
             lost.finish()
-        self._sweeper.garbage = True
+        self._sweeper.lost()
 
     async def wait_failed(self) -> StorageFailed:
         await self._failed.wait()
@@ -589,10 +631,11 @@ class SQLiteStore(Store):
     async def sweep(self) -> int:
         self._check_health()
         self._check_place()
-        self._measure()
+        self._space.look()
         if self._only_reads is not None:
             self._try_to_write()
             return 0
+        self._committer.tend(self._space.low, self._space.wanted)
         if self._refused is not None and self._queues.idle:
             self.add(_NOTHING)  # tells when that is over, though nobody appends
         forget = list(self._producers.walk(self.now().steady))
@@ -610,7 +653,7 @@ class SQLiteStore(Store):
         return Usage(count, sum(file.stat().st_size for file in self._folder.glob(schema.FILE + "*")))
 
 
-def _grows(change: Change) -> bool:
+def _grows(change: Change) -> TypeGuard[Created | Appended]:
     return isinstance(change, Created) or (isinstance(change, Appended) and bool(change.data))
 
 

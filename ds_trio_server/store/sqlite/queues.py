@@ -34,6 +34,12 @@ class Queues:
         """Whether nothing is with the writer."""
         return self._writing is None
 
+    @property
+    def waiting(self) -> int:
+        """About how many bytes have been decided and are not durable yet."""
+        batches = (self.small, self.bulk, self._staging, self._writing)
+        return sum({batch: batch.size for batch in batches if batch is not None}.values())
+
     def of(self, entries: Sequence[Entry], size: int, grows: bool) -> Batch:
         """The batch for a change of some entries, which appends so many bytes. Raises Overloaded for
         one that ``grows`` what waits, where too much does.
@@ -46,6 +52,7 @@ class Queues:
         batch = self.bulk if bulk else self.small
         if grows and batch.size > _WAITING_BYTES:
             raise Overloaded
+        batch.grows = batch.grows or grows
         if bulk:
             for entry in entries:
                 if entry.batch is self.small:

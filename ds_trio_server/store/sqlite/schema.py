@@ -158,14 +158,16 @@ def one(db: sqlite3.Connection, statement: str, *values: object) -> Any:
 
 
 def connect(folder: Path, *, cache_kib: int, access: str = "mode=rwc", patience: float = 5.0) -> sqlite3.Connection:
-    """A connection with the settings that every connection needs, in autocommit mode. It waits ``patience`` seconds
-    for somebody else's lock; ``access`` is the query of its URI."""
+    """A connection with the settings that every connection needs, in autocommit mode. It waits `patience` seconds
+    for somebody else's lock; `access` is the query of its URI."""
     name = f"{(folder / FILE).absolute().as_uri()}?{access}"
     db = sqlite3.connect(name, timeout=patience, isolation_level=None, check_same_thread=False, uri=True)
     try:
         db.execute(f"PRAGMA cache_size = -{cache_kib}")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA temp_store = MEMORY")
+        # Some builds write zeros over all that is freed: as much again as was written for it, on flash that wears out.
+        one(db, "PRAGMA secure_delete = OFF")
         one(db, "PRAGMA wal_autocheckpoint = 0")
     except BaseException:
         db.close()
