@@ -1,7 +1,7 @@
 """Creation: plain streams and forks (protocol sections 3 and 8).
 
 A fork copies nothing: up to the position where it diverges its bytes are its ancestors', read
-through ``lineage``; its own bytes begin there. Its offsets carry the root's incarnation, so the
+through `lineage`; its own bytes begin there. Its offsets carry the root's incarnation, so the
 inherited ones are the very tokens that the source gave out.
 """
 
@@ -11,6 +11,9 @@ from . import messages, offsets, responses
 from .errors import ProtocolError, bad_request
 from .requests import Create
 from .stream import CLOSED, GONE, MISSING, OPEN, Created, Stream, View, condition
+
+MOST_ANCESTORS = 64
+"""How long a chain of forks may become: every stream in memory knows its ancestors, and a read goes through them."""
 
 
 def create(
@@ -102,6 +105,13 @@ def _fork(view: View, command: Create) -> "tuple[Stream, int]":
             "CONTENT_TYPE_MISMATCH",
             "a fork holds what its source holds: %s, not %s" % (source.content_type, asked),
         )
+    if len(source.lineage) >= MOST_ANCESTORS:
+        raise ProtocolError(
+            409,
+            "FORK_TOO_DEEP",
+            "a stream has at most %d ancestors, and the source has %d: fork from one of those, or put a copy into a "
+            "stream of its own and fork from that" % (MOST_ANCESTORS, len(source.lineage)),
+        )
     at = divergence(source, command, view.piece, view.fresh)
     stream = Stream(view.fresh, command.path, source.content_type)
     stream.incarnation = source.incarnation
@@ -119,7 +129,7 @@ def _fork(view: View, command: Create) -> "tuple[Stream, int]":
 def fork_position(source: Stream, command: Create, fresh: int) -> int:
     """The position Stream-Fork-Offset names in the source, before any sub-offset.
 
-    The shell reads the append that holds it, so that ``divergence`` can look inside. 400 or 410
+    The shell reads the append that holds it, so that `divergence` can look inside. 400 or 410
     when it names none.
     """
     if isinstance(command.fork_offset, str):
@@ -130,7 +140,7 @@ def fork_position(source: Stream, command: Create, fresh: int) -> int:
 def divergence(
     source: Stream, command: Create, piece: "tuple[int, bytes] | None", fresh: int
 ) -> int:
-    """Where the fork's own bytes begin. ``piece`` is the append at ``fork_position``, or as many whole
+    """Where the fork's own bytes begin. `piece` is the append at `fork_position`, or as many whole
     messages of it as matter; without bytes where there was none yet; None where nobody knows whether
     messages meet there, which only the source's own start and tail need not be told."""
     at = fork_position(source, command, fresh)
@@ -152,8 +162,8 @@ def divergence(
 
 
 def lineage(source: Stream, at: int) -> "tuple[tuple[int, int], ...]":
-    """The ancestors of a fork that leaves ``source`` at a position, root first."""
-    return tuple([(id, min(upto, at)) for id, upto in source.lineage]) + ((source.id, at),)
+    """The ancestors of a fork that leaves `source` at a position, root first."""
+    return tuple([each if each[1] <= at else (each[0], at) for each in source.lineage]) + ((source.id, at),)
 
 
 def owners(stream: Stream, start: int, end: int) -> "list[tuple[int, int, int]]":

@@ -3,16 +3,16 @@
 import json
 import logging
 import sys
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
+
+from ..seldom import Seldom as Seldom
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: ``time`` (UTC), ``level``, ``message``, and ``exception`` if there is one."""
+    """One JSON object a line: `time` (UTC), `level`, `message`, and `exception` if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, UTC)
@@ -34,25 +34,3 @@ def configure(level: str, format: str) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-
-
-class Seldom:
-    """A warning that comes again and again while something lasts: one line a minute, which says how often it was."""
-
-    def __init__(self, log: logging.Logger, every: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log = log
-        self._every = every
-        self._clock = clock
-        self._next = float("-inf")
-        self._kept = 0
-
-    def warning(self, text: str, *values: object) -> None:
-        """Log it, or count it for the next line."""
-        now = self._clock()
-        if now < self._next:
-            self._kept += 1
-            return
-        self._next = now + self._every
-        more = f" ({self._kept} more times since the last such line)" if self._kept else ""
-        self._kept = 0
-        self._log.warning(text + "%s", *values, more)

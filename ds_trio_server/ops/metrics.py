@@ -1,6 +1,6 @@
-"""``/metrics`` for Prometheus, through its official client library (the extra ``metrics``).
+"""`/metrics` for Prometheus, through its official client library (the extra `metrics`).
 
-Everything is read from ``stats`` and the store at the moment Prometheus asks.
+Everything is read from `stats` and the store at the moment Prometheus asks.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ds_core.server.errors import ProtocolError
 
-from ..stats import Commits, Stats
+from ..stats import Commits, Stats, Upkeep
 from ..store.base import Usage
 
 if TYPE_CHECKING:
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 class Snapshot:
     """A moment of a server, as a collector of the client library."""
 
-    def __init__(self, stats: Stats, commits: Commits, open_connections: int, live: int, usage: Usage) -> None:
+    def __init__(
+        self, stats: Stats, commits: Commits, upkeep: Upkeep, open_connections: int, live: int, usage: Usage
+    ) -> None:
         self._stats = stats
         self._commits = commits
+        self._upkeep = upkeep
         self._open = open_connections
         self._live = live
         self._usage = usage
@@ -48,6 +51,8 @@ class Snapshot:
         yield gauge("ds_connections", "Connections open now.", self._open)
         yield counter("ds_tls_handshakes_failed", "Connections without a TLS handshake.", stats.handshakes_failed)
         yield gauge("ds_live_readers", "Long-polls and event streams waiting now.", self._live)
+        failures = self._upkeep.failures
+        yield counter("ds_upkeep_failures", "Streams passed over, or rounds ended, by a failure in upkeep.", failures)
         yield gauge("ds_streams", "Streams there are.", usage.streams)
         yield gauge("ds_store_bytes", "Bytes the store takes on its disk, or in memory.", usage.bytes)
 

@@ -1,6 +1,6 @@
 """The door to storage: what the gateway asks of a backend, and nothing about how it is done.
 
-A backend keeps streams (``ds_core.server.stream.Stream``) and their bytes. The core decides, the
+A backend keeps streams (`ds_core.server.stream.Stream`) and their bytes. The core decides, the
 backend makes the decision durable in one atomic step and only then hands out the response. All
 methods are called from the trio thread. Every backend passes one contract suite.
 """
@@ -16,11 +16,13 @@ from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View
 
-from ..stats import Commits
+from ..stats import Commits, Upkeep
 
 T = TypeVar("T")
 Change = Created | Appended | Renewed | Removed | Trimmed
+"""What a decision may change."""
 Decide = Callable[[View], tuple[T, Change | None]]
+"""A decision: pure, from a view to a response and a change, None where there is nothing to store."""
 Done = Callable[[T, Exception | None], object]
 """Told the response of a decision when it is durable, or why it never will be; must not raise."""
 Piece = tuple[int, bytes]
@@ -104,9 +106,11 @@ class Usage:
 
 
 class Store(ABC):
-    """Streams and their bytes, durable as far as the backend promises; ``commits`` counts that."""
+    """Streams and their bytes, durable as far as the backend promises; `commits` counts that, and `upkeep` what
+    is done beside."""
 
     commits: Commits
+    upkeep: Upkeep
 
     @abstractmethod
     async def open(self) -> None:
@@ -119,23 +123,23 @@ class Store(ABC):
 
     @abstractmethod
     async def transact(self, needs: Needs, decide: Decide[T]) -> T:
-        """Show ``decide`` the present state, make its change durable, return its response.
+        """Show `decide` the present state, make its change durable, return its response.
 
-        All that it ``needs`` is loaded into its view before it runs. It must be pure: a backend may run it
+        All that it `needs` is loaded into its view before it runs. It must be pure: a backend may run it
         again. Whatever it returns or raises leaves only when all it was based on is durable. Raises what
-        ``decide`` raises, Unwritable, Overloaded or StorageFailed.
+        `decide` raises, Unwritable, Overloaded or StorageFailed.
         """
 
     def transact_nowait(
         self, needs: Needs, decide: Decide[T], done: Done[T]
     ) -> None:
-        """As ``transact``, but ``done(response, error)`` is called instead of waiting, possibly at
-        once; it must not raise. Raises what ``decide`` raises, and trio.WouldBlock when that may rest on a
-        change that isn't durable: nothing has been decided then, and ``transact`` will tell."""
+        """As `transact`, but `done(response, error)` is called instead of waiting, possibly at
+        once; it must not raise. Raises what `decide` raises, and trio.WouldBlock when that may rest on a
+        change that isn't durable: nothing has been decided then, and `transact` will tell."""
         raise trio.WouldBlock
 
     def look_nowait(self, path: str, decide: Decide[T]) -> T:
-        """As ``look`` where that needs no waiting. Raises trio.WouldBlock where it does."""
+        """As `look` where that needs no waiting. Raises trio.WouldBlock where it does."""
         raise trio.WouldBlock
 
     def read_nowait(self, stream: Stream, start: int, end: int) -> list[bytes]:
@@ -143,12 +147,12 @@ class Store(ABC):
         raise trio.WouldBlock
 
     def span_nowait(self, stream: Stream, position: int) -> tuple[int, int]:
-        """As ``span`` where that needs no waiting. Raises trio.WouldBlock where it does, and Vanished."""
+        """As `span` where that needs no waiting. Raises trio.WouldBlock where it does, and Vanished."""
         raise trio.WouldBlock
 
     @abstractmethod
     async def look(self, path: str, decide: Decide[T]) -> T:
-        """As ``transact`` for reads of the stream at ``path`` alone: decides on what is durable now and waits
+        """As `transact` for reads of the stream at `path` alone: decides on what is durable now and waits
         for no append.
 
         Nothing is awaited after the decision, so that what it saw is still so when this returns.
@@ -156,18 +160,18 @@ class Store(ABC):
 
     @abstractmethod
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        """The stored bytes from ``start``, in slices: all up to ``end``, or a first part of about
-        ``WINDOW`` bytes, in at most about ``SLICES`` slices. Forks' inherited bytes come from their
-        ancestors. Never empty for ``start < end``; raises Vanished when the stream has been removed
+        """The stored bytes from `start`, in slices: all up to `end`, or a first part of about
+        `WINDOW` bytes, in at most about `SLICES` slices. Forks' inherited bytes come from their
+        ancestors. Never empty for `start < end`; raises Vanished when the stream has been removed
         or trimmed meanwhile."""
 
     @abstractmethod
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
-        """First and end position of the append that holds the byte at ``position``, as this
+        """First and end position of the append that holds the byte at `position`, as this
         stream sees it: a fork ends an ancestor's append where it left."""
 
     async def append_at(self, stream: Stream, position: int) -> Piece:
-        """The append that holds the byte at ``position``, whole."""
+        """The append that holds the byte at `position`, whole."""
         first, end = await self.span(stream, position)
         slices: list[bytes] = []
         at = first
@@ -179,7 +183,7 @@ class Store(ABC):
 
     @abstractmethod
     def watch(self, stream: Stream, watcher: Watcher) -> None:
-        """Call ``watcher`` whenever readers may see more of the stream, or its end."""
+        """Call `watcher` whenever readers may see more of the stream, or its end."""
 
     @abstractmethod
     def unwatch(self, stream: Stream, watcher: Watcher) -> None:
@@ -188,7 +192,9 @@ class Store(ABC):
     @abstractmethod
     async def sweep(self) -> int:
         """Remove streams whose time is over, trim those that keep more than they should, and free
-        some of what both left behind. Called every second or so; returns how many it removed."""
+        some of what both left behind. Called every second or so; returns how many it removed.
+
+        A stream that it can't look after is counted, told once in a while, and left alone."""
 
     @abstractmethod
     async def paths(self) -> list[str]:
@@ -222,6 +228,6 @@ take its exactly-once away."""
 FORGET_PRODUCERS_AFTER = 90 * 86400
 """After so many seconds without an append a producer is forgotten, where the store outlives its process."""
 WINDOW = 256 * 1024
-"""About how many bytes ``read`` returns at once: what one reader may hold in memory."""
+"""About how many bytes `read` returns at once: what one reader may hold in memory."""
 SLICES = 1024
 """At most about how many slices, or appends joined to one: what may be gone through before others have their turn."""

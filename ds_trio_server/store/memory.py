@@ -11,7 +11,7 @@ from ds_core.server.decide import Needs
 from ds_core.server.stream import Appended, Created, Now, Removed, Stream, Trimmed, View, condition, expire
 
 from ..clock import Clock
-from ..stats import Commits
+from ..stats import Commits, Upkeep
 from . import base
 from .base import SLICES, WINDOW, Change, Decide, Store, TooManyProducers, Usage, Vanished, Watcher
 from .watchers import Watchers
@@ -39,6 +39,7 @@ class MemoryStore(Store):
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or Clock()
         self.commits = Commits()
+        self.upkeep = Upkeep()
         self._streams: dict[str, Stream] = {}
         self._by_id: dict[int, Stream] = {}
         self._logs: dict[int, _Log] = {}
@@ -125,6 +126,8 @@ class MemoryStore(Store):
     def _free(self, id: int) -> None:
         """Drop what lies before a stream's start, as far as its forks don't need it."""
         below = self._by_id[id].start
+        if not below:
+            return
         for stream in self._by_id.values():
             for ancestor, upto in stream.lineage:
                 if ancestor == id and stream.start < upto:

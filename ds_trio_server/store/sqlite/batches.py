@@ -3,6 +3,7 @@
 Each knows the other: an entry the last batch that has a change of it, a batch all the entries that it changes.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from ds_core.server.stream import Stream
 from ..base import StorageFailed, Unwritable
 from . import rows, schema
 from .producers import Key, State
+
+log = logging.getLogger("ds")
 
 _LATEST = 3600.0
 
@@ -151,7 +154,11 @@ class Batch:
         self.done.set()
         callbacks, self.callbacks = self.callbacks, []
         for done, response in callbacks:
-            done(response, self.error)
+            try:
+                done(response, self.error)
+            except Exception:
+                # What is committed is committed, and everyone else is to hear of it.
+                log.exception("an answer failed inside the server")
 
     async def wait(self) -> None:
         """Wait until it is durable; raises what made it fail."""

@@ -5,7 +5,6 @@ for everything else the file is the truth and is asked again. What may not be dr
 it gets a new place when its last change is durable, or its last watcher has left (``release``).
 """
 
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -19,7 +18,8 @@ from .queries import Queries
 class StreamCache:
     """Entries by path and by stream id, loaded on demand, at most about ``limit`` of them beside those in use.
 
-    What loads one raises StorageFailed when the file can't say.
+    What loads one raises StorageFailed when the file can't say, and DamagedRow when what it says is not what was
+    written.
     """
 
     def __init__(self, queries: Queries, limit: int, watched: Callable[[Stream], bool]) -> None:
@@ -40,11 +40,28 @@ class StreamCache:
                 self.keep(entry)
         return entry
 
-    def entry_by_id(self, id: int) -> Entry:
-        """The entry of a stream that must exist: a fork's ancestor."""
+    def sources(self, stream: Stream) -> list[Entry]:
+        """The entries that lose a fork when ``stream`` is removed: its source's and, as long as that is a deleted one
+        without another fork, which goes with it, the next one's up the chain (section 8)."""
+        found = []
+        lineage = stream.lineage
+        while lineage:
+            above = lineage[:-1]
+            entry = self.ancestor(lineage[-1][0], above)
+            found.append(entry)
+            assert entry.stream is not None
+            if entry.stream.forks > 1 or not entry.stream.deleted:
+                break
+            lineage = above
+        return found
+
+    def ancestor(self, id: int, lineage: tuple[tuple[int, int], ...] | None = None) -> Entry:
+        """The entry of a stream that must exist, because a fork needs it; ``lineage`` as for ``rows.load``."""
         entry = self._by_id.get(id)
         if entry is None:
-            stream = self._queries.run_nowait(_load_ancestor, id)
+            stream = self._queries.run_nowait(rows.load, "id", id, lineage)
+            if stream is None:
+                raise rows.DamagedRow(id)
             entry = Entry(stream.path, stream)
             self.keep(entry)
         return entry
@@ -100,10 +117,3 @@ class StreamCache:
         """Take an entry's stream out of the index by id."""
         if entry.stream is not None and self._by_id.get(entry.stream.id) is entry:
             del self._by_id[entry.stream.id]
-
-
-def _load_ancestor(db: sqlite3.Connection, id: int) -> Stream:
-    stream = rows.load(db, "id", id)
-    if stream is None:
-        raise sqlite3.DatabaseError(f"stream {id}, which a fork needs, is missing")
-    return stream

@@ -25,7 +25,7 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire
 
 from ...clock import Clock
-from ...stats import NEVER, Commits
+from ...stats import NEVER, Commits, Upkeep
 from ..base import (
     Change,
     Decide,
@@ -41,7 +41,7 @@ from ..base import (
 )
 from ..retention import Retention
 from ..watchers import Watchers
-from . import errors, files, lifecycle, schema
+from . import errors, files, lifecycle, rows, schema
 from .batches import Batch, Entry
 from .cache import StreamCache
 from .committer import Committer
@@ -82,6 +82,7 @@ class SQLiteStore(Store):
         self._trimmer = Trimmer(retain) if retain else None
         self._clock = clock
         self.commits = Commits()
+        self.upkeep = Upkeep()
         self._watchers = Watchers()
         self._tails = TailCache(_TAIL_BYTES)
         self._queues = Queues()
@@ -99,7 +100,7 @@ class SQLiteStore(Store):
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
         self._committer = Committer(self._folder, self._writer, self._last_blob, self._written, self._fail)
-        self._sweeper = Sweeper(self, self._queries, self._committer, self._trimmer, self._add)
+        self._sweeper = Sweeper(self, self, self._queries, self._committer, self._trimmer, self.upkeep)
 
     def _open(self) -> None:
         files.make_folder(self._folder)
@@ -199,7 +200,7 @@ class SQLiteStore(Store):
                 with suppress(StorageFailed):  # told at the end
                     self._check_place()
                     if self._clock_kept > NEVER or self._producers.any():
-                        self._add(schema.clock(self.now()))
+                        self.add(schema.clock(self.now()))
                     else:
                         self._sweeper.save_clock()
             while (pending := self._queues.pending()) is not None:
@@ -220,6 +221,8 @@ class SQLiteStore(Store):
     async def transact(self, needs: Needs, decide: Decide[T]) -> T:
         try:
             response, pending = self._decide(needs, decide)
+        except rows.DamagedRow as error:
+            raise self._damaged(error) from error
         except Overloaded:
             raise  # rests on nothing that can be lost, and who waits holds a body
         except ProtocolError:
@@ -240,6 +243,8 @@ class SQLiteStore(Store):
     ) -> None:
         try:
             response, pending = self._decide(needs, decide)
+        except rows.DamagedRow as error:
+            raise self._damaged(error) from error
         except Overloaded:
             raise
         except ProtocolError:
@@ -252,7 +257,8 @@ class SQLiteStore(Store):
             done(response, None)
 
     def _decide(self, needs: Needs, decide: Decide[T]) -> tuple[T, Batch | None]:
-        """The response to a command, and the batch that must be durable before it may leave."""
+        """The response to a command, and the batch that must be durable before it may leave. Raises DamagedRow
+        before anything is changed."""
         if self._failure is not None:
             self._check_health()
         entry = self._entry(needs.path)
@@ -283,14 +289,14 @@ class SQLiteStore(Store):
 
     async def look(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
-        entry = self._entry(path)
+        entry = self._readable(path)
         renewed = False
         while True:
             while (structural := entry.structural) is not None:
                 await structural.done.wait()
                 self._check_health()
                 # On a full disk an expired stream can't be removed, but it can be told.
-                entry = self._entry(path) if structural.error is None else self._cache.entry(path)
+                entry = self._readable(path, expired=structural.error is not None)
             response, change = decide(View(entry.stream, self.now(), self._newest + 1))
             if change is None:
                 return response
@@ -307,11 +313,11 @@ class SQLiteStore(Store):
                 pass  # reads go on, and the renewal counts as long as this process lives
             renewed = True
             # Whoever looks goes on from the very present; so look again.
-            entry = self._entry(path)
+            entry = self._readable(path)
 
     def look_nowait(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
-        entry = self._entry(path)
+        entry = self._readable(path)
         if entry.structural is not None:
             raise trio.WouldBlock
         response, change = decide(View(entry.stream, self.now(), self._newest + 1))
@@ -343,6 +349,17 @@ class SQLiteStore(Store):
     def _check_health(self) -> None:
         if self._failure is not None:
             raise StorageFailed(*self._failure.args)
+
+    def _damaged(self, error: rows.DamagedRow) -> StorageFailed:
+        # A client asked for what was acknowledged to it, and it isn't there any more.
+        return self._fail(errors.failed(self._folder, error))
+
+    def _readable(self, path: str, expired: bool = False) -> Entry:
+        """As ``_entry``, for reads; with one whose time is over left as it is when it may be ``expired``."""
+        try:
+            return self._cache.entry(path) if expired else self._entry(path)
+        except rows.DamagedRow as error:
+            raise self._damaged(error) from error
 
     def _entry(self, path: str) -> Entry:
         entry = self._cache.entry(path)
@@ -381,14 +398,26 @@ class SQLiteStore(Store):
         self._cache.touch(entry, batch)
 
     def _restructure(self, entry: Entry, change: Created | Removed | Trimmed) -> None:
-        cache = self._cache
         size = len(change.data) if isinstance(change, Created) else 0
-        batch = self._queues.of(lifecycle.touched(cache, entry, change), size, isinstance(change, Created))
+        ties = lifecycle.Ties.of(self._cache, entry, change)
+        batch = self._queues.of((entry, *ties.entries()), size, isinstance(change, Created))
+        try:
+            self._restructured(batch, entry, change, ties)
+        except Exception as error:
+            # Half of a change is in memory: what would be written now is no state that anybody decided.
+            log.critical("a change of a stream failed halfway", exc_info=error)
+            failure = StorageFailed(f"a fault of ours in a change of stream {entry.path!r}: {error!r}")
+            raise self._fail(failure) from error
+
+    def _restructured(
+        self, batch: Batch, entry: Entry, change: Created | Removed | Trimmed, ties: lifecycle.Ties
+    ) -> None:
+        cache = self._cache
         if isinstance(change, Created):
             if entry.stream is not None:
-                lifecycle.remove(cache, batch, entry)
+                lifecycle.remove(cache, batch, entry, ties.released)
             self._newest = change.stream.id
-            lifecycle.create(cache, batch, entry, change)
+            lifecycle.create(cache, batch, entry, change, ties.source)
             if batch.steady is None and (change.stream.ttl is not None or change.stream.expires is not None):
                 self._keep_clock(batch)
         elif isinstance(change, Trimmed):
@@ -396,7 +425,18 @@ class SQLiteStore(Store):
         elif change.soft:
             lifecycle.soft_delete(cache, batch, entry)
         else:
-            lifecycle.remove(cache, batch, entry)
+            lifecycle.remove(cache, batch, entry, ties.released)
+
+    # Upkeep
+
+    def known(self, path: str) -> Stream | None:
+        """As ``sweeper.Streams.known``."""
+        self._check_health()
+        return self._cache.entry(path).stream
+
+    def change(self, path: str, decide: Decide[None]) -> Batch | None:
+        """As ``sweeper.Streams.change``."""
+        return self._decide(Needs(path), decide)[1]
 
     def _keep_clock(self, batch: Batch) -> None:
         """Have a batch keep the time that something in it lives by, if that was last kept a while ago: whatever the
@@ -409,7 +449,8 @@ class SQLiteStore(Store):
 
     # Commits
 
-    def _add(self, statements: Statements = (), *, collects_garbage: bool = False) -> Batch:
+    def add(self, statements: Statements = (), *, collects_garbage: bool = False) -> Batch:
+        """As ``sweeper.Streams.add``."""
         self._check_health()
         batch = self._queues.small
         batch.structure += statements
@@ -515,7 +556,7 @@ class SQLiteStore(Store):
         for batch in self._queues.fail(self._failure):
             batch.finish()
 
-    # Reading, watching and upkeep
+    # Reading and watching
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         return await self._ranges.read(stream, start, end)
@@ -553,10 +594,10 @@ class SQLiteStore(Store):
             self._try_to_write()
             return 0
         if self._refused is not None and self._queues.idle:
-            self._add(_NOTHING)  # tells when that is over, though nobody appends
+            self.add(_NOTHING)  # tells when that is over, though nobody appends
         forget = list(self._producers.walk(self.now().steady))
         if forget:
-            await self._add(forget).done.wait()
+            await self.add(forget).done.wait()
         ended = await self._sweeper.sweep()
         self._check_health()
         return ended

@@ -55,7 +55,11 @@ _ERRNOS: dict[int, type[Unwritable]] = {
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-class Corrupt(Exception):
+class Damage(Exception):
+    """Something is not what was written: found by our own checks, not by SQLite's."""
+
+
+class Corrupt(Damage):
     """Bytes of a stream are missing or not what was written."""
 
     def __init__(self, stream: int, position: int) -> None:
@@ -89,7 +93,7 @@ def failed(folder: Path, error: Exception) -> StorageFailed:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if code is None and isinstance(error, MemoryError):
         return StorageFailed(f"{file}: there is no memory left for it ({name}); its data is as it was")
-    if isinstance(error, Corrupt) or (type(error) is sqlite3.DatabaseError and code is None):
+    if isinstance(error, Damage) or (type(error) is sqlite3.DatabaseError and code is None):
         what = "it is damaged"  # what our own checks found
     elif code is None:
         what = "it can't be used"

@@ -4,6 +4,8 @@ These are statements whose order matters, unlike appends. Forks tie streams toge
 source that is deleted lives on, hidden, as long as a fork needs its bytes.
 """
 
+from typing import NamedTuple
+
 from ds_core.server.stream import Created, Removed, Trimmed
 
 from ..base import Change
@@ -12,27 +14,40 @@ from .batches import Batch, Entry
 from .cache import StreamCache
 
 
-def touched(cache: StreamCache, entry: Entry, change: Change) -> list[Entry]:
-    """The entries that a change may touch: that of its path, and those that forks tie to it."""
-    found = [entry]
-    if isinstance(change, (Created, Removed)):
-        if entry.stream is not None:
-            found += [cache.entry_by_id(id) for id, _ in entry.stream.lineage]
+class Ties(NamedTuple):
+    """The entries that forks tie to a change of one path: the ``source`` of the fork that it makes, and ``released``,
+    those that lose a fork by the stream that it removes, from that stream's source on up."""
+
+    source: Entry | None
+    released: list[Entry]
+
+    @staticmethod
+    def of(cache: StreamCache, entry: Entry, change: Change) -> "Ties":
+        """Load what a change will touch, before anything is changed. Raises as what loads an entry does."""
+        ends = isinstance(change, Created) or (isinstance(change, Removed) and not change.soft)
+        released = cache.sources(entry.stream) if ends and entry.stream is not None else []
+        source = None
         if isinstance(change, Created) and change.source is not None:
-            found.append(cache.entry_by_id(change.source))
-    return found
+            # Never two entries of one stream, though the cache may let one go meanwhile.
+            source = next((each for each in released if each.stream and each.stream.id == change.source), None)
+            source = source or cache.ancestor(change.source)
+        return Ties(source, released)
+
+    def entries(self) -> list[Entry]:
+        """All of them."""
+        return self.released if self.source is None else [self.source, *self.released]
 
 
-def create(cache: StreamCache, batch: Batch, entry: Entry, change: Created) -> None:
-    """Make a stream where there is none."""
+def create(cache: StreamCache, batch: Batch, entry: Entry, change: Created, source: Entry | None) -> None:
+    """Make a stream where there is none, a fork of ``source``."""
     stream = change.stream
     entry.replace(stream)
     cache.keep(entry)
     batch.structure.append((rows.INSERT_STREAM, rows.new_row(stream, entry.deadline_to_store())))
     batch.structure.append((schema.NEWEST, (stream.id,)))
     batch.collect(stream.id, stream.tail - len(change.data), change.data)
-    if change.source is not None:
-        _count_fork(cache, batch, cache.entry_by_id(change.source), 1)
+    if source is not None:
+        _count_fork(cache, batch, source, 1)
     cache.touch(entry, batch, structural=True)
 
 
@@ -53,31 +68,35 @@ def soft_delete(cache: StreamCache, batch: Batch, entry: Entry) -> None:
     cache.touch(entry, batch, structural=True)
 
 
-def remove(cache: StreamCache, batch: Batch, entry: Entry) -> None:
-    """Remove a stream, and every deleted ancestor that only it needed."""
-    # Releasing a fork may free its deleted source, and so on up the chain (section 8).
-    while True:
-        stream = entry.stream
-        assert stream is not None
-        stream.deleted = True
-        batch.structure += (
-            ("DELETE FROM streams WHERE id = ?", (stream.id,)),
-            ("INSERT OR REPLACE INTO removed VALUES (?, NULL)", (stream.id,)),
-            *map(schema.release, stream.lineage),
-        )
-        batch.ended.append(stream)
-        batch.leaves_garbage = True
-        # The entry stays, empty, until this is durable: the file still shows the stream.
-        cache.forget_id(entry)
-        entry.stream = None
-        cache.touch(entry, batch, structural=True)
-        if not stream.lineage:
-            return
-        entry = cache.entry_by_id(stream.lineage[-1][0])
-        _count_fork(cache, batch, entry, -1)
-        assert entry.stream is not None
-        if entry.stream.forks or not entry.stream.deleted:
-            return
+def remove(cache: StreamCache, batch: Batch, entry: Entry, released: list[Entry]) -> None:
+    """Remove a stream, and every deleted ancestor that only it needed (section 8), out of ``Ties.released``."""
+    assert entry.stream is not None
+    lineage = entry.stream.lineage
+    _end(cache, batch, entry)
+    for source in released:
+        _count_fork(cache, batch, source, -1)
+        assert source.stream is not None
+        if source.stream.forks or not source.stream.deleted:
+            break
+        _end(cache, batch, source)
+        lineage = lineage[:-1]
+    batch.structure += map(schema.release, lineage)
+
+
+def _end(cache: StreamCache, batch: Batch, entry: Entry) -> None:
+    stream = entry.stream
+    assert stream is not None
+    stream.deleted = True
+    batch.structure += (
+        ("DELETE FROM streams WHERE id = ?", (stream.id,)),
+        ("INSERT OR REPLACE INTO removed VALUES (?, NULL)", (stream.id,)),
+    )
+    batch.ended.append(stream)
+    batch.leaves_garbage = True
+    # The entry stays, empty, until this is durable: the file still shows the stream.
+    cache.forget_id(entry)
+    entry.stream = None
+    cache.touch(entry, batch, structural=True)
 
 
 def trim(cache: StreamCache, batch: Batch, entry: Entry, change: Trimmed) -> None:

@@ -40,6 +40,7 @@ def check(folder: Path) -> Report:
     """Verify everything in a data directory. Raises Unusable when it is none."""
     report = Report()
     db = _connect(folder)
+    db.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # damaged text is to be told, too
     try:
         for statement in schema.as_current(db):
             db.execute(statement)
@@ -48,20 +49,28 @@ def check(folder: Path) -> Report:
         for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
             if text != "ok":
                 report.add(text)
-        _check_streams(db, report)
-        _check_appends(db, report)
-        _check_leftovers(db, report)
+        for part in (_check_streams, _check_appends, _check_leftovers):
+            # What one of them stumbles over keeps nobody from what the others find.
+            try:
+                part(db, report)
+            except (TypeError, ValueError, AttributeError, OverflowError) as error:
+                # What a damaged page holds can look like a row whose values are of any kind.
+                report.add(f"a row can't be understood: {error}")
+            except sqlite3.Error as error:
+                _note(report, folder, error)
     except sqlite3.Error as error:
-        refusal = errors.refusal(folder, error)
-        if refusal is not None:
-            raise Unusable(f"{folder / files.FILE} can't be checked now: {error}: {refusal.message}") from error
-        report.add(f"{error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})")
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        # What a damaged page holds can look like a row whose values are of any kind.
-        report.add(f"a row can't be understood: {error}")
+        _note(report, folder, error)
     finally:
         db.close()
     return report
+
+
+def _note(report: Report, folder: Path, error: sqlite3.Error) -> None:
+    """Damage is a problem to report; what only keeps a check from being made now is not. Raises Unusable for that."""
+    refusal = errors.refusal(folder, error)
+    if refusal is not None:
+        raise Unusable(f"{folder / files.FILE} can't be checked now: {error}: {refusal.message}") from error
+    report.add(f"{error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})")
 
 
 def backup(folder: Path, target: Path) -> Report:
@@ -182,8 +191,8 @@ def _check_streams(db: sqlite3.Connection, report: Report) -> None:
         report.streams += not deleted
         name = f"stream {id} ({path})"
         try:
-            rows.load(db, "id", id)
-        except sqlite3.DatabaseError as error:
+            rows.read(db, "id", id)
+        except rows.DamagedRow as error:
             report.add(str(error))
         if not 0 < incarnation <= id <= newest:
             report.add(f"{name}: its number or incarnation {incarnation} is beyond the newest issued, {newest}")
@@ -202,7 +211,7 @@ def _check_streams(db: sqlite3.Connection, report: Report) -> None:
                 report.add(f"{name}: it is no fork, but its offsets belong to stream {incarnation}")
         elif root is None:
             report.add(f"{name}: its source, stream {source}, is missing")
-        elif incarnation != root or not at <= min(limit, tail):
+        elif incarnation != root or source >= id or not at <= min(limit, tail):
             report.add(f"{name}: it does not fit to its source, stream {source}")
 
 
@@ -240,11 +249,22 @@ def _check_appends(db: sqlite3.Connection, report: Report) -> None:
 
 def _expected(db: sqlite3.Connection) -> Iterator[tuple[int, int, int, int]]:
     """For each stream: id, where its own bytes begin, from where on they must be there, tail."""
-    for id, base, start, tail in db.execute(
-        "SELECT id, coalesce(fork_at, 0), start, tail FROM streams ORDER BY id"
-    ).fetchall():
-        needed = db.execute(schema.NEEDED, (id,)).fetchone()[0]
-        yield id, base, max(base, start if needed is None else min(start, needed)), tail
+    needed = _needed(db)
+    for id, base, start, tail in db.execute("SELECT id, coalesce(fork_at, 0), start, tail FROM streams ORDER BY id"):
+        yield id, base, max(base, min(start, needed.get(id, start))), tail
+
+
+def _needed(db: sqlite3.Connection) -> dict[int, int]:
+    """From which position on forks need the bytes of a stream, of streams that have such forks: what ``schema.NEEDED``
+    says of one, for all at once. Forks are younger than their sources, so the youngest come first."""
+    needed: dict[int, int] = {}
+    for id, source, at, start in db.execute(
+        "SELECT id, source, fork_at, start FROM streams WHERE source IS NOT NULL ORDER BY id DESC"
+    ):
+        start = min(start, needed.get(id, start))
+        if start < at:
+            needed[source] = min(start, needed.get(source, start))
+    return needed
 
 
 class _Rows:

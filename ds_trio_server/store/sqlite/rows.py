@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ds_core.server.stream import Stream
 
 from . import schema
+from .errors import Damage
 
 
 class StreamRow(NamedTuple):
@@ -45,14 +46,11 @@ INSERT_STREAM = f"INSERT INTO streams ({_COLUMNS}) VALUES ({','.join('?' * len(S
 UPDATE_STREAM = (
     "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ?, sum = ? WHERE id = ?"
 )
-_LINEAGE = (
-    "WITH RECURSIVE chain (id, upto) AS ("
-    " SELECT source, fork_at FROM streams WHERE id = ? AND source IS NOT NULL"
-    " UNION ALL"
-    " SELECT s.source, min(s.fork_at, chain.upto) FROM streams s JOIN chain ON s.id = chain.id"
-    " WHERE s.source IS NOT NULL"
-    ") SELECT id, upto FROM chain"
-)
+class DamagedRow(Damage):
+    """The row of one stream is not what was written, or one that it needs is missing."""
+
+    def __init__(self, stream: int) -> None:
+        super().__init__(f"the row of stream {stream} is damaged")
 
 
 def checksum(stream: int, position: int, data: bytes | memoryview) -> int:
@@ -96,26 +94,50 @@ def new_row(stream: Stream, deadline: float | None) -> StreamRow:
     )  # fmt: skip
 
 
-def load(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
+def load(
+    db: sqlite3.Connection, where: str, value: str | int, lineage: tuple[tuple[int, int], ...] | None = None
+) -> Stream | None:
     """The durable state of the stream with this ``path`` or ``id``.
 
-    Raises sqlite3.DatabaseError for a row that is not what was written.
+    Its ancestors are walked up to, one row each, and held against their checksums; not those of a deleted one whose
+    ``lineage`` is given, because nobody reads through it. Raises DamagedRow.
     """
-    found = schema.one(db, f"SELECT {_COLUMNS} FROM streams WHERE {where} = ?", value)
+    found = read(db, where, value)
+    if found is None:
+        return None
+    if found.lineage:
+        found.lineage = lineage if lineage is not None and found.deleted else _lineage(db, found)
+    return found
+
+
+def read(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
+    """As ``load``, without a look at other rows: of a fork's lineage the last alone, as its own row has it."""
+    try:
+        found = schema.one(db, f"SELECT {_COLUMNS} FROM streams WHERE {where} = ?", value)
+    except sqlite3.OperationalError as error:
+        if hasattr(error, "sqlite_errorcode"):
+            raise
+        raise DamagedRow(number(db, where, value)) from error  # text that is not UTF-8
     if found is None:
         return None
     row = StreamRow._make(found)
     try:
-        stream = _stream(db, row)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise _broken(row.id) from error
+        stream = _stream(row)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DamagedRow(row.id) from error
     if where == "path" and stream.path != value:
-        raise _broken(row.id)
+        raise DamagedRow(row.id)
     stream.publish()
     return stream
 
 
-def _stream(db: sqlite3.Connection, row: StreamRow) -> Stream:
+def number(db: sqlite3.Connection, where: str, value: str | int) -> int:
+    """The id of the stream with this ``path`` or ``id``, 0 when there is none."""
+    found = schema.one(db, f"SELECT id FROM streams WHERE {where} = ?", value)
+    return 0 if found is None else int(found[0])
+
+
+def _stream(row: StreamRow) -> Stream:
     stream = Stream(row.id, row.path, row.content_type)
     stream.incarnation = row.incarnation
     stream.start = row.start
@@ -129,20 +151,28 @@ def _stream(db: sqlite3.Connection, row: StreamRow) -> Stream:
     stream.deadline = row.deadline
     stream.expires_at = row.expires_at
     stream.expires = row.expires
-    if row.source is not None:
-        stream.lineage = tuple(db.execute(_LINEAGE, (stream.id,)))[::-1]
+    if row.source is not None and row.fork_at is not None:
+        stream.lineage = ((row.source, row.fork_at),)
     stream.fork_spec = row.recipe
     stream.forks = row.forks
     stream.deleted = bool(row.deleted)
-    whole = (row.source is None) == (row.fork_at is None)
+    # A source is older than its forks: so no chain of them has a circle.
+    whole = (row.source is None) == (row.fork_at is None) and (row.source is None or row.source < row.id)
     *_, sum, _ = state_row(stream, stream.deadline, identity(stream))
     if not whole or row.sum not in (None, sum):
-        raise _broken(stream.id)
-    for ancestor, _ in stream.lineage[-1:]:
-        if load(db, "id", ancestor) is None:
-            raise _broken(ancestor)
+        raise DamagedRow(stream.id)
     return stream
 
 
-def _broken(stream: int) -> sqlite3.DatabaseError:
-    return sqlite3.DatabaseError(f"the row of stream {stream} is damaged")
+def _lineage(db: sqlite3.Connection, stream: Stream) -> tuple[tuple[int, int], ...]:
+    """All ancestors of a fork whose row has just been read, root first."""
+    above = stream.lineage
+    found: list[tuple[int, int]] = []
+    while above:
+        ((id, upto),) = above
+        found.append((id, min(upto, found[-1][1]) if found else upto))
+        ancestor = read(db, "id", id)
+        if ancestor is None:
+            raise DamagedRow(id)
+        above = ancestor.lineage
+    return tuple(reversed(found))

@@ -124,6 +124,7 @@ NEEDED = (
     " SELECT id, start, fork_at FROM streams WHERE source = ?"
     " UNION ALL"
     " SELECT s.id, s.start, min(s.fork_at, forks.upto) FROM streams s JOIN forks ON s.source = forks.id"
+    " WHERE s.id > forks.id"
     ") SELECT min(start) FROM forks WHERE start < upto"
 )
 """From which position on the forks of a stream need its bytes; NULL when they need none."""

@@ -1,19 +1,24 @@
 """Sweeper, every second or so: what is over is removed, what is too much trimmed, what is left freed.
 
 All of it goes the way of every other change, through decisions and batches. What does not succeed
-now is tried again by a later sweep.
+now is tried again by a later sweep. A stream that can't be looked after (a damaged row, a fault of ours) is
+counted, told once in a while, and passed over: it keeps nobody else waiting. Only a file that can't
+be read or written at all ends the store.
 """
 
+import logging
 import sqlite3
-from collections.abc import Iterable
-from typing import Protocol
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
 import trio
 
-from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
-from ds_core.server.stream import Now, expire, trim
+from ds_core.server.stream import Stream, expire, trim
 
+from ...seldom import Seldom
+from ...stats import Upkeep
 from ..base import Decide, StorageFailed, Store, Vanished
 from . import schema
 from .batches import Batch
@@ -21,22 +26,37 @@ from .committer import Committer
 from .queries import Queries
 from .trimmer import Cut, Trimmer
 
+log = logging.getLogger("ds")
+
+T = TypeVar("T")
 Statements = Iterable[tuple[str, tuple[object, ...]]]
 
 _SAVE_CLOCK_EVERY = 60.0
-_SWEEP_AT_ONCE = 500
 _COLLECT_FOR = 0.1
-_MORTAL = "SELECT 1 FROM streams WHERE deadline IS NOT NULL OR expires IS NOT NULL LIMIT 1"
-_ENDED = (
-    "SELECT path FROM streams WHERE deadline <= ? UNION SELECT path FROM streams WHERE expires <= ?"
-    f" LIMIT {_SWEEP_AT_ONCE}"
+_PAGE = 256
+_AT_ONCE = 0.002
+_MORTAL = tuple(f"SELECT 1 FROM streams WHERE {column} IS NOT NULL LIMIT 1" for column in ("deadline", "expires"))
+# In the order of their indexes, so that a page reads no more than it gives. A path is asked for as bytes, because
+# sqlite3 gives nothing at all where text is damaged.
+_ENDED = tuple(
+    f"SELECT id, {column}, CAST(path AS BLOB) FROM streams WHERE {column} >= ?1 AND {column} <= ?3"
+    f" AND ({column} > ?1 OR id > ?2) ORDER BY {column}, id LIMIT {_PAGE}"
+    for column in ("deadline", "expires")
 )
 
 
-class AddToBatch(Protocol):
-    """Adds statements, or a step of cleaning, to the open batch, and returns that."""
+class Streams(Protocol):
+    """What upkeep asks of the engine. Raises DamagedRow where a stream's row is not what was written, before
+    anything is changed, and what ``Store.transact`` raises."""
 
-    def __call__(self, statements: Statements = (), *, collects_garbage: bool = False) -> Batch: ...
+    def known(self, path: str) -> Stream | None:
+        """The stream at a path, if there is one."""
+
+    def change(self, path: str, decide: Decide[None]) -> Batch | None:
+        """Decide, and return the batch that must be durable before what was decided is, if there is one."""
+
+    def add(self, statements: Statements = (), *, collects_garbage: bool = False) -> Batch:
+        """Add statements, or a step of cleaning, to the open batch, and return that."""
 
 
 class Sweeper:
@@ -46,13 +66,21 @@ class Sweeper:
     """
 
     def __init__(
-        self, store: Store, queries: Queries, committer: Committer, trimmer: Trimmer | None, add: AddToBatch
+        self,
+        store: Store,
+        streams: Streams,
+        queries: Queries,
+        committer: Committer,
+        trimmer: Trimmer | None,
+        counts: Upkeep,
     ) -> None:
         self._store = store
+        self._streams = streams
         self._queries = queries
         self._committer = committer
         self._trimmer = trimmer
-        self._add = add
+        self._counts = counts
+        self._seldom = Seldom(log)
         self._saved_at = store.now().steady
         self.garbage = True  # the first sweep sees whether there is anything to free
 
@@ -68,28 +96,66 @@ class Sweeper:
     async def sweep(self) -> int:
         """Do what is due; returns how many streams were over."""
         now = self._store.now()
-        ended = self._queries.run_nowait(_ended, now)
-        async with trio.open_nursery() as nursery:
-            for path in ended:
-                nursery.start_soon(self._try, path, expire)
+        ended = 0
+        for query, until in zip(_ENDED, (now.steady, now.wall), strict=True):
+            ended += await self._expire(query, until)
         if self._trimmer is not None:
             await self._retain(self._trimmer)
         await self._collect_garbage()
         if now.steady - self._saved_at > _SAVE_CLOCK_EVERY:
             self.save_clock()
-        return len(ended)
+        return ended
 
-    async def _try(self, path: str, decide: Decide[None]) -> None:
+    async def _expire(self, query: str, until: float) -> int:
+        """Remove what was over at a time, page by page; a page is one commit. Returns how many."""
+        ended = 0
+        after: tuple[float, int] = (float("-inf"), 0)
+        while True:
+            page = self._queries.run_nowait(_page, query, *after, until)
+            batch = None
+            started = time.perf_counter()
+            for id, due, path in page:
+                after = (due, id)
+                found = self._apart(f"stream {id}", self._expire_one, path)
+                if found is not None:
+                    batch = found
+                    ended += 1
+                worked = time.perf_counter() - started
+                if worked > _AT_ONCE:
+                    await trio.sleep(worked)  # half of the time is for everybody else
+                    started = time.perf_counter()
+            if batch is not None:
+                await batch.done.wait()
+                if batch.error is not None:
+                    return ended  # a full disk, say
+            if len(page) < _PAGE:
+                return ended
+
+    def _expire_one(self, path: bytes) -> Batch | None:
+        return self._streams.change(path.decode(), expire)
+
+    def _apart(self, name: str, step: Callable[[T], Batch | None], argument: T) -> Batch | None:
+        """Do one step of upkeep for one stream; what is wrong with that stream stays with it."""
         try:
-            await self._store.transact(Needs(path), decide)
-        except (ProtocolError, StorageFailed):
-            pass
+            return step(argument)
+        except (ProtocolError, Vanished):
+            return None  # has to wait, for room say, or is done already
+        except StorageFailed:
+            raise
+        except Exception as error:
+            self.failed(name, error)
+            return None
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Count and tell what can't be looked after."""
+        self._counts.failures += 1
+        self._seldom.warning("%s can't be looked after and is passed over: %r; run 'ds check'", what, error)
 
     async def _collect_garbage(self) -> None:
         # A tenth of the time is for this, in steps so small that appends hardly wait.
         ends = trio.current_time() + _COLLECT_FOR
         while self.garbage or self._committer.shrinking:
-            batch = self._add(collects_garbage=True)
+            batch = self._streams.add(collects_garbage=True)
             await batch.done.wait()
             if batch.error is not None or trio.current_time() >= ends:
                 break
@@ -103,23 +169,22 @@ class Sweeper:
             # Labelled with the time after they were looked up: an append may seem younger, never older.
             at = self._store.now().steady
             statement = "INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?"
-            await self._add([(statement, (at, tail, id)) for id, tail in marks]).done.wait()
-        async with trio.open_nursery() as nursery:
-            for cut in cuts:
-                nursery.start_soon(self._cut, cut)
+            await self._streams.add([(statement, (at, tail, id)) for id, tail in marks]).done.wait()
+        batch = None
+        for cut in cuts:
+            batch = self._apart(f"stream {cut.stream}", self._cut, cut) or batch
+        if batch is not None:
+            await batch.done.wait()
 
-    async def _cut(self, cut: Cut) -> None:
-        try:
-            position = cut.before
-            if cut.keep is not None:
-                found = await self._store.look(cut.path, lambda view: (view.stream, None))
-                if found is None or found.id != cut.stream or found.visible_tail - found.start <= cut.keep:
-                    return
-                first, _ = await self._store.span(found, found.visible_tail - cut.keep)
-                position = max(position, first)
-            await self._store.transact(Needs(cut.path), lambda view: trim(view, cut.stream, position))
-        except (ProtocolError, StorageFailed, Vanished):
-            pass
+    def _cut(self, cut: Cut) -> Batch | None:
+        position = cut.before
+        if cut.keep is not None:
+            found = self._streams.known(cut.path)
+            if found is None or found.id != cut.stream or found.visible_tail - found.start <= cut.keep:
+                return None
+            first, _ = self._store.span_nowait(found, found.visible_tail - cut.keep)
+            position = max(position, first)
+        return self._streams.change(cut.path, lambda view: trim(view, cut.stream, position))
 
     def save_clock(self) -> None:
         """Keep the time, for the next start."""
@@ -128,12 +193,14 @@ class Sweeper:
         # Only what ends by itself needs it, and a flash disk at rest should stay at rest.
         if self._trimmer is None and not self._queries.run_nowait(_mortal):
             return
-        self._add(schema.clock(now))
+        self._streams.add(schema.clock(now))
 
 
 def _mortal(db: sqlite3.Connection) -> bool:
-    return schema.one(db, _MORTAL) is not None
+    return any(schema.one(db, query) is not None for query in _MORTAL)
 
 
-def _ended(db: sqlite3.Connection, now: Now) -> list[str]:
-    return [path for (path,) in db.execute(_ENDED, (now.steady, now.wall))]
+def _page(
+    db: sqlite3.Connection, query: str, after: float, id: int, until: float
+) -> list[tuple[int, float, bytes]]:
+    return db.execute(query, (after, id, until)).fetchall()

@@ -246,3 +246,19 @@ def test_whose_bytes_a_range_is():
         (early, 7, 7, []),
     ):
         assert create.owners(state, start, end) == expected, (state.id, start, end)
+
+
+def test_a_chain_of_forks_ends_at_its_bound_with_what_is_right():
+    source = make(lineage=tuple([(id, 0) for id in range(create.MOST_ANCESTORS - 1)]), id=500)
+    view = stream.View(None, NOW, 501, source)
+    _, change = create.create(view, fork(), PARSERS)
+    assert len(change.stream.lineage) == create.MOST_ANCESTORS
+    deepest = change.stream
+    deepest.path = "src"
+    with raises(ProtocolError) as caught:
+        create.create(stream.View(None, NOW, 502, deepest), fork(), PARSERS)
+    error = caught.value
+    assert (error.status, error.code) == (409, "FORK_TOO_DEEP") and str(create.MOST_ANCESTORS) in error.message
+    # The same request as one that succeeded is told so again, at any depth.
+    answer, change = create.create(stream.View(deepest, NOW, 502, deepest), fork(), PARSERS)
+    assert (answer.status, change) == (200, None)
