@@ -71,7 +71,10 @@ def keep_reserve(folder: Path) -> bool:
             return path.exists()
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(handle, 0, RESERVE_BYTES)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, RESERVE_BYTES)
+            else:
+                os.write(handle, bytes(RESERVE_BYTES))
         finally:
             os.close(handle)
     except OSError:
