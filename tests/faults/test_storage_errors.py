@@ -227,6 +227,19 @@ def test_a_log_that_can_only_be_read_by_writing_is_not_left_out_in_silence(tmp_p
         assert "backup" not in done.stderr
 
 
+@pytest.mark.parametrize("why", ["full", "read-only"])
+def test_a_new_directory_that_cannot_be_written_is_named_with_the_cause(tmp_path, why):
+    with volume.mounted(tmp_path / "v", "1M") as small:
+        (small.path / "data").mkdir()
+        if why == "full":
+            small.fill()
+        else:
+            small.read_only(True)
+        with pytest.raises(RuntimeError, match=r"streams\.db can't be made: the server's disk") as caught:
+            serve.start("--data", small.path / "data")
+        assert "Traceback" not in str(caught.value) and "backup" not in str(caught.value)
+
+
 # Busy
 
 

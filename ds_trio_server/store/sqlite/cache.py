@@ -117,4 +117,3 @@ class StreamCache:
         """Take an entry's stream out of the index by id."""
         if entry.stream is not None and self._by_id.get(entry.stream.id) is entry:
             del self._by_id[entry.stream.id]
-

@@ -135,8 +135,11 @@ class SQLiteStore(Store):
             with suppress(Unwritable):
                 return schema.prepare(self._folder)
         self._only_reads = refusal
-        db = self._connect_to_read(8192)
+        file = self._folder / files.FILE
+        if not file.exists() or not file.stat().st_size:
+            raise StorageFailed(f"{file} can't be made: {refusal.message}")
         try:
+            db = self._connect_to_read(8192)
             schema.check_version(self._folder, db)
         except sqlite3.Error as error:
             raise errors.failed(self._folder, error) from error

@@ -83,7 +83,10 @@ def keep_reserve(folder: Path) -> None:
             return
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(handle, 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, size)
+            else:
+                os.pwrite(handle, bytes(size), 0)
         finally:
             os.close(handle)
     except OSError:

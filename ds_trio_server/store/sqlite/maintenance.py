@@ -15,6 +15,8 @@ from ..base import StorageFailed, StorageFull, StorageReadOnly
 from . import errors, files, rows, schema
 
 _MOST_PROBLEMS = 20
+_SYNC_BYTES = 4 * 1024 * 1024
+_LOOK_EVERY = 100  # instructions of SQLite's machine
 
 
 class Unusable(Exception):
@@ -81,16 +83,46 @@ def backup(folder: Path, target: Path) -> Report:
     part.unlink(missing_ok=True)
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = _connect(folder)
+    sync = _Sync(part)
+    db.set_progress_handler(sync, _LOOK_EVERY)
     try:
         db.execute("VACUUM INTO ?", (str(part),))
     except sqlite3.Error as error:
+        if sync.error is not None:
+            raise sync.error from error
         raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
     finally:
         db.close()
+        sync.close()
     _sync(part)
     part.rename(file)
     _sync(target)
     return check(target)
+
+
+class _Sync:
+    """Brings a file to the disk while it is written, whenever it has grown by some: one sync of gigabytes at the end
+    would keep a server's own syncs on the same disk waiting for seconds. To be called often; returns whether one
+    has failed, and keeps the ``error``, because no later one would tell."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._synced = 0
+        self.error: OSError | None = None
+
+    def __call__(self) -> bool:
+        try:
+            size = os.fstat(self._handle).st_size
+            if size >= self._synced + _SYNC_BYTES:
+                os.fsync(self._handle)
+                self._synced = size
+        except OSError as error:
+            self.error = error
+        return self.error is not None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._handle)
 
 
 def _sync(path: Path) -> None:

@@ -45,15 +45,10 @@ class Ranges:
         self._folder = folder
         self._queries = queries
         self._tails = tails
-        self._turn = trio.Lock()
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         """All of a range, or a first part of it."""
         owner, start, stop = owners(stream, start, end)[0]
-        if stop - start > _INLINE_READ:
-            # However many read much at once, the others are looked after between two such reads.
-            async with self._turn:
-                pass
         slices = self._tails.get(owner, start, min(stop, start + WINDOW))
         if slices is not None:
             if len(slices) >= SLICES:
