@@ -4,13 +4,12 @@ Neither needs the server's help. A check reads one state of the file, whatever i
 a backup is a complete copy of one state, or it isn't there.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import rows, schema
+from . import copying, rows, schema
 
 _MOST_PROBLEMS = 20
 
@@ -72,24 +71,14 @@ def backup(folder: Path, target: Path) -> Report:
     part.unlink(missing_ok=True)
     db = _connect(folder)
     try:
-        db.execute("PRAGMA query_only = 0")  # only the copy is written to
-        db.execute("VACUUM INTO ?", (str(part),))
+        copying.copy(db, part)
     except sqlite3.Error as error:
         raise Unusable(f"{folder / schema.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
     finally:
         db.close()
-    _sync(part)
     part.rename(file)
-    _sync(target)
+    copying.sync(target)
     return check(target)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _connect(folder: Path) -> sqlite3.Connection:
