@@ -157,11 +157,17 @@ def one(db: sqlite3.Connection, statement: str, *values: object) -> Any:
         cursor.close()
 
 
+def uri(folder: Path, access: str) -> str:
+    """What SQLite takes for the name of the file, with how it is to be opened."""
+    return f"{(folder / FILE).absolute().as_uri()}?{access}"
+
+
 def connect(folder: Path, *, cache_kib: int, access: str = "mode=rwc", patience: float = 5.0) -> sqlite3.Connection:
     """A connection with the settings that every connection needs, in autocommit mode. It waits `patience` seconds
     for somebody else's lock; `access` is the query of its URI."""
-    name = f"{(folder / FILE).absolute().as_uri()}?{access}"
-    db = sqlite3.connect(name, timeout=patience, isolation_level=None, check_same_thread=False, uri=True)
+    db = sqlite3.connect(
+        uri(folder, access), timeout=patience, isolation_level=None, check_same_thread=False, uri=True
+    )
     try:
         db.execute(f"PRAGMA cache_size = -{cache_kib}")
         db.execute("PRAGMA synchronous = FULL")
