@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from .memory import MemoryStore
 
 __all__ = [
-    "Store", "Decide", "Change", "Done", "Piece", "Usage", "WINDOW", "SLICES",
-    "StorageFailed", "Unwritable", "StorageFull", "StorageReadOnly", "StorageBusy", "LogHeld", "Overloaded",
-    "TooManyProducers", "Vanished", "Watcher", "Watchers", "Retention", "retention", "MemoryStore",
+    "Store", "Decide", "Change", "Done", "Piece", "Usage", "WINDOW", "SLICES", "MOST_PRODUCERS",
+    "FORGET_PRODUCERS_AFTER", "StorageFailed", "Unwritable", "StorageFull", "StorageReadOnly", "StorageBusy", "LogHeld",
+    "Overloaded", "TooManyProducers", "Vanished", "Watcher", "Watchers", "Retention", "retention", "MemoryStore",
 ]
 
 
