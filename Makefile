@@ -1,6 +1,7 @@
 # make serve   run the server on ./data                    (SERVE_ARGS="--port 8080" for options of `ds serve`)
 # make test    every test                                  (ARGS="tests/core -k cbor" for options of pytest)
 # make lint    ruff and mypy
+# make docs    the API reference, from docstrings, into build/docs
 # make soak    kill -9, power cuts, I/O errors, bad pages, full disks (as root)  (CYCLES=500 SEED=7; a seed replays what it did)
 # make bench   benchmarks, ours and the peers'             (ARGS="--quick --only append,sse"; ARGS=--help)
 # make micro   cross-compile the device's client into build/micro, print the sizes
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 HEADLESS := $(filter-out 0 false no,$(CI))
 
-.PHONY: help serve test lint bench micro demo bench-device soak fuzz compile clean setup-tests
+.PHONY: help serve test lint docs bench micro demo bench-device soak fuzz compile clean setup-tests
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -32,6 +33,9 @@ test: setup-tests
 
 lint: $(VENV)/.lint
 	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/mypy || status=1; exit $$status
+
+docs: $(VENV)/.docs
+	@$(BIN)/python -m tests.tools.docs $(ARGS)
 
 bench: $(VENV)/.serve
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -76,7 +80,7 @@ compile: $(VENV)/.serve
 
 clean:
 	rm -f *__mypyc.*.so ds_core/server/*.so ds_core/wire/*.so
-	rm -rf $(VENV) build/micro build/fuzz build/compiled tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build/micro build/docs build/fuzz build/compiled tests/node_modules tests/.node.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Node and MicroPython run parts of the suite. Without them those parts are skipped, except under CI.
 setup-tests: $(VENV)/.test
@@ -101,6 +105,10 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml
 
 $(VENV)/.test: $(VENV)/.python pyproject.toml
 	$(PIP) install --editable '.[speed,test]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.python pyproject.toml
+	$(PIP) install --editable '.[speed,docs]'
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.test

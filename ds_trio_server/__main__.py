@@ -1,4 +1,4 @@
-"""``python -m ds_trio_server`` is ``ds``."""
+"""`python -m ds_trio_server` is `ds`."""
 
 import sys
 

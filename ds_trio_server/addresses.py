@@ -1,4 +1,4 @@
-"""Addresses of sockets, as far as the gateway tells them apart. A peer on a Unix socket is ``LOCAL``."""
+"""Addresses of sockets, as far as the gateway tells them apart. A peer on a Unix socket is `LOCAL`."""
 
 import ipaddress
 
@@ -15,5 +15,5 @@ def is_loopback(address: str) -> bool:
 
 
 def plain(address: str) -> str:
-    """An IPv4 address as such, also when it came to a socket of both families (``::ffff:192.0.2.1``)."""
+    """An IPv4 address as such, also when it came to a socket of both families (`::ffff:192.0.2.1`)."""
     return address[7:] if address.startswith("::ffff:") and "." in address else address

@@ -1,7 +1,7 @@
 """What a server answers: one table of routes, and one place where failures become answers.
 
-A route is a path, or everything below one, and what answers there (``Route``). A family of endpoints is added by a
-line in the table of ``App``. What stands behind a route can be called without HTTP, as ``Streams`` can.
+A route is a path, or everything below one, and what answers there (`Route`). A family of endpoints is added by a
+line in the table of `App`. What stands behind a route can be called without HTTP, as `Streams` can.
 """
 
 import logging
@@ -14,6 +14,7 @@ from ds_core.server import responses, targets
 from ds_core.server.errors import ProtocolError
 from ds_core.wire import names
 
+from .access import Origins
 from .config import Config
 from .http.exchange import Exchange, Suspended
 from .live.fanout import FanOut
@@ -26,7 +27,7 @@ from .store.base import StorageFailed, Store, Vanished
 from .streams import Streams, StreamsRoute
 
 if TYPE_CHECKING:
-    from .access.file import Access
+    from .access import Access
 
 log = logging.getLogger("ds")
 
@@ -40,17 +41,17 @@ class Route(Protocol):
     """Answers what comes for one path, or for all below one."""
 
     def answer_nowait(self, exchange: Exchange) -> None:
-        """As ``http.exchange.Application.answer_nowait``."""
+        """As `http.exchange.Application.answer_nowait`."""
 
     async def answer(self, exchange: Exchange) -> Suspended | None:
-        """As ``http.exchange.Application.answer``."""
+        """As `http.exchange.Application.answer`."""
 
 
 class App:
     """The application of one server over one store: what there is, and the table of who answers where.
 
-    A path that ends with a slash stands for all below it. Without ``access`` everybody may do everything;
-    ``connections()`` is how many there are now.
+    A path that ends with a slash stands for all below it. Without `access` everybody may do everything;
+    `connections()` is how many there are now.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class App:
         config: Config,
         access: "Access | None" = None,
         connections: Callable[[], int] = lambda: 0,
+        origins: Origins | None = None,
     ) -> None:
+        self._origins = Origins() if origins is None else origins
         self.stats = Stats()
-        self.reading = Reading(store, config)
+        self.reading = Reading(store, config, by_origin=self._origins.guarded)
         self.fanout = FanOut(store)
         self.streams = Streams(store, self.reading)
         live = LiveReads(self.reading, CatchUp(store, self.reading), self.fanout, config)
@@ -83,6 +86,7 @@ class App:
         """Answer a request that has come whole. Raises trio.WouldBlock where that needs waiting."""
         self.stats.requests += 1
         try:
+            self._origins.check(exchange.headers, exchange.method == "OPTIONS")
             if exchange.method == "OPTIONS":
                 exchange.respond_nowait(responses.preflight())
             elif exchange.target.startswith(names.ROOT):
@@ -96,6 +100,7 @@ class App:
     async def answer(self, exchange: Exchange) -> Suspended | None:
         """Answer a request, or begin to."""
         self.stats.requests += 1
+        self._origins.check(exchange.headers, exchange.method == "OPTIONS")
         if exchange.method == "OPTIONS":
             await exchange.pass_over()
             await exchange.respond(responses.preflight())

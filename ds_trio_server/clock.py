@@ -1,9 +1,9 @@
 """Time that streams can live by, on machines whose clocks lie.
 
 A gateway without a battery-backed clock boots in 1970 and jumps when NTP answers. Two readings are
-kept apart: ``steady`` counts only seconds that this store's processes saw pass, and sliding TTLs
-live by it: no jump of the system's clock moves it. ``wall`` is UNIX time as far as it can be
-believed, and only ``Stream-Expires-At`` and cursors use it. It goes on by the monotonic clock, and
+kept apart: `steady` counts only seconds that this store's processes saw pass, and sliding TTLs
+live by it: no jump of the system's clock moves it. `wall` is UNIX time as far as it can be
+believed, and only `Stream-Expires-At` and cursors use it. It goes on by the monotonic clock, and
 follows the system's clock when that differs from it by
 
 - up to ten minutes ahead: at once;
@@ -34,7 +34,7 @@ _DRIFT = 5.0
 class Clock:
     """Both clocks, continued from where the last process left them.
 
-    ``steady`` and ``wall`` are the saved readings (0.0 for a new store).
+    `steady` and `wall` are the saved readings (0.0 for a new store).
     """
 
     def __init__(

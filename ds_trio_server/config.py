@@ -1,7 +1,7 @@
-"""What an operator can set: each option of ``ds serve`` is one field here or in ``cli.serve_options.Settings``.
+"""What an operator can set: each option of `ds serve` is one field here or in `cli.serve_options.Settings`.
 
-A field's line has everything there is to say about it: its name (``max_body`` is ``--max-body`` and ``DS_MAX_BODY``),
-default, how it is written (``units``), bounds and help. A limit without a help text is for embedders only.
+A field's line has everything there is to say about it: its name (`max_body` is `--max-body` and `DS_MAX_BODY`),
+default, how it is written (`units`), bounds and help. A limit without a help text is for embedders only.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """How a setting is given. ``parse`` makes its value of a text, or raises ValueError with what would be right."""
+    """How a setting is given. `parse` makes its value of a text, or raises ValueError with what would be right."""
 
     parse: Callable[[str], Any]
     help: str
@@ -30,7 +30,7 @@ class Option:
     many: bool = False
     """It may be repeated (its variable: separated by commas); the value is a tuple."""
     replaces: bool = False
-    """Of one that is ``many``: the command line's values come instead of the variable's, not behind them."""
+    """Of one that is `many`: the command line's values come instead of the variable's, not behind them."""
     excludes: tuple[str, ...] = ()
     """Fields that can't be given beside it."""
 
@@ -41,7 +41,7 @@ def option(default: Any, parse: Callable[[str], Any] = str, help: str = "", **mo
 
 
 def limit(default: float, unit: str, least: float, most: float, help: str = "", **more: Any) -> Any:
-    """A field with a number between bounds, an option if there is a ``help``."""
+    """A field with a number between bounds, an option if there is a `help`."""
     parse, text, metavar = _UNITS[unit]
     metadata: dict[str, Any] = {"bounds": (least, most, text)}
     if help:
@@ -76,11 +76,12 @@ _UNITS: dict[str, tuple[Callable[..., Any], Callable[[Any], str], str]] = {
 class Config:
     """Limits and times of a server; sizes in bytes, times in seconds. ValueError for what is out of bounds."""
 
-    long_poll_timeout: float = duration(30.0, "how long a long-poll waits for data")
+    long_poll_timeout: float = duration(25.0, "how long a long-poll waits for data")
     sse_max: float = duration(60.0, "how long an SSE connection lasts before its client comes back")
     max_body: int = size(16 * MIB, "largest request body")
     chunk: int = size(MIB, "most bytes of a stream in one response")
     max_connections: int = count(20_000)
+    """Connections there may be at once; the next is told 503."""
     max_per_client: int = count(
         0, "most connections of one address at once, more are 429; not for a server behind a proxy, where all come "
         "from one", parse=partial(units.count, of="connections"), shown="no limit", least=0)  # fmt: skip
@@ -90,7 +91,7 @@ class Config:
     head_timeout: float = duration(10.0)
     """From the first byte of a head to its last."""
     body_timeout: float = duration(30.0)
-    """For a body, plus what its size takes at ``slowest_body``."""
+    """For a body, plus what its size takes at `slowest_body`."""
     slowest_body: int = size(512)
     """Bytes a second below which a body counts as stalled."""
     idle_timeout: float = duration(75.0)

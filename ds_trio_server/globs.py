@@ -1,7 +1,7 @@
 """Path patterns, as operators write them: in tokens' rights and in rules of retention, with one meaning.
 
-``*`` is any part of one segment, none included; ``**`` is any number of segments, none included:
-``a/**`` is ``a`` and everything below it, ``a/*`` what is one segment below it.
+`*` is any part of one segment, none included; `**` is any number of segments, none included:
+`a/**` is `a` and everything below it, `a/*` what is one segment below it.
 """
 
 

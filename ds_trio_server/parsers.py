@@ -45,7 +45,7 @@ _TAGS = dict.fromkeys(
 
 
 def _deeper(body: bytes, limit: int) -> bool:
-    """Whether JSON, known to be well-formed, is nested deeper than ``limit``."""
+    """Whether JSON, known to be well-formed, is nested deeper than `limit`."""
     if body.count(b"[") + body.count(b"{") <= limit:
         return False
     brackets = _STRING.sub(b"", body).translate(_AS_SQUARE, _NO_BRACKET)
@@ -62,7 +62,7 @@ _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class FastParsers(Parsers):
-    """``Parsers`` at C speed, with memory in proportion to the body whatever it holds."""
+    """`Parsers` at C speed, with memory in proportion to the body whatever it holds."""
 
     def split_json(self, body: bytes) -> list[bytes]:
         if msgspec is None or body.count(b",") >= MAX_MESSAGES:
@@ -111,7 +111,7 @@ if msgspec is not None:
 
 
 class Parsed(Parsers):
-    """The outcome of parsing one body ahead of time: ``parse`` may run in a thread."""
+    """The outcome of parsing one body ahead of time: `parse` may run in a thread."""
 
     def __init__(self, parsers: Parsers) -> None:
         self._parsers = parsers

@@ -1,6 +1,6 @@
 """The server: listeners, connections, upkeep, and an orderly end.
 
-``serve`` runs inside any trio program. When it is told to stop it takes no new connections, ends
+`serve` runs inside any trio program. When it is told to stop it takes no new connections, ends
 live reads with a last control event, lets what is in flight finish, and closes the store.
 """
 
@@ -18,6 +18,7 @@ import trio
 
 from ds_core.server.errors import ProtocolError
 
+from .access import Origins
 from .app import App
 from .config import Config
 from .http.connection import Connection
@@ -29,7 +30,7 @@ from .seldom import Seldom
 from .store.base import StorageFailed, Store
 
 if TYPE_CHECKING:
-    from .access.file import Access
+    from .access import Access
     from .http.tls import TLS
 
 log = logging.getLogger("ds")
@@ -46,17 +47,25 @@ _CROWD = ProtocolError(
 
 
 class Server:
-    """One store behind one set of listeners."""
+    """One store behind one set of listeners: what `serve` runs, for a program that opens and closes the store itself.
+
+    Arguments as of `serve`. `app` is the application, which can also be called without HTTP.
+    """
 
     def __init__(
-        self, store: Store, config: Config, access: "Access | None" = None, tls: "TLS | None" = None
+        self,
+        store: Store,
+        config: Config,
+        access: "Access | None" = None,
+        tls: "TLS | None" = None,
+        origins: Origins | None = None,
     ) -> None:
         if access is not None:
             config = replace(config, private=True)
         self._store = store
         self._config = config
         self._tls = tls
-        self.app = App(store, config, access, lambda: len(self._connections))
+        self.app = App(store, config, access, lambda: len(self._connections), origins)
         self._budget = BodyBudget(config.body_memory)
         self._connections: dict[Connection, None] = {}
         # Connections by client, where there is a limit to them.
@@ -76,7 +85,7 @@ class Server:
         self._stopping.set()
 
     async def run(self, listeners: Sequence[socket.socket]) -> None:
-        """Serve until ``stop``.
+        """Serve until `stop`.
 
         Closes the listeners. The store must be open and stays so.
         """
@@ -133,10 +142,8 @@ class Server:
                 refusal = self._admit(connection)
                 if refusal is not None:
                     serving.start_soon(self._turn_away, connection, refusal)
-                elif self._idle is not None:
-                    self._idle.add(connection)
                 else:
-                    self._give_task(connection, b"")
+                    self._take_over(connection)
 
     def _admit(self, connection: Connection) -> ProtocolError | None:
         """Count a connection in; or why there is no room for it."""
@@ -163,8 +170,15 @@ class Server:
         self._turning_away += 1
         try:
             await connection.refuse(refusal, linger)
+        except Exception:
+            _give_up(connection)
         finally:
             self._turning_away -= 1
+
+    def _take_over(self, connection: Connection) -> None:
+        """Let a connection wait for its next request."""
+        if self._idle is None or not self._idle.add(connection):
+            self._give_task(connection, b"")
 
     def _give_task(self, connection: Connection, unsent: bytes | memoryview) -> None:
         assert self._serving is not None
@@ -184,14 +198,16 @@ class Server:
         resting = False
         try:
             resting = await connection.run(unsent, may_rest=self._idle is not None)
+        except Exception:
+            _give_up(connection)
         finally:
-            if resting and self._idle is not None:
-                self._idle.add(connection)
+            if resting:
+                self._take_over(connection)
             else:
                 self._forget(connection)
 
     async def _sweep_connections(self) -> None:
-        """Cut off who makes no progress: one look a second instead of a timer per request."""
+        """Cut off who makes no progress, and let nobody sit in silence: one look a second, no timer per request."""
         while True:
             await trio.sleep(_SWEEP_EVERY)
             now = trio.current_time()
@@ -212,10 +228,11 @@ class Server:
         self._failures.warning("a fault of ours in upkeep, which goes on: %r", error, exc_info=error)
 
     async def _sweep_streams(self) -> None:
+        """Let the store look after itself, whatever comes of it: what can't be done now is tried again."""
         try:
             await self._store.verify()
         except StorageFailed:
-            return
+            return  # whoever waits for that stops the server
         except Exception as error:
             self._upkeep_failed(error)
         while True:
@@ -234,6 +251,12 @@ class Server:
                 log.debug("%d streams expired", removed)
 
 
+def _give_up(connection: Connection) -> None:
+    """What went wrong in a connection that nothing else took care of ends that connection, and no other."""
+    log.exception("a connection failed inside the server")
+    connection.transport.close_nowait()
+
+
 def _client(peer: str) -> str:
     """Whom an address belongs to: of IPv6, everybody has at least the 2^64 of one network."""
     return str(ipaddress.IPv6Network((peer.partition("%")[0], 64), strict=False)) if ":" in peer else peer
@@ -246,16 +269,18 @@ async def serve(
     started: Callable[[Server], None] = lambda server: None,
     access: "Access | None" = None,
     tls: "TLS | None" = None,
+    origins: Origins | None = None,
 ) -> None:
-    """Open the store, serve it until the server's ``stop`` is called, close everything.
+    """Open the store, serve it until the server's `stop` is called, close everything.
 
-    ``started`` is given the server when it accepts. Without ``access`` everybody may do everything;
-    with it no shared cache may keep answers. Raises StorageFailed when the disk gave up.
+    `started` is given the server when it accepts. Without `access` everybody may do everything;
+    with it no shared cache may keep answers. `origins` says which names in Host and which web pages are
+    served; without it all are. Raises StorageFailed when the disk gave up.
     """
     failures: list[StorageFailed] = []
     await store.open()
     try:
-        server = Server(store, config, access, tls)
+        server = Server(store, config, access, tls, origins)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_failure, store, server, failures)
             started(server)
@@ -274,7 +299,7 @@ async def _stop_on_failure(store: Store, server: Server, failures: list[StorageF
 
 
 def raise_file_limit() -> int:
-    """Allow as many connections as the system lets this process have; that many files."""
+    """Have the system allow this process as many open files, and so connections, as it may have; how many that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (hard, 65536, 10240):
         if wanted == resource.RLIM_INFINITY or wanted > hard > 0:

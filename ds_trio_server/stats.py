@@ -1,6 +1,6 @@
 """What a server counts: plain integers that cost the hot path next to nothing.
 
-Nothing here knows who reads it; ``metrics`` shows it to Prometheus when that asks. All of it is
+Nothing here knows who reads it; `metrics` shows it to Prometheus when that asks. All of it is
 touched in the trio thread only.
 """
 
@@ -14,7 +14,7 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2
 
 
 class Histogram:
-    """How often values were at most each of ``bounds``, and their sum."""
+    """How often values were at most each of `bounds`, and their sum."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -29,7 +29,7 @@ class Histogram:
         self.sum += value
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """(bound, values up to it), the last bound ``+Inf``: as Prometheus has it."""
+        """(bound, values up to it), the last bound `+Inf`: as Prometheus has it."""
         found: list[tuple[str, int]] = []
         total = 0
         for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
@@ -41,8 +41,8 @@ class Histogram:
 class Commits:
     """What a store made durable: counted once per commit, however many appends it holds.
 
-    ``fsync`` has the part of ``seconds`` that the write and fsync took, of commits to a disk only.
-    ``stored_at`` is when it last made an append durable, in the machine's monotonic seconds.
+    `fsync` has the part of `seconds` that the write and fsync took, of commits to a disk only.
+    `stored_at` is when it last made an append durable, in the machine's monotonic seconds.
     """
 
     __slots__ = ("appends", "bytes", "sizes", "seconds", "fsync", "stored_at")
@@ -68,8 +68,8 @@ class Commits:
 
 
 class Upkeep:
-    """What a store does beside its clients: ``failures`` are steps that failed, of one stream or of all together;
-    ``freed`` the streams whose last row was freed. ``log`` and ``held`` are the bytes that its log takes, and those of
+    """What a store does beside its clients: `failures` are steps that failed, of one stream or of all together;
+    `freed` the streams whose last row was freed. `log` and `held` are the bytes that its log takes, and those of
     them that a reader keeps from being used again."""
 
     __slots__ = ("failures", "freed", "log", "held")
@@ -82,7 +82,7 @@ class Upkeep:
 class Stats:
     """What a server did for its clients.
 
-    ``full_at`` is when it last had no room for something, in the machine's monotonic seconds.
+    `full_at` is when it last had no room for something, in the machine's monotonic seconds.
     """
 
     __slots__ = ("connections", "requests", "rejected", "handshakes_failed", "full_at")

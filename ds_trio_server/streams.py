@@ -1,7 +1,7 @@
 """Streams: from a request to its answer. The core decides, the store makes it durable.
 
-``Streams`` is every operation on streams without HTTP: commands in, responses out. ``StreamsRoute`` is how exchanges
-come to it: it reads the command, asks who may do that, and hands a read to ``reads`` or ``live``.
+`Streams` is every operation on streams without HTTP: commands in, responses out. `StreamsRoute` is how exchanges
+come to it: it reads the command, asks who may do that, and hands a read to `reads` or `live`.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.server.stream import Now
 from ds_core.wire import media, names
 
+from .access import without_access
 from .http.exchange import Exchange, Suspended
 from .live.subscribers import LiveReads
 from .parsers import FastParsers, Parsed
@@ -24,7 +25,7 @@ from .reads.reading import Reading
 from .store.base import Done, Piece, Store, Vanished
 
 if TYPE_CHECKING:
-    from .access.file import Access
+    from .access import Access
 
 # The same few targets come again and again.
 resolve = lru_cache(256)(targets.resolve)
@@ -43,7 +44,7 @@ class Streams:
         self._parsers = FastParsers()
 
     def append_nowait(self, command: Append, done: Done[responses.Response]) -> None:
-        """Append, or close; ``done(response, error)`` is called when it is durable. Raises trio.WouldBlock where it
+        """Append, or close; `done(response, error)` is called when it is durable. Raises trio.WouldBlock where it
         can't be decided without waiting; nothing has happened then."""
         parsers = self._parsers
         producer = command.producer
@@ -110,7 +111,7 @@ class Streams:
 
 
 class StreamsRoute:
-    """``/v1/stream/...``."""
+    """`/v1/stream/...`."""
 
     def __init__(self, streams: Streams, live: LiveReads, access: "Access | None", now: Callable[[], Now]) -> None:
         self._streams = streams
@@ -157,12 +158,16 @@ class StreamsRoute:
     def _command(self, exchange: Exchange) -> Command:
         """What a request asks, of somebody who may. Raises ProtocolError."""
         origin = ""
-        if exchange.method == "PUT" and (host := exchange.headers.get("host")):
-            origin = f"{exchange.scheme}://{host}"
+        if exchange.method == "PUT" and (authority := exchange.authority):
+            origin = f"{exchange.scheme}://{authority}"
         command = requests.parse(exchange.method, exchange.target, exchange.headers, origin, resolve=resolve)
-        if self._access is not None:
+        if self._access is None:
+            exchange.identity = without_access(exchange.certified)
+        else:
             wall = self._now().wall
-            exchange.identity = self._access.check(command, exchange.headers, exchange.target, exchange.certified, wall)
+            exchange.identity = self._access.check(
+                command, exchange.headers, exchange.target, exchange.certified, wall
+            )
         return command
 
     async def _read(self, exchange: Exchange, command: Read) -> Suspended | None:

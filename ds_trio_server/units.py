@@ -1,6 +1,6 @@
 """How an operator writes numbers: sizes, durations, counts, ports, shares. One function each, for every option.
 
-Sizes are bytes, K, M, G or T of 1024 (``64K``, ``16M``); durations are ``90s``, ``15m``, ``12h``, ``7d``, ``4w``,
+Sizes are bytes, K, M, G or T of 1024 (`64K`, `16M`); durations are `90s`, `15m`, `12h`, `7d`, `4w`,
 or plain seconds. Whatever is wrong is a ValueError whose text says what would be
 right, for the one who typed it.
 """
@@ -20,7 +20,7 @@ _WHOLE = re.compile(r"\d{1,18}", re.ASCII)
 
 
 def size(text: str, least: int = 1, most: int = 1 << 53) -> int:
-    """Bytes: ``65536``, ``64K``, ``16M``, ``2G``."""
+    """Bytes: `65536`, `64K`, `16M`, `2G`."""
     found = _SIZE.fullmatch(text)
     if not found:
         raise ValueError(f"'{text}' is not a size; give bytes, such as 65536, 64K, 16M or 2G")
@@ -31,7 +31,7 @@ def size(text: str, least: int = 1, most: int = 1 << 53) -> int:
 
 
 def duration(text: str, least: float = 0.001, most: float = DAY, plain: bool = True) -> float:
-    """Seconds: ``90s``, ``15m``, ``12h``, ``7d``, ``4w``, and where they are ``plain`` also ``90`` or ``2.5``."""
+    """Seconds: `90s`, `15m`, `12h`, `7d`, `4w`, and where they are `plain` also `90` or `2.5`."""
     found = _DURATION.fullmatch(text)
     if not found or not (found[2] or plain):
         seconds = "seconds, or " if plain else ""
@@ -52,7 +52,7 @@ def whole_duration(text: str, least: int = 1, most: int = 1 << 53) -> int:
 
 
 def count(text: str, least: int = 1, most: int = 999_999, of: str = "") -> int:
-    """A whole number ``of`` something."""
+    """A whole number `of` something."""
     if not _WHOLE.fullmatch(text) or not least <= int(text) <= most:
         raise ValueError(f"'{text}' is not a number{' of ' + of if of else ''}, from {least} to {most}")
     return int(text)
@@ -66,7 +66,7 @@ def port(text: str) -> int:
 
 
 def share(text: str) -> float:
-    """A part of something: ``5%`` is 0.05."""
+    """A part of something: `5%` is 0.05."""
     number = text.removesuffix("%")
     if number == text or not _WHOLE.fullmatch(number) or int(number) >= 100:
         raise ValueError(f"'{text}' is not a share; give a percentage below 100, such as 5%")
@@ -84,7 +84,7 @@ def switch(text: str) -> bool:
 
 
 def size_text(value: int) -> str:
-    """A size as it may be given again: 65536 is ``64K``."""
+    """A size as it may be given again: 65536 is `64K`."""
     for unit in ("T", "G", "M", "K"):
         if value and value % _SIZES[unit] == 0:
             return f"{value // _SIZES[unit]}{unit}"
@@ -92,7 +92,7 @@ def size_text(value: int) -> str:
 
 
 def duration_text(value: float) -> str:
-    """A duration as it may be given again: 5400.0 is ``90m``."""
+    """A duration as it may be given again: 5400.0 is `90m`."""
     for unit in ("w", "d", "h", "m"):
         if value and value % _TIMES[unit] == 0:
             return f"{value / _TIMES[unit]:.0f}{unit}"

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from shorten import shorten
 
+from ds_core import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = 16 * 1024
 
@@ -89,7 +91,8 @@ def build(output: Path, url: str = "") -> tuple[int, int]:
     base = url.rstrip("/") + "/" if url else ""
     names = [Path(name).with_suffix(".mpy").as_posix() for name in present]
     urls = [[name, base + name] for name in names]
-    (output / "package.json").write_text(json.dumps({"version": "0.1.0", "deps": [], "urls": urls}, indent=1) + "\n")
+    package = {"version": __version__, "deps": [], "urls": urls}
+    (output / "package.json").write_text(json.dumps(package, indent=1) + "\n")
     return sums[0], sums[1]
 
 

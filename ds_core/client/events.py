@@ -37,9 +37,11 @@ class Events:
         self._busy = False  # the decoder has data
 
     def feed(self, piece: bytes | memoryview) -> None:
+        """Bytes of the body."""
         self._parser.feed(piece)
 
     def next(self) -> object:
+        """The next item of the events so far, or NEED_DATA. Raises BadResponse."""
         reader = self._reader
         while True:
             if self._busy:

@@ -30,9 +30,11 @@ class Decoder:
 
     @property
     def pending(self) -> int:
+        """0 outside of an array: the body may end here."""
         return 0 if self._state == _OUTSIDE else 1
 
     def feed(self, piece: bytes | memoryview) -> None:
+        """More bytes, kept until `next()` is NEED_DATA."""
         self._piece = piece
         self._at = 0
 

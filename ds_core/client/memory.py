@@ -100,6 +100,7 @@ class MemoryStore:
         return bool(self._batches) and 0 < self._count <= self._batches[0].count
 
     def batch(self, i: int) -> _Batch | None:
+        """The i-th oldest batch, which takes no more records from now on; None when there is none."""
         if i >= len(self._batches):
             return None
         batch = self._batches[i]
@@ -111,6 +112,7 @@ class MemoryStore:
         return batch
 
     def done(self) -> None:
+        """The oldest batch was accepted: forget it."""
         self._seq += 1
         self._remove(0)
 
@@ -120,6 +122,7 @@ class MemoryStore:
         self._remove(0)
 
     def claim(self, epoch: int) -> None:
+        """Number all batches anew, from (epoch, 0) on."""
         self._epoch = epoch
         self._seq = 0
 

@@ -12,6 +12,7 @@ class Decoder:
         self._piece: bytes | memoryview = b""
 
     def feed(self, piece: bytes | memoryview) -> None:
+        """More bytes."""
         self._piece = piece
 
     def next(self) -> bytes:

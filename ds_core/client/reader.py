@@ -51,7 +51,10 @@ class Reader:
         self._cursor: str | None = None  # the server's, echoed
 
     def query(self) -> list[tuple[str, object]]:
-        """The parameters of the next request: a list of (name, value), ordered by name."""
+        """The parameters of the next request: a list of (name, value), ordered by name.
+
+        What is asked for depends on `state`, which goes from CATCH_UP to LIVE to OVER and never back.
+        """
         query: list[tuple[str, object]] = []
         if self.state == LIVE:
             if self._cursor:

@@ -33,6 +33,10 @@ class Writer:
 
     `delay` is how many ms to wait before the next `request()`, 0 for none. Counts: `sent` batches acknowledged,
     `duplicates` of these, `claims` of an epoch within some 16 batches, `gaps`.
+
+    What an answer means for the oldest batch is DONE (the server has it), DUPLICATE (it had it before), AGAIN (send it
+    again, `delay` ms later), REFUSED (the caller must change something; it is kept) or FENCED (somebody else uses the
+    producer id).
     """
 
     def __init__(self, store, producer: str, backoff, depth: int = 1) -> None:  # type: ignore[no-untyped-def]

@@ -1,7 +1,7 @@
 """Creation: plain streams and forks (protocol sections 3 and 8).
 
 A fork copies nothing: up to the position where it diverges its bytes are its ancestors', read
-through ``lineage``; its own bytes begin there. Its offsets carry the root's incarnation, so the
+through `lineage`; its own bytes begin there. Its offsets carry the root's incarnation, so the
 inherited ones are the very tokens that the source gave out.
 """
 
@@ -129,7 +129,7 @@ def _fork(view: View, command: Create) -> "tuple[Stream, int]":
 def fork_position(source: Stream, command: Create, fresh: int) -> int:
     """The position Stream-Fork-Offset names in the source, before any sub-offset.
 
-    The shell reads the append that holds it, so that ``divergence`` can look inside. 400 or 410
+    The shell reads the append that holds it, so that `divergence` can look inside. 400 or 410
     when it names none.
     """
     if isinstance(command.fork_offset, str):
@@ -140,7 +140,7 @@ def fork_position(source: Stream, command: Create, fresh: int) -> int:
 def divergence(
     source: Stream, command: Create, piece: "tuple[int, bytes] | None", fresh: int
 ) -> int:
-    """Where the fork's own bytes begin. ``piece`` is the append at ``fork_position``, or as many whole
+    """Where the fork's own bytes begin. `piece` is the append at `fork_position`, or as many whole
     messages of it as matter; without bytes where there was none yet; None where nobody knows whether
     messages meet there, which only the source's own start and tail need not be told."""
     at = fork_position(source, command, fresh)
@@ -162,7 +162,7 @@ def divergence(
 
 
 def lineage(source: Stream, at: int) -> "tuple[tuple[int, int], ...]":
-    """The ancestors of a fork that leaves ``source`` at a position, root first."""
+    """The ancestors of a fork that leaves `source` at a position, root first."""
     return tuple([each if each[1] <= at else (each[0], at) for each in source.lineage]) + ((source.id, at),)
 
 

@@ -17,8 +17,8 @@ _LONGEST_STEP = 3600 // INTERVAL
 def next_cursor(wall: float, given: "str | None", random: float) -> str:
     """The cursor for a live response.
 
-    ``wall`` is UNIX seconds, ``given`` the request's ``cursor`` or None (what is no decimal number
-    counts as None), ``random`` uniform in [0, 1).
+    `wall` is UNIX seconds, `given` the request's `cursor` or None (what is no decimal number
+    counts as None), `random` uniform in [0, 1).
     """
     current = max(0, int(wall - EPOCH) // INTERVAL)
     if given and len(given) <= 15 and given.isdigit():

@@ -4,7 +4,7 @@ from .errors import bad_request
 
 
 def decimal(text: str, name: str, maximum: int) -> int:
-    """A non-negative decimal integer of at most ``maximum``; 400 for everything else."""
+    """A non-negative decimal integer of at most `maximum`; 400 for everything else."""
     if 0 < len(text) <= 16:
         for char in text:
             if not "0" <= char <= "9":
@@ -25,7 +25,7 @@ def seconds(text: str) -> int:
 
 
 def flag(text: "str | None") -> bool:
-    """Stream-Closed: set only by ``true`` in any case; anything else is as if absent."""
+    """Stream-Closed: set only by `true` in any case; anything else is as if absent."""
     return text is not None and text.lower() == "true"
 
 
@@ -33,7 +33,7 @@ _WRONG_INSTANT = "Stream-Expires-At must be an RFC 3339 time such as 2030-01-31T
 
 
 def instant(text: str) -> float:
-    """UNIX seconds of an RFC 3339 date-time with ``Z`` or a numeric zone."""
+    """UNIX seconds of an RFC 3339 date-time with `Z` or a numeric zone."""
     if len(text) < 20 or text[4] != "-" or text[7] != "-" or text[10] not in "Tt ":
         raise bad_request(_WRONG_INSTANT)
     if text[13] != ":" or text[16] != ":":

@@ -13,7 +13,7 @@ END = b"\r\n\r\n"
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 CHUNKED = -1
-"""The ``length`` of a body in chunks, which ``ds_core.wire.chunked.ChunkedDecoder`` reads."""
+"""The `length` of a body in chunks, which `ds_core.wire.chunked.ChunkedDecoder` reads."""
 
 # What changes framing or the connection, and the values of it whose meaning is beyond doubt.
 _TRANSPORT = {
@@ -27,7 +27,7 @@ _TRANSPORT = {
 
 
 class RequestHead:
-    """A parsed head. ``length`` is the declared body length, 0 without one, or CHUNKED."""
+    """A parsed head. `length` is the declared body length, 0 without one, or CHUNKED."""
 
     __slots__ = ("method", "target", "headers", "length")
 
@@ -39,15 +39,15 @@ class RequestHead:
 
 
 def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
-    """The head that ``head`` holds, up to and including its empty line, or None to let another decide.
+    """The head that `head` holds, up to and including its empty line, or None to let another decide.
 
-    Accepted is HTTP/1.1 with ``Host``, one space between the parts of the request line, every line
+    Accepted is HTTP/1.1 with `Host`, one space between the parts of the request line, every line
     ended by CRLF, no repeated field, no folding, printable ASCII (no tabs) everywhere, and no field
     that changes framing or connection but Content-Length. Names come back in lower case.
 
-    ``transport=True`` is for a server without another authority: it also accepts ``Connection:
-    keep-alive`` or ``close``, ``Expect: 100-continue`` and, without Content-Length,
-    ``Transfer-Encoding: chunked``; what it says about the connection is the caller's to obey.
+    `transport=True` is for a server without another authority: it also accepts `Connection:
+    keep-alive` or `close`, `Expect: 100-continue` and, without Content-Length,
+    `Transfer-Encoding: chunked`; what it says about the connection is the caller's to obey.
     """
     try:
         text = str(head, "ascii")

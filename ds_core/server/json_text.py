@@ -21,7 +21,7 @@ def split(text: bytes, most: int = 0x3FFFFFFF) -> "list[bytes]":
 
     Each is the exact bytes that were sent, without the whitespace around it. Allocates the list and
     a copy of every message. Raises ValueError naming the byte where the text stops being JSON, or
-    when there are more than ``most`` messages, as soon as that is known.
+    when there are more than `most` messages, as soon as that is known.
     """
     try:
         # Validates UTF-8 once, in C, so that the scanner need not look into strings.
@@ -54,7 +54,7 @@ def split(text: bytes, most: int = 0x3FFFFFFF) -> "list[bytes]":
 
 
 def value_end(text: bytes, at: int, max_depth: int = MAX_DEPTH) -> int:
-    """Where the one JSON value that begins at ``at`` ends. ValueError when there is none."""
+    """Where the one JSON value that begins at `at` ends. ValueError when there is none."""
     # The stack holds the kind of every open container; the innermost is its last byte.
     stack = bytearray()
     while True:

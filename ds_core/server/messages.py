@@ -1,12 +1,10 @@
 """Messages: how a body becomes stored bytes, and stored bytes a body (protocol section 10).
 
-======  =====================================  ===========================
-kind    stored form of an append               body of a read
-======  =====================================  ===========================
-BYTES   the body                               the stored bytes
-JSON    every message followed by one comma    ``[`` messages ``]``
-CBOR    the body, a sequence of whole items    the stored bytes
-======  =====================================  ===========================
+| kind | stored form of an append | body of a read |
+| --- | --- | --- |
+| BYTES | the body | the stored bytes |
+| JSON | every message followed by one comma | `[` messages `]` |
+| CBOR | the body, a sequence of whole items | the stored bytes |
 
 So any range between message boundaries is readable without parsing, and a position is simply the
 number of stored bytes before it. Messages are byte for byte what was sent.
@@ -28,21 +26,23 @@ _NO_LIMIT = 0x3FFFFFFF
 class Parsers:
     """The parsers a shell lends to the core; these defaults are pure and run everywhere.
 
-    ``split_json(body) -> list of messages`` and ``check_cbor(body) -> None`` both raise ValueError
-    with a message for the client; ``split_json`` must return the exact bytes that were sent.
+    `split_json(body) -> list of messages` and `check_cbor(body) -> None` both raise ValueError
+    with a message for the client; `split_json` must return the exact bytes that were sent.
     """
 
     def split_json(self, body: bytes) -> "list[bytes]":
+        """The messages of a JSON body, each the exact bytes that were sent. ValueError for what is not JSON."""
         return json_text.split(body)
 
     def check_cbor(self, body: bytes) -> None:
+        """ValueError unless the body is one whole CBOR item or several."""
         from ds_core.wire import cbor_check
 
         cbor_check.check(body)
 
 
 def stored_form(kind: int, body: bytes, parsers: Parsers) -> bytes:
-    """The stored form of an append's body; empty only for the JSON body ``[]``.
+    """The stored form of an append's body; empty only for the JSON body `[]`.
 
     Raises ProtocolError 400 when the body is not what the stream's kind asks for.
     """
@@ -68,7 +68,7 @@ def body(kind: int, data: bytes) -> bytes:
 
 
 def body_size(kind: int, size: int) -> int:
-    """The length of ``body`` for that many stored bytes, without having them."""
+    """The length of `body` for that many stored bytes, without having them."""
     if kind == media.JSON:
         return size + 1 if size else 2
     return size
@@ -96,7 +96,7 @@ def ends(kind: int, data: bytes) -> "Iterator[int]":
 
 
 def is_boundary(kind: int, data: bytes, at: int) -> bool:
-    """Whether a reader may begin ``at`` bytes into an append: bytes anywhere, else between messages."""
+    """Whether a reader may begin `at` bytes into an append: bytes anywhere, else between messages."""
     if kind == media.BYTES or at in (0, len(data)):
         return True
     for end in ends(kind, data):
@@ -106,7 +106,7 @@ def is_boundary(kind: int, data: bytes, at: int) -> bool:
 
 
 def cut(kind: int, data: bytes, at: int, limit: int) -> int:
-    """Where a chunk that begins ``at`` bytes into an append and is limited to ``limit`` bytes ends.
+    """Where a chunk that begins `at` bytes into an append and is limited to `limit` bytes ends.
 
     At least one whole message is included, whatever its size; BYTES are cut anywhere.
     """
@@ -125,7 +125,7 @@ def cut(kind: int, data: bytes, at: int, limit: int) -> int:
 
 
 def skip(kind: int, data: bytes, at: int, count: int) -> "int | None":
-    """Where ``count`` messages (JSON, CBOR) or bytes past ``at`` lead, None if past the append's end.
+    """Where `count` messages (JSON, CBOR) or bytes past `at` lead, None if past the append's end.
 
     Serves Stream-Fork-Sub-Offset (section 8).
     """

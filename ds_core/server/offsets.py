@@ -1,4 +1,4 @@
-"""Offsets: ``<incarnation>_<position>``, sixteen decimal digits each (protocol section 2).
+"""Offsets: `<incarnation>_<position>`, sixteen decimal digits each (protocol section 2).
 
 Clients treat them as opaque. The incarnation is a number that the store never uses twice, so an
 offset of a deleted stream never names bytes of its successor; the position counts stored bytes.
@@ -9,7 +9,7 @@ from ds_core.wire import names
 from .errors import ProtocolError, bad_request
 
 START = (0, 0)
-"""What ``-1`` and the all-zeros token mean: the earliest position, of whichever incarnation."""
+"""What `-1` and the all-zeros token mean: the earliest position, of whichever incarnation."""
 
 MAX_POSITION = 9999999999999999
 
@@ -20,7 +20,7 @@ def token(incarnation: int, position: int) -> str:
 
 
 def parse(text: str) -> "tuple[int, int] | str":
-    """``(incarnation, position)``, START for the beginning, or the sentinel ``names.NOW``.
+    """`(incarnation, position)`, START for the beginning, or the sentinel `names.NOW`.
 
     Raises ProtocolError 400 for anything that this server never hands out.
     """
@@ -47,9 +47,9 @@ def parse(text: str) -> "tuple[int, int] | str":
 def position(
     offset: "tuple[int, int]", incarnation: int, earliest: int, tail: int, newest: int
 ) -> int:
-    """The position an offset names in a stream, ``earliest <= position <= tail``.
+    """The position an offset names in a stream, `earliest <= position <= tail`.
 
-    ``newest`` is the highest incarnation the store has issued. 410 when the offset belongs to
+    `newest` is the highest incarnation the store has issued. 410 when the offset belongs to
     another incarnation or to trimmed data, 400 when it was never handed out.
     """
     if offset == START:

@@ -18,17 +18,14 @@ BAD_START = "bad start"
 
 
 def verdict(state: "tuple[int, int] | None", epoch: int, seq: int) -> str:
-    """What (epoch, seq) is to a producer whose last accepted pair is ``state`` (None: unknown).
+    """What (epoch, seq) is to a producer whose last accepted pair is `state` (None: unknown).
 
-    ====================  ==================================
-    the request's epoch   verdict
-    ====================  ==================================
-    unknown producer      seq 0: ACCEPT, else GAP
-    older                 STALE
-    newer                 seq 0: ACCEPT, else BAD_START
-    same                  next seq: ACCEPT, later: GAP,
-                          earlier or last: DUPLICATE
-    ====================  ==================================
+    | the request's epoch | verdict |
+    | --- | --- |
+    | unknown producer | seq 0: ACCEPT, else GAP |
+    | older | STALE |
+    | newer | seq 0: ACCEPT, else BAD_START |
+    | same | next seq: ACCEPT, later: GAP, earlier or last: DUPLICATE |
     """
     if state is None:
         return ACCEPT if seq == 0 else GAP

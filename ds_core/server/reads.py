@@ -1,7 +1,7 @@
 """Reads: what a GET means to a stream, up to the bytes themselves (protocol section 6).
 
-``plan`` says where the read starts and whether it can be answered now; the shell fetches bytes and
-``chunk_end`` tells how far one response goes. Readers see a stream only as far as it is durable.
+`plan` says where the read starts and whether it can be answered now; the shell fetches bytes and
+`chunk_end` tells how far one response goes. Readers see a stream only as far as it is durable.
 """
 
 from ds_core.wire import media, names
@@ -14,9 +14,9 @@ from .stream import Renewed, Stream, View, renewal, require
 
 
 class Plan:
-    """A read that may go on: from ``start`` to ``tail`` of the stream as readers see it.
+    """A read that may go on: from `start` to `tail` of the stream as readers see it.
 
-    ``waits`` is true for a live read that has nothing to show yet.
+    `waits` is true for a live read that has nothing to show yet.
     """
 
     __slots__ = ("stream", "start", "tail", "closed", "waits")
@@ -29,7 +29,7 @@ class Plan:
         self.waits = live and start == self.tail and not self.closed
 
     def position(self, end: int) -> Position:
-        """The response's place in the stream when it goes up to ``end``."""
+        """The response's place in the stream when it goes up to `end`."""
         stream = self.stream
         at_tail = end == self.tail
         return Position(
@@ -45,7 +45,7 @@ class Plan:
 
 
 def plan(view: View, offset: "tuple[int, int] | str", live: bool) -> "tuple[Plan, Renewed | None]":
-    """Decide a read from an offset, as ``offsets.parse`` gives it; a ``live`` one may wait for more.
+    """Decide a read from an offset, as `offsets.parse` gives it; a `live` one may wait for more.
 
     Every kind of read renews a sliding TTL, when it begins: a shell that goes on with one leaves the change out.
     Raises ProtocolError 400, 404 or 410.
@@ -62,7 +62,7 @@ def plan(view: View, offset: "tuple[int, int] | str", live: bool) -> "tuple[Plan
 
 
 def check_start(kind: int, piece: "tuple[int, bytes]", start: int) -> None:
-    """400 unless a read may begin here. ``piece`` is the append that holds the position, or as many whole
+    """400 unless a read may begin here. `piece` is the append that holds the position, or as many whole
     messages of it as do."""
     first, data = piece
     if not messages.is_boundary(kind, data, start - first):
@@ -77,12 +77,12 @@ def misplaced() -> ProtocolError:
 
 
 def chunk_end(kind: int, start: int, limit: int, last: "tuple[int, int]", data: "bytes | None") -> "int | None":
-    """Where a response that starts at ``start`` and may show ``limit`` bytes ends.
+    """Where a response that starts at `start` and may show `limit` bytes ends.
 
-    ``last`` is the append (its first and end positions) that holds position ``start + limit``.
+    `last` is the append (its first and end positions) that holds position `start + limit`.
     Whole appends go together: the chunk ends where that append begins, unless the chunk would be
     empty; then the append is cut, for JSON and CBOR between messages. None asks for the append's
-    stored bytes in ``data``.
+    stored bytes in `data`.
     """
     first, end = last
     if first > start:
@@ -95,9 +95,9 @@ def chunk_end(kind: int, start: int, limit: int, last: "tuple[int, int]", data: 
 
 
 def answer(command: Read, position: Position, data: bytes, cursor: str, cache_control: str) -> Response:
-    """The whole response to any GET but SSE. ``data`` is the stored bytes of the position's range.
+    """The whole response to any GET but SSE. `data` is the stored bytes of the position's range.
 
-    ``cursor`` comes from ``cursors.next_cursor``; ``cache_control`` is ``responses.PUBLIC`` or PRIVATE.
+    `cursor` comes from `cursors.next_cursor`; `cache_control` is `responses.PUBLIC` or PRIVATE.
     """
     if command.live is not None:
         response = responses.long_poll(position, cursor, cache_control)

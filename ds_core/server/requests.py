@@ -1,13 +1,18 @@
 """From an HTTP request head to a command: everything wrong with the request itself ends here.
 
-A command is what the client asked, already validated as far as that is possible without knowing
-the stream. What depends on the stream is decided in ``stream``, ``forks`` and ``reads``.
+A command is what the client asked (protocol sections 3 to 8), already validated as far as that is possible without
+knowing the stream. What depends on the stream is decided in `stream`, `create` and `reads`. Making one raises
+ProtocolError 400, or 415 for a body that is packed.
 """
 
 from ds_core.wire import media, names
 
 from . import fields, offsets, producers, targets
 from .errors import ProtocolError, bad_request
+
+TYPE_CHECKING = False  # type checkers take this name for true; MicroPython has no collections.abc
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
 
@@ -19,7 +24,14 @@ DELETE = "delete"
 
 
 class Create:
-    """PUT (protocol sections 3 and 8)."""
+    """PUT (protocol sections 3 and 8).
+
+    `path` is canonical, `location` its absolute URL. `ttl` is seconds, `expires_at` an RFC 3339 time; at most one of
+    them is given. `closes`: the stream is closed from the start. `body` is empty until the shell has it. Of a fork
+    `source` is the path it leaves, `fork_offset` where, as `offsets.parse` gives it (`names.NOW`: the tail),
+    `fork_skip` how many messages or bytes further on, and `fork_spec` all that was asked, in one spelling; else
+    `source` is None.
+    """
 
     kind = CREATE
     __slots__ = (
@@ -42,6 +54,8 @@ class Create:
     def __init__(self, path: str, headers: "dict[str, str]", origin: str) -> None:
         get = headers.get
         self.path = path
+        if origin:
+            targets.authority(origin.partition("://")[2])
         self.location = origin + targets.url_path(path)
         self.content_type = _content_type(headers)
         if "content-encoding" in headers:
@@ -86,7 +100,11 @@ class Create:
 
 
 class Append:
-    """POST (protocol sections 4 and 5). ``producer`` is (id, epoch, seq) or None."""
+    """POST (protocol sections 4 and 5). `producer` is (id, epoch, seq) or None.
+
+    `closes`: it closes the stream, after its body if there is one. `stream_seq` is compared as text. `body` is empty
+    until the shell has it.
+    """
 
     kind = APPEND
     __slots__ = ("path", "content_type", "body", "closes", "producer", "stream_seq")
@@ -126,7 +144,11 @@ class Append:
 
 
 class Read:
-    """GET (protocol section 6). ``live`` is None, ``long-poll`` or ``sse``."""
+    """GET (protocol section 6). `live` is None, `long-poll` or `sse`.
+
+    `offset` is as `offsets.parse` gives it, `max_bytes` the most bytes of the stream that are wanted at once; `cursor`
+    and `if_none_match` are as they were sent. What was not given is None.
+    """
 
     kind = READ
     __slots__ = ("path", "offset", "live", "cursor", "max_bytes", "if_none_match")
@@ -182,13 +204,13 @@ def parse(
     headers: "dict[str, str]",
     origin: str = "",
     body: bytes = b"",
-    resolve: "Callable[[str, bool], tuple[str, dict[str, str]]]" = targets.resolve,  # type: ignore[name-defined] # noqa: F821
+    resolve: "Callable[[str, bool], tuple[str, dict[str, str]]]" = targets.resolve,
 ) -> "Create | Append | Read | Head | Delete":
     """The command of a request; a shell that parses before it has the body sets it on Create and Append.
 
-    ``headers`` has lower-case names; ``origin`` is ``http://host`` for absolute Locations. A shell
-    with memory to spare passes a ``resolve`` that remembers. OPTIONS is answered by
-    ``responses.preflight`` before it gets here. Raises ProtocolError.
+    `headers` has lower-case names; `origin` is `http://` and Host, for absolute Locations. A shell
+    with memory to spare passes a `resolve` that remembers. OPTIONS is answered by
+    `responses.preflight` before it gets here. Raises ProtocolError.
     """
     path, query = resolve(target, method == "GET")
     if method == "POST":

@@ -1,7 +1,7 @@
 """Responses: status, headers and body of every answer (protocol sections 1, 3 to 8 and 11).
 
-A ``Response`` is complete but for what the shell knows alone: framing, ``Date`` and content coding.
-``encode_head`` writes the bytes of a head with the headers that every response carries.
+A `Response` is complete but for what the shell knows alone: framing, `Date` and content coding.
+`encode_head` writes the bytes of a head with the headers that every response carries.
 """
 
 from ds_core.wire import names
@@ -15,7 +15,7 @@ PHRASES = {
     405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 410: "Gone",
     411: "Length Required", 413: "Content Too Large", 414: "URI Too Long",
     415: "Unsupported Media Type",
-    417: "Expectation Failed", 426: "Upgrade Required", 429: "Too Many Requests",
+    417: "Expectation Failed", 421: "Misdirected Request", 426: "Upgrade Required", 429: "Too Many Requests",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
     503: "Service Unavailable", 505: "HTTP Version Not Supported", 507: "Insufficient Storage",
 }  # fmt: skip
@@ -58,10 +58,10 @@ def encode_head(
 ) -> bytes:
     """The bytes of a response head.
 
-    ``extra`` is header lines of the shell's own (``Date``, ``Connection``, ``Transfer-Encoding``),
-    each ended by CRLF. ``length`` is the body's, None when the framing is in ``extra`` or the
-    status has no body (204, 304: RFC 9110 section 8.6). ``cors`` may be False only for answers to
-    a POST without ``Origin``: no browser made it, and devices pay for every byte.
+    `extra` is header lines of the shell's own (`Date`, `Connection`, `Transfer-Encoding`),
+    each ended by CRLF. `length` is the body's, None when the framing is in `extra` or the
+    status has no body (204, 304: RFC 9110 section 8.6). `cors` may be False only for answers to
+    a POST without `Origin`: no browser made it, and devices pay for every byte.
     """
     lines = ["HTTP/1.1 %d %s\r\n" % (status, PHRASES[status])]
     for name, value in headers:
@@ -125,7 +125,7 @@ def appended(
     producer: "tuple[int, int] | None",
     closed: bool = False,
 ) -> Response:
-    """The answer to a POST that is done, now or before; ``producer`` is its (epoch, last seq)."""
+    """The answer to a POST that is done, now or before; `producer` is its (epoch, last seq)."""
     headers = [next_offset]
     if producer is not None:
         headers.append((names.PRODUCER_EPOCH, str(producer[0])))
@@ -138,7 +138,7 @@ def appended(
 class Position:
     """Where a read ends and what that means: everything its headers are made of (section 6).
 
-    ``id`` is the stream's own incarnation, which only a fork has beside the one in its offsets.
+    `id` is the stream's own incarnation, which only a fork has beside the one in its offsets.
     """
 
     __slots__ = ("id", "incarnation", "kind", "content_type", "start", "end", "up_to_date", "closed")
@@ -212,7 +212,7 @@ def _matches(if_none_match: str, etag: str) -> bool:
 
 
 def at_now(position: Position) -> Response:
-    """The answer to a catch-up read with ``offset=now``: the tail, and nothing a cache may keep."""
+    """The answer to a catch-up read with `offset=now`: the tail, and nothing a cache may keep."""
     headers = position.headers()
     headers.append(("Cache-Control", "no-store"))
     _show_type(headers, position.content_type)

@@ -1,8 +1,8 @@
 """A stream: its state, what each command means to it, and the changes that come of it.
 
-Every decision is ``decide(view, command) -> (response, change)``: pure, in no time, with all it
+Every decision is `decide(view, command) -> (response, change)`: pure, in no time, with all it
 needs in the view. The shell makes the change durable and only then sends the response; a change of
-None means there is nothing to store. Protocol sections 3, 4, 5 and 7; creation lives in ``create``.
+None means there is nothing to store. Protocol sections 3, 4, 5 and 7; creation lives in `create`.
 """
 
 from ds_core.wire import media, names
@@ -19,8 +19,8 @@ GONE = 3  # soft-deleted: forks still need its data
 
 
 class Now:
-    """Both clocks (seconds). ``steady`` counts time that the process saw pass and never jumps;
-    ``wall`` is UNIX time as far as it can be believed."""
+    """Both clocks (seconds). `steady` counts time that the process saw pass and never jumps;
+    `wall` is UNIX time as far as it can be believed."""
 
     __slots__ = ("steady", "wall")
 
@@ -32,12 +32,12 @@ class Now:
 class Stream:
     """The state of one stream; every decision starts from it.
 
-    ``id`` is the incarnation the store issued for it; ``incarnation`` the one in its offsets, which
-    a fork shares with its root. Positions count stored bytes: data before ``start`` is trimmed,
-    ``tail`` is the end. ``visible_tail`` and ``visible_closed`` are what readers may see: they
-    follow ``tail`` and ``closed`` when the commit is durable. ``deadline`` is on the steady clock.
-    ``lineage`` lists the ancestors of a fork, root first, as (id, position up to which their bytes
-    are this stream's). ``forks`` counts direct forks.
+    `id` is the incarnation the store issued for it; `incarnation` the one in its offsets, which
+    a fork shares with its root. Positions count stored bytes: data before `start` is trimmed,
+    `tail` is the end. `visible_tail` and `visible_closed` are what readers may see: they
+    follow `tail` and `closed` when the commit is durable. `deadline` is on the steady clock.
+    `lineage` lists the ancestors of a fork, root first, as (id, position up to which their bytes
+    are this stream's). `forks` counts direct forks.
     """
 
     __slots__ = (
@@ -100,8 +100,8 @@ class Stream:
 
 class View:
     """What a decision may look at: the stream at the path, if any; the last (epoch, seq) that it accepted of
-    the request's ``producer``, if any; for a fork its source and what matters of the append its fork offset
-    falls into (``create.divergence``), as (position, stored bytes); the time; and ``fresh``, the incarnation
+    the request's `producer`, if any; for a fork its source and what matters of the append its fork offset
+    falls into (`create.divergence`), as (position, stored bytes); the time; and `fresh`, the incarnation
     a stream created now gets (one more than the newest issued)."""
 
     __slots__ = ("stream", "source", "piece", "producer", "now", "fresh")
@@ -125,7 +125,7 @@ class View:
 
 class Created:
     """A new stream with its first bytes. It replaces an expired one at the same path; when it is a
-    fork, ``source`` (an id) gains one in its ``forks``."""
+    fork, `source` (an id) gains one in its `forks`."""
 
     __slots__ = ("stream", "data", "source")
 
@@ -137,7 +137,7 @@ class Created:
 
 class Appended:
     """Bytes at the tail, the closing of the stream, or both, with the producer's new state: one
-    atomic commit (section 5). ``producer`` is (id, epoch, seq) or None: the shell keeps it beside the
+    atomic commit (section 5). `producer` is (id, epoch, seq) or None: the shell keeps it beside the
     stream, and shows it to the next decision that needs it."""
 
     __slots__ = ("at", "data", "closes", "producer", "stream_seq", "deadline")
@@ -153,7 +153,7 @@ class Appended:
         self.deadline = deadline
 
     def apply(self, stream: Stream) -> None:
-        """Move the state past this change; readers see it only after ``publish``."""
+        """Move the state past this change; readers see it only after `publish`."""
         stream.tail = self.at + len(self.data)
         if self.closes:
             stream.closed = True
@@ -173,11 +173,12 @@ class Renewed:
         self.deadline = deadline
 
     def apply(self, stream: Stream) -> None:
+        """Move the stream's deadline (seconds on the steady clock)."""
         stream.deadline = self.deadline
 
 
 class Removed:
-    """The stream ends: ``soft`` keeps its data for its forks, else everything goes and the store
+    """The stream ends: `soft` keeps its data for its forks, else everything goes and the store
     releases the ancestors it held (section 8)."""
 
     __slots__ = ("soft",)
@@ -187,7 +188,7 @@ class Removed:
 
 
 class Trimmed:
-    """The stream begins at ``start`` now; what lies before it is freed as far as no fork needs it."""
+    """The stream begins at `start` now; what lies before it is freed as far as no fork needs it."""
 
     __slots__ = ("start",)
 
@@ -341,7 +342,7 @@ def expire(view: View) -> "tuple[None, Removed | None]":
 
 
 def trim(view: View, id: int, start: int) -> "tuple[None, Trimmed | None]":
-    """Decide what retention does: let stream ``id``, if it is still here, begin at ``start``, where
+    """Decide what retention does: let stream `id`, if it is still here, begin at `start`, where
     one of its appends does."""
     stream = view.stream
     if stream is None or stream.id != id or stream.deleted or not stream.start < start <= stream.visible_tail:

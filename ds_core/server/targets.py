@@ -12,11 +12,13 @@ from .errors import ProtocolError, bad_request
 MAX_PATH = 1024
 """Longest stream path in bytes, before and after decoding."""
 
+_HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+_ADDRESS = frozenset("0123456789abcdefABCDEF:.")
 _UNRESERVED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@")
 
 
 def stream_path(raw: str) -> str:
-    """The canonical path of a stream from the path part of a target, as ``/v1/stream/a/b``.
+    """The canonical path of a stream from the path part of a target, as `/v1/stream/a/b`.
 
     Raises ProtocolError 404 outside the root and inside the reserved prefix, 400 for a path that
     has no canonical form, 414 for one that is too long.
@@ -64,20 +66,64 @@ def split_target(target: str) -> "tuple[str, str]":
             raise bad_request("the request target must be a path or an http URL", "INVALID_TARGET")
         rest, _, query = rest.partition("?")
         slash = rest.find("/")
+        authority(rest[:slash] if slash >= 0 else rest)
         return rest[slash:] if slash >= 0 else "/", query
     path, _, query = target.partition("?")
     return path, query
 
 
+def authority(text: str) -> "tuple[str, int | None]":
+    """Host and port of what stands in Host or before a target's path (RFC 9110 section 7.2).
+
+    The host is in lower case, an IPv6 address without its brackets; there may be no port. 400 for anything else: what
+    goes into a Location, a link or a callback has been here.
+    """
+    if text[:1] == "[":
+        host, _, rest = text[1:].partition("]")
+        letters = _ADDRESS
+        valid = 1 < len(host) < 46 and host.count(":") > 1 and len(text) > len(host) + 1
+    else:
+        host, colon, port = text.partition(":")
+        rest = colon + port
+        letters = _HOST
+        valid = 0 < len(host) < 256 and host[0] != "." and ".." not in host
+    for char in host:
+        if char not in letters:
+            valid = False
+    port = rest[1:]
+    if rest and (rest[0] != ":" or not 0 < len(port) < 6 or not _digits(port) or int(port) > 65535):
+        valid = False
+    if not valid:
+        raise bad_request("Host must be a host, perhaps with a port, such as gateway.example:4437", "INVALID_HOST")
+    return host.lower(), int(port) if port else None
+
+
+def _digits(text: str) -> bool:
+    for char in text:
+        if not "0" <= char <= "9":
+            return False
+    return True
+
+
+def target_authority(target: str) -> "str | None":
+    """The authority of an absolute-form target, which goes before Host (RFC 9112 section 3.2.2); None for a path."""
+    if target[:1] == "/" or "://" not in target:
+        return None
+    rest = target.partition("://")[2]
+    for mark in ("/", "?", "#"):
+        rest = rest.partition(mark)[0]
+    return rest
+
+
 def resolve(target: str, reads: bool) -> "tuple[str, dict[str, str]]":
-    """The stream path of a target, and its parameters, which only ``reads`` have. Nobody changes
+    """The stream path of a target, and its parameters, which only `reads` have. Nobody changes
     what this returns, so it may be remembered."""
     raw_path, query = split_target(target)
     return stream_path(raw_path), parse_query(query) if reads else {}
 
 
 def parse_query(query: str) -> "dict[str, str]":
-    """The parameters of a query, decoded. 400 for a repeated ``offset``, ``live`` or ``cursor``."""
+    """The parameters of a query, decoded. 400 for a repeated `offset`, `live` or `cursor`."""
     found: "dict[str, str]" = {}
     if not query:
         return found
@@ -91,7 +137,7 @@ def parse_query(query: str) -> "dict[str, str]":
 
 
 def percent_decode(text: str, where: str) -> str:
-    """Text with its ``%XX`` escapes undone, strict about both the escapes and UTF-8."""
+    """Text with its `%XX` escapes undone, strict about both the escapes and UTF-8."""
     if "%" not in text:
         for char in text:
             if char > "~":

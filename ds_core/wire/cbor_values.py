@@ -60,6 +60,7 @@ undefined = Simple(23)
 
 
 def truncated(at: int) -> None:
+    """Raise CBORTruncated for the item that begins at byte `at`."""
     raise CBORTruncated("the data ends within the item begun at byte %d" % at)
 
 

@@ -69,6 +69,7 @@ class ResponseParser:
 
     @property
     def pending(self) -> int:
+        """How many bytes were received and not polled yet."""
         return self._end - self._start
 
     def begin(self, head: bool = False) -> None:

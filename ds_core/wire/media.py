@@ -17,10 +17,10 @@ _TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def essence(content_type: str) -> str:
-    """The ``type/subtype`` of a content type in lower case, its parameters left out.
+    """The `type/subtype` of a content type in lower case, its parameters left out.
 
     Two content types are the same stream type exactly when their essences are equal.
-    Raises ValueError when it is not of the form ``type/subtype`` (RFC 9110 section 8.3.1).
+    Raises ValueError when it is not of the form `type/subtype` (RFC 9110 section 8.3.1).
     """
     text = content_type.split(";", 1)[0].strip().lower()
     kind, slash, subtype = text.partition("/")

@@ -14,7 +14,7 @@ LIVE = "live"
 CURSOR = "cursor"
 MAX_BYTES = "max-bytes"
 
-# Values of ``live``.
+# Values of `live`.
 LONG_POLL = "long-poll"
 SSE = "sse"
 

@@ -1,6 +1,6 @@
-"""The access file: tokens with path globs and the keys of links, on disk; and as ``Access`` in a running server.
+"""The access file: tokens with path globs and the keys of links, on disk; and as `Access` in a running server.
 
-``ds token`` and ``ds share`` write the file, a server reads it at its start and at SIGHUP. A token is
+`ds token` and `ds share` write the file, a server reads it at its start and at SIGHUP. A token is
 192 random bits. Nobody can guess or enumerate those, so a slow password hash would protect nothing
 and cost a small gateway its throughput: what the file keeps is a keyed BLAKE2b digest under a salt
 of its own. The server holds no token in memory and logs none. The keys of links are secrets, so the
@@ -35,7 +35,7 @@ class AccessFileError(Unusable):
 class Access:
     """The access control of a running server: an access file's policy, replaced as a whole.
 
-    ``check`` and ``check_metrics`` are the policy's.
+    `check` and `check_metrics` are the policy's. Raises AccessFileError when the file can't be used.
     """
 
     def __init__(self, file: str | Path) -> None:

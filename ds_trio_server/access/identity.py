@@ -7,7 +7,7 @@ TOKEN, CERTIFICATE, LINK, NONE = "token", "certificate", "link", "none"
 
 
 class Identity(NamedTuple):
-    """Who asks: a ``name`` in the access file or certificate (of a link: its key's id), and the ``kind`` of proof."""
+    """Who asks: a `name` in the access file or certificate (of a link: its key's id), and the `kind` of proof."""
 
     name: str
     kind: str

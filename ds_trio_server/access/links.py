@@ -1,4 +1,4 @@
-"""Share links: ``share=<expiry>.<key id>.<signature>`` on a stream's URL lets anybody read that one path until then.
+"""Share links: `share=<expiry>.<key id>.<signature>` on a stream's URL lets anybody read that one path until then.
 
 The signature is HMAC-SHA256, 128 bits of it, over the expiry (UNIX seconds) and the canonical path. Its keys are
 secrets in the access file; to forget a key is to end all links that were signed with it.

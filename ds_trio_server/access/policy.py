@@ -30,7 +30,7 @@ _KNOWN_PATHS = 16384
 
 
 class Grant:
-    """What one name may do. ``globs`` maps READ, WRITE and CREATE to patterns."""
+    """What one name may do. `globs` maps READ, WRITE and CREATE to patterns."""
 
     __slots__ = ("name", "metrics", "globs")
 
@@ -58,13 +58,14 @@ class LinkGrant(Grant):
         self.path = path
 
     def rights(self, path: str) -> int:
+        """READ for that path, nothing for any other."""
         return READ if path == self.path else 0
 
 
 class Policy:
     """The content of an access file, ready for requests.
 
-    ``grants`` are by name, ``digests`` by the hash of a token, ``keys`` (of links) by their ids.
+    `grants` are by name, `digests` by the hash of a token, `keys` (of links) by their ids.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Policy:
     ) -> tuple[Grant, Identity]:
         """Whose request this is, and what they may do: by its token, its client certificate's names, or its link.
 
-        ``wall`` is UNIX time as far as it can be believed. Raises ProtocolError 401.
+        `wall` is UNIX time as far as it can be believed. Raises ProtocolError 401.
         """
         given = headers.get("authorization")
         if given is not None:

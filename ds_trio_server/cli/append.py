@@ -1,4 +1,4 @@
-"""`ds append`: records to a stream, as they come (``input``), exactly once if there is a producer."""
+"""`ds append`: records to a stream, as they come (`input`), exactly once if there is a producer."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The client commands of ``ds``: create, append, read, tail, head, close, delete, fork.
+"""The client commands of `ds`: create, append, read, tail, head, close, delete, fork.
 
 They are the device's client (ds_micro) on CPython. Exit status: 0 done, 1 the server, the network or the input failed,
 2 wrong usage, 130 and 143 ended by SIGINT and SIGTERM, and killed by SIGPIPE when whoever read the output is gone.
@@ -31,7 +31,7 @@ MAX_ITEM = 1 << 28
 
 
 def add_commands(commands: "Commands") -> None:
-    """Add the client commands; each also has `act`, what ``run`` runs."""
+    """Add the client commands; each also has `act`, what `run` runs."""
     acts = {
         "create": _create,
         "append": append,

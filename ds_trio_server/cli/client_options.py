@@ -1,4 +1,4 @@
-"""What the client commands of ``ds`` are told: their options, and the texts of their --help."""
+"""What the client commands of `ds` are told: their options, and the texts of their --help."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ class _Help(argparse.HelpFormatter):
 
 
 def add_commands(commands: "Commands", run: Callable[[argparse.Namespace], int], acts: Mapping[str, object]) -> None:
-    """Add them to the subparsers of ``ds``; options get `run`, and `act`, the command's own of `acts`."""
+    """Add them to the subparsers of `ds`; options get `run`, and `act`, the command's own of `acts`."""
 
     def command(name: str, help: str, text: str = "") -> Any:
         parser = commands.add_parser(

@@ -1,4 +1,4 @@
-"""Where ``ds`` starts: it loads the family of the command that is asked for, and no other.
+"""Where `ds` starts: it loads the family of the command that is asked for, and no other.
 
 A client command is a process of its own in somebody's loop or pipe, and on a small gateway the server's libraries take
 longer to import than a request takes.
@@ -40,7 +40,7 @@ def _load(family: str) -> Family:
 
 
 def parser_for(word: str) -> Parser:
-    """The parser of ``ds`` with the commands of the word's family, or with all when it is of none."""
+    """The parser of `ds` with the commands of the word's family, or with all when it is of none."""
     parser = Parser(prog="ds", description="Durable Streams for the edge: a server, and its streams from the shell.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(

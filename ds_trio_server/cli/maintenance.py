@@ -1,4 +1,4 @@
-"""``ds check`` and ``ds backup``: looking after a data directory, both beside a running server."""
+"""`ds check` and `ds backup`: looking after a data directory, both beside a running server."""
 
 import sys
 from argparse import Namespace
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: "Commands") -> None:
-    """Add ``check`` and ``backup``."""
+    """Add `check` and `backup`."""
     checking = commands.add_parser(
         "check",
         help="verify a data directory",
@@ -31,7 +31,7 @@ def add_commands(commands: "Commands") -> None:
 
 
 def run_check(options: Namespace) -> int:
-    """``ds check DIR``: 0 when all is well, 1 when something is damaged, 2 when there is nothing."""
+    """`ds check DIR`: 0 when all is well, 1 when something is damaged, 2 when there is nothing."""
     folder = Path(options.folder)
     try:
         report = check(folder)
@@ -42,7 +42,7 @@ def run_check(options: Namespace) -> int:
 
 
 def run_backup(options: Namespace) -> int:
-    """``ds backup DIR DEST``: 0 when the copy is there and well."""
+    """`ds backup DIR DEST`: 0 when the copy is there and well."""
     try:
         report = backup(Path(options.folder), Path(options.target))
     except (Unusable, OSError) as error:

@@ -1,7 +1,7 @@
-"""How ``ds`` reads its words: one parser class, one exception, errors in one line.
+"""How `ds` reads its words: one parser class, one exception, errors in one line.
 
-A family of commands is a module with ``add_commands(commands)``. That adds its commands to ``ds`` and gives each
-``run``, a function from its options to the exit status: 0 done, 1 it could not be done, 2 wrong usage.
+A family of commands is a module with `add_commands(commands)`. That adds its commands to `ds` and gives each
+`run`, a function from its options to the exit status: 0 done, 1 it could not be done, 2 wrong usage.
 """
 
 import argparse
@@ -18,7 +18,7 @@ class Family(Protocol):
     """A module of commands."""
 
     def add_commands(self, commands: "Commands") -> None:
-        """Add the family's commands; each has the default ``run``."""
+        """Add the family's commands; each has the default `run`."""
 
 
 class Usage(Exception):
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As ever, but RECORDs may also stand behind options: ``ds append STREAM --cbor RECORD``."""
+        """As ever, but RECORDs may also stand behind options: `ds append STREAM --cbor RECORD`."""
         options, rest = self.parse_known_args(args, namespace)
         if rest and (any(word.startswith("-") for word in rest) or "records" not in options):
             hint = "; a RECORD that begins with '-' comes after '--'" if "records" in options else ""

@@ -1,4 +1,4 @@
-"""Who may connect to ``ds serve`` and how, by its options; what SIGHUP reads anew.
+"""Who may connect to `ds serve` and how, by its options; what SIGHUP reads anew.
 
 Without an access file a server is for its own machine: it listens on nothing but loopback addresses
 unless the operator insists. A file that can't be used at a reload is left alone and named in one line.
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..access import ANYWHERE, CERTIFIED, LOOPBACK, NETWORK, Origins
 from ..config import Unusable
 from ..http.listeners import is_local
 from .parser import Usage
 from .serve_options import Settings
 
 if TYPE_CHECKING:
-    from ..access.file import Access
+    from ..access import Access
     from ..http.tls import TLS
 
 log = logging.getLogger("ds")
@@ -29,11 +30,15 @@ class Security:
     def __init__(self, settings: Settings) -> None:
         self.access: Access | None = None
         self.tls: TLS | None = None
+        self.origins = Origins()
         self._settings = settings
         if (settings.tls_cert is None) != (settings.tls_key is None):
             raise Usage("TLS needs both --tls-cert and --tls-key")
         if settings.tls_client_ca is not None and settings.tls_cert is None:
             raise Usage("--tls-client-ca is for a server with TLS: give --tls-cert and --tls-key too")
+        if settings.access is not None and (settings.allow_host or settings.cors):
+            # Not one of the options that exclude each other: on a command line that would put a variable aside.
+            raise Usage("--allow-host and --cors are for a server without --access, where every page needs a token")
         try:
             # Late imports: who uses neither doesn't load them.
             if settings.access is not None:
@@ -55,15 +60,21 @@ class Security:
     def check(self, listeners: Sequence[socket.socket]) -> None:
         """Say in one line who can come in. Raises Usage when that would be anybody and nobody said so."""
         local = all(map(is_local, listeners))
+        reach = ANYWHERE if self.access else LOOPBACK if local else NETWORK if self.tls is None else CERTIFIED
+        self.origins = Origins(reach, self._settings.allow_host, self._settings.cors)
+        pages = " and of ".join(["this machine", *self._settings.cors])
+        if "*" in self._settings.cors:
+            pages = "everybody"
         if self.access is not None:
             log.info("access control by %s", self.access)
             self._warn()
             if self.tls is None and not local:
                 log.warning("tokens travel unencrypted; give --tls-cert and --tls-key, or put a TLS proxy in front")
         elif self._settings.tls_client_ca is not None:
-            log.info("access control: who has a client certificate may do everything")
+            log.info("access control: who has a client certificate may do everything, with web pages of %s", pages)
         elif local:
-            log.info("no access control: only programs on this machine can connect, and they may do everything")
+            log.info("no access control: only programs on this machine can connect, and web pages of %s; they may do "
+                     "everything", pages)  # fmt: skip
         elif self._settings.insecure_open:
             log.warning("no access control: who can reach this server may read, write and delete everything")
         else:
@@ -84,6 +95,8 @@ class Security:
                 await trio.to_thread.run_sync(what.reload, abandon_on_cancel=True)
             except Unusable as error:
                 log.error("not reloaded, the old one stays: %s", error)
+            except Exception:
+                log.exception("not reloaded, the old one stays: a fault of ours with %s", what)
             else:
                 log.info("reloaded %s", what)
                 if what is self.access:

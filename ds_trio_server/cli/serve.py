@@ -1,4 +1,4 @@
-"""``ds serve``: a server as a process, from its options to its exit status."""
+"""`ds serve`: a server as a process, from its options to its exit status."""
 
 import argparse
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger("ds")
 
 
 def add_commands(commands: "Commands") -> None:
-    """Add ``serve``."""
+    """Add `serve`."""
     serving = commands.add_parser(
         "serve",
         help="run a server",
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obedience.run, signals)
                 nursery.start_soon(systemd.watchdog)
-                await server.serve(store, settings, sockets, started, security.access, security.tls)
+                await server.serve(store, settings, sockets, started, security.access, security.tls, security.origins)
                 nursery.cancel_scope.cancel()
 
     problems: list[BaseException] = []

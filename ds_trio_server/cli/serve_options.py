@@ -1,6 +1,6 @@
-"""What ``ds serve`` is told: command line first, then ``DS_...`` variables, then defaults.
+"""What `ds serve` is told: command line first, then `DS_...` variables, then defaults.
 
-An option is one field of ``Settings`` (the process) or ``Config`` (the server). Parsers, variables, --help and the
+An option is one field of `Settings` (the process) or `Config` (the server). Parsers, variables, --help and the
 checks of what excludes what are made from those; a new option is a new field, and the place that uses it.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 from ds_core.wire.names import DEFAULT_PORT
 
 from .. import units
+from ..access import origins
 from ..config import Config, Option, option, options
 from ..http import listeners
 from ..ops import logs
@@ -61,7 +62,7 @@ _access: dict[str, Any] = {"group": "access", "metavar": "FILE"}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Config):
-    """A server's limits, and what its process needs besides: everything ``ds serve`` can be told."""
+    """A server's limits, and what its process needs besides: everything `ds serve` can be told."""
 
     host: str = option("127.0.0.1", partial(_text, of="host"), "address or name to listen on", **_listening)
     port: int = option(DEFAULT_PORT, units.port, "TCP port, 0 for a free one", **_listening)
@@ -84,6 +85,13 @@ class Settings(Config):
         None, _file, "let in who has a token; see 'ds token'", shown="loopback only", **_access)  # fmt: skip
     insecure_open: bool = option(
         False, help="let everybody who can connect do everything", group="access", excludes=("access",))  # fmt: skip
+    allow_host: tuple[str, ...] = option(
+        (), origins.host_name, "without --access: answer to this name in Host too, such as that of a proxy in front; "
+        "may be repeated", metavar="NAME", shown="this machine's names", many=True, group="access")  # fmt: skip
+    cors: tuple[str, ...] = option(
+        (), origins.origin, "without --access: let web pages from there read and write too, such as "
+        "https://dashboard.example, or * for all; may be repeated", metavar="ORIGIN", shown="this machine's pages",
+        many=True, group="access")  # fmt: skip
     tls_cert: str | None = option(None, _file, "certificate chain in PEM format: serve https", **_access)
     tls_key: str | None = option(None, _file, "its private key", **_access)
     tls_client_ca: str | None = option(
@@ -112,7 +120,7 @@ def variable(name: str) -> str:
 
 
 def add_options(parser: Parser) -> None:
-    """Add them all. What was not given is None, so that ``settings`` can look elsewhere."""
+    """Add them all. What was not given is None, so that `settings` can look elsewhere."""
     for group, title in GROUPS.items():
         add = parser.add_argument_group(title).add_argument
         for name, each in OPTIONS.items():

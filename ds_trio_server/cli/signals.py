@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Obedience:
-    """The signals of one server process; ``reload`` must be one that can be cancelled."""
+    """The signals of one server process; `reload` must be one that can be cancelled."""
 
     def __init__(self, reload: Callable[[], Awaitable[None]]) -> None:
         self._reload = reload
@@ -27,7 +27,7 @@ class Obedience:
         self.stopping = False
 
     def serving(self, stop: Callable[[], None]) -> None:
-        """The server runs; ``stop`` begins its orderly end, at once if that was asked for already."""
+        """The server runs; `stop` begins its orderly end, at once if that was asked for already."""
         self._stop = stop
         if self.stopping:
             stop()

@@ -1,4 +1,4 @@
-"""The commands ``ds token`` and ``ds share``: who may do what, kept in an access file."""
+"""The commands `ds token` and `ds share`: who may do what, kept in an access file."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ _LONGEST = 366 * units.DAY
 
 
 def add_commands(commands: "Commands") -> None:
-    """Add ``token`` and ``share``; each also has ``act``, what ``run`` runs."""
+    """Add `token` and `share`; each also has `act`, what `run` runs."""
     token = commands.add_parser("token", help="give and take back access", description="Who may do what, by token.")
     actions = token.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(token))
     new = actions.add_parser(
@@ -89,7 +89,7 @@ def _is_url(text: str) -> bool:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a command that ``add_commands`` added; returns the exit status."""
+    """Run a command that `add_commands` added; returns the exit status."""
     try:
         status: int = options.act(options)
     except (access_file.AccessFileError, ValueError) as error:

@@ -1,0 +1,52 @@
+"""Connections, requests, answers: bytes from sockets become exchanges, answers become bytes.
+
+What is imported from here is loaded when it is asked for: a server without TLS loads none of it.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .exchange import Application, Exchange, Suspended
+    from .idle import IdleConnections
+    from .readers import BodyBudget
+    from .tls import TLS, TLSFileError
+    from .transport import Disconnected, Transport
+
+__all__ = [
+    "Application", "Exchange", "Suspended", "Disconnected",
+    "Connection", "IdleConnections", "Transport", "BodyBudget",
+    "TLS", "TLSFileError", "listeners",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Application", "Exchange", "Suspended"):
+        from . import exchange
+
+        return getattr(exchange, name)
+    if name == "Connection":
+        from . import connection
+
+        return connection.Connection
+    if name == "IdleConnections":
+        from . import idle
+
+        return idle.IdleConnections
+    if name == "BodyBudget":
+        from . import readers
+
+        return readers.BodyBudget
+    if name in ("Disconnected", "Transport"):
+        from . import transport
+
+        return getattr(transport, name)
+    if name in ("TLS", "TLSFileError"):
+        from . import tls
+
+        return getattr(tls, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 """One connection: its requests in order, its answers whole, its end clean.
 
 The usual request has a strict head and a Content-Length body; whatever else comes is h11's to read. What is answered
-without waiting never gets here (see ``idle``), and comes here when it would have had to wait after all.
+without waiting never gets here (see `idle`), and comes here when it would have had to wait after all.
 """
 
 from collections.abc import Awaitable, Callable
@@ -37,8 +37,8 @@ class Connection:
     async def run(self, unsent: bytes | memoryview = b"", may_rest: bool = False) -> bool:
         """Answer requests until the connection ends; never raises for what a peer does, or an application.
 
-        First sends what is ``unsent`` of an earlier answer. True when the connection lives on
-        because it ``may_rest`` and has nothing to do.
+        First sends what is `unsent` of an earlier answer. True when the connection lives on
+        because it `may_rest` and has nothing to do.
         """
         linger = 0.0
         resting = False

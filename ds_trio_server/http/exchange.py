@@ -1,9 +1,9 @@
 """One request and its answer: all that whoever answers sees of HTTP.
 
-An application is given an ``Exchange`` and answers it in one of two ways. Without waiting (``finish``,
-``respond_nowait``): the request has come whole, and the connection has no task. Or in its own task: ``body``, then
-``respond``, ``respond_in_parts``, or ``start`` and ``send``. It knows nothing of sockets, framing and keep-alive;
-a connection knows nothing of streams, only the ``Application`` below.
+An application is given an `Exchange` and answers it in one of two ways. Without waiting (`finish`,
+`respond_nowait`): the request has come whole, and the connection has no task. Or in its own task: `body`, then
+`respond`, `respond_in_parts`, or `start` and `send`. It knows nothing of sockets, framing and keep-alive;
+a connection knows nothing of streams, only the `Application` below.
 """
 
 import time
@@ -12,7 +12,7 @@ from contextlib import aclosing
 from email.utils import formatdate
 from typing import Any, Protocol
 
-from ds_core.server import responses
+from ds_core.server import responses, targets
 
 from .transport import Disconnected, Transport
 
@@ -34,11 +34,11 @@ class Application(Protocol):
     """What connections are served with."""
 
     def answer_nowait(self, exchange: "Exchange") -> None:
-        """Answer a request that has come whole, now or by a call of ``exchange.finish`` later on. Raises
-        trio.WouldBlock when only ``answer`` can; nothing has happened then. Raises what ``answer`` raises."""
+        """Answer a request that has come whole, now or by a call of `exchange.finish` later on. Raises
+        trio.WouldBlock when only `answer` can; nothing has happened then. Raises what `answer` raises."""
 
     async def answer(self, exchange: "Exchange") -> Suspended | None:
-        """Answer, or begin to. May raise anything: ``refused`` says what that means."""
+        """Answer, or begin to. May raise anything: `refused` says what that means."""
 
     def refused(self, exchange: "Exchange | None", error: Exception) -> responses.Response:
         """The answer that an exception from the application, or one of ours about the request, comes to."""
@@ -63,10 +63,10 @@ class Channel(Protocol):
 class Exchange:
     """A request and the ways to answer it.
 
-    ``headers`` has lower-case names; repeated fields are joined by commas. ``length`` is the body's in bytes, None
-    when it shows only at its end; ``unread`` is true until it has been read. ``keep_alive`` may be set to False
-    until the answer begins. ``started`` tells that something of the answer has been sent. ``identity`` is for the
-    application: who asks. ``held`` is what the request has of the room for bodies.
+    `headers` has lower-case names; repeated fields are joined by commas. `length` is the body's in bytes, None
+    when it shows only at its end; `unread` is true until it has been read. `keep_alive` may be set to False
+    until the answer begins. `started` tells that something of the answer has been sent. `identity` is for the
+    application: who asks. `held` is what the request has of the room for bodies.
     """
 
     __slots__ = (
@@ -103,13 +103,18 @@ class Exchange:
     # Who asks
 
     @property
+    def authority(self) -> str:
+        """Whom it is for, a host and perhaps a port: an absolute target goes before Host (RFC 9112 section 3.2.2)."""
+        return targets.target_authority(self.target) or self.headers.get("host", "")
+
+    @property
     def scheme(self) -> str:
-        """``http`` or ``https``."""
+        """`http` or `https`."""
         return self.connection.transport.scheme
 
     @property
     def peer(self) -> str:
-        """The client's address, ``local`` for a Unix socket."""
+        """The client's address, `local` for a Unix socket."""
         return self.connection.transport.peer
 
     @property
@@ -139,7 +144,7 @@ class Exchange:
     # An answer without waiting
 
     def finish(self, response: responses.Response, error: Exception | None = None) -> None:
-        """Send the whole answer; or, with an ``error``, what that comes to. Never raises."""
+        """Send the whole answer; or, with an `error`, what that comes to. Never raises."""
         assert self._finish is not None
         self._finish(self, response, error)
 
@@ -163,7 +168,7 @@ class Exchange:
     async def respond_in_parts(
         self, response: responses.Response, parts: AsyncGenerator[bytes, None], length: int | None
     ) -> None:
-        """Send an answer whose body comes in parts; ``length`` is None when it isn't known."""
+        """Send an answer whose body comes in parts; `length` is None when it isn't known."""
         head = self._open_head(response) if length is None else self._head(response, "", length)
         async with aclosing(parts):
             async for part in parts:
@@ -178,7 +183,7 @@ class Exchange:
             await self.end()
 
     async def start(self, response: responses.Response) -> None:
-        """Send the head of an answer whose end isn't known yet; ``send`` its ``part``s, then ``end`` it."""
+        """Send the head of an answer whose end isn't known yet; `send` its `part`s, then `end` it."""
         await self.send(self._open_head(response))
 
     def part(self, data: bytes) -> bytes:

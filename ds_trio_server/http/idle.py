@@ -2,13 +2,14 @@
 
 A connection at rest has no task, only a place in one epoll set. When bytes come and they are one whole request of the
 plain kind (a strict head, a small body), the application is asked for an answer without waiting, now or when a commit
-has made it durable. What can't be answered like that goes to a task of its own (``Connection.run``), from the same
+has made it durable. What can't be answered like that goes to a task of its own (`Connection.run`), from the same
 bytes on, and comes back to rest when it is done: a large request, a live read, a cold one, whatever h11 must look at.
 
 Where there is no epoll, every connection has its task and nothing else changes.
 """
 
 import logging
+import re
 import select
 from collections.abc import Callable
 
@@ -20,12 +21,16 @@ from ds_core.server.responses import Response
 from ..config import Config
 from .connection import Connection
 from .exchange import Application, Exchange
+from .readers import begin
 from .transport import Disconnected
 
 log = logging.getLogger("ds")
 
 _AT_ONCE = 64
+_APPENDS_A_TURN = 32
+_OTHERS_A_TURN = 8
 _RECEIVE = 65536
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,9}) *\r\n", re.IGNORECASE)
 _NONE = Response(500, [])
 _FOREVER = float("inf")
 
@@ -33,8 +38,8 @@ _FOREVER = float("inf")
 class IdleConnections:
     """The connections at rest of one server.
 
-    ``serve(connection, unsent)`` must give a connection its task, which first sends the bytes that
-    the socket did not take; ``closed(connection)`` is told of those that ended here.
+    `serve(connection, unsent)` must give a connection its task, which first sends the bytes that
+    the socket did not take; `closed(connection)` is told of those that ended here.
     """
 
     def __init__(
@@ -52,18 +57,24 @@ class IdleConnections:
         self._epoll = select.epoll()
         self._watched: dict[int, Connection] = {}
         self._answering: set[Connection] = set()
+        self._pipelines: dict[Connection, _Pipeline] = {}
+        self._soon = trio.lowlevel.current_trio_token()
         self._empty = trio.Event()
 
-    def add(self, connection: Connection) -> None:
-        """Take over a connection that has nothing to do."""
+    def add(self, connection: Connection) -> bool:
+        """Take over a connection that has nothing to do; False when there is no room for it here."""
         connection.idle = True
         connection.transport.deadline = trio.current_time() + self._idle_timeout
         number = connection.transport.fileno()
         if number not in self._watched:
+            try:
+                self._epoll.register(number, select.EPOLLIN)
+            except OSError:  # the system's own limit of files to watch, say
+                return False
             self._watched[number] = connection
-            self._epoll.register(number, select.EPOLLIN)
         if connection.closing:
             connection.stop()
+        return True
 
     async def run(self) -> None:
         """Have requests answered, until cancelled."""
@@ -74,7 +85,11 @@ class IdleConnections:
                 for number, _ in self._epoll.poll(0, _AT_ONCE):
                     connection = self._watched.get(number)
                     if connection is not None:
-                        self._receive(connection)
+                        try:
+                            self._receive(connection)
+                        except Exception:
+                            log.exception("a connection failed inside the server")
+                            self._end(connection)
         finally:
             for connection in {*self._watched.values(), *self._answering}:
                 connection.transport.close_nowait()
@@ -98,6 +113,8 @@ class IdleConnections:
             self._empty.set()
 
     def _end(self, connection: Connection) -> None:
+        self._answering.discard(connection)
+        self._pipelines.pop(connection, None)
         self._leave(connection)
         connection.transport.close_nowait()
         self._closed(connection)
@@ -130,14 +147,21 @@ class IdleConnections:
             except trio.WouldBlock:
                 self._answering.discard(connection)
             except Exception as error:
-                if exchange.started:
-                    log.exception("a request failed inside the server behind its answer")
-                self._finish(exchange, _NONE, error)
+                self._fail(exchange, error)
                 return
+        elif self._first(connection, data) is not None:
+            self._pipelines[connection] = _Pipeline(data)
+            self._go_on(connection)
+            return
         # Nothing has happened: a task begins with the same bytes.
+        self._hand_over(connection, data)
+
+    def _hand_over(self, connection: Connection, ahead: bytes, unsent: bytes | memoryview = b"") -> None:
+        """Give a connection its task, which begins with what came `ahead`."""
         self._leave(connection)
-        connection.keep(data)
-        self._serve(connection, b"")
+        if ahead:
+            connection.keep(ahead)
+        self._serve(connection, unsent)
 
     def _exchange(self, connection: Connection, data: bytes) -> Exchange | None:
         """The request that these bytes are, if they are one, whole and plain."""
@@ -153,30 +177,142 @@ class IdleConnections:
             connection, head.method, head.target, head.headers, head.length, False, data[end:], self._finish
         )
 
+    def _first(self, connection: Connection, data: bytes) -> tuple[Exchange, bytes] | None:
+        """The request that these bytes begin with, if it is whole and plain, and what follows it."""
+        data = begin(data)
+        end = data.find(heads.END) + len(heads.END)
+        if len(heads.END) <= end <= heads.MAX_HEAD:
+            size = end + _length(data[:end])
+            if end <= size <= len(data):
+                exchange = self._exchange(connection, data[:size])
+                if exchange is not None:
+                    return exchange, data[size:]
+        return None
+
+    def _fail(self, exchange: Exchange, error: Exception) -> None:
+        """Answer a request that the application raised an exception for."""
+        if exchange.started:
+            log.error("a request failed inside the server behind its answer", exc_info=error)
+        self._finish(exchange, _NONE, error)
+
     def _finish(self, exchange: Exchange, response: Response, error: Exception | None) -> None:
         """Send an answer: as far as the socket takes it here, the rest by a task."""
         if exchange.started:
             return  # it has failed meanwhile, and its client was told
+        exchange.started = True
         connection = exchange.connection
         assert isinstance(connection, Connection)
-        self._answering.discard(connection)
         try:
             if error is not None:
                 response = self._app.refused(exchange, error)
             data = exchange.encode(response)
-            exchange.started = True
+        except Exception:
+            log.exception("an answer failed inside the server; its connection is closed")
+            data, exchange.keep_alive = b"", False
+        if self._pipelines and (pipeline := self._pipelines.get(connection)) is not None:
+            pipeline.answers[exchange] = data
+            pipeline.outstanding -= 1
+            if not pipeline.outstanding and not pipeline.going_on:
+                self._flush(connection, pipeline)
+            return
+        self._send(connection, data, exchange.keep_alive)
+
+    def _send(self, connection: Connection, data: bytes, keep_alive: bool, ahead: bytes = b"") -> None:
+        """Send answers; then the connection ends, or comes to rest, or goes on in a task."""
+        self._answering.discard(connection)
+        try:
             sent = connection.transport.send_nowait(data)
         except Disconnected:
             self._end(connection)
-        except Exception:
-            log.exception("an answer failed inside the server; its connection is closed")
+            return
+        if sent < len(data):
+            connection.closing = connection.closing or not keep_alive
+            self._hand_over(connection, ahead, memoryview(data)[sent:])
+        elif connection.closing or not keep_alive:
             self._end(connection)
-        else:
-            if sent < len(data):
-                connection.closing = connection.closing or not exchange.keep_alive
-                self._leave(connection)
-                self._serve(connection, memoryview(data)[sent:])
-            elif connection.closing or not exchange.keep_alive:
-                self._end(connection)
-            else:
-                self.add(connection)
+        elif ahead or not self.add(connection):
+            self._hand_over(connection, ahead)
+
+    # Requests that come many at once
+
+    def _go_on(self, connection: Connection) -> None:
+        """Have some of the requests that came ahead answered: in order, each as if it had come alone.
+
+        An append may follow appends that are not durable yet, as it is decided on top of them: so they share commits.
+        Anything else waits until all before it are.
+        """
+        pipeline = self._pipelines.get(connection)
+        if pipeline is None:
+            return  # it ended meanwhile
+        self._answering.add(connection)
+        connection.idle = False
+        connection.transport.deadline = _FOREVER
+        pipeline.going_on = True
+        blocked = False
+        others = 0
+        while len(pipeline.answers) < _APPENDS_A_TURN and others < _OTHERS_A_TURN and not connection.closing:
+            found = self._first(connection, pipeline.ahead)
+            if found is None:
+                blocked = True
+                break
+            exchange, behind = found
+            if exchange.method != "POST":
+                if pipeline.outstanding:
+                    break
+                others += 1
+            pipeline.answers[exchange] = b""
+            pipeline.outstanding += 1
+            try:
+                self._app.answer_nowait(exchange)
+            except trio.WouldBlock:
+                del pipeline.answers[exchange]
+                pipeline.outstanding -= 1
+                blocked = True
+                break
+            except Exception as error:
+                self._fail(exchange, error)
+            pipeline.ahead = behind
+            if not exchange.keep_alive or not pipeline.ahead:
+                break
+        pipeline.going_on = False
+        # What can't be answered here is tried again behind the others, and then by a task.
+        pipeline.blocked = blocked and not pipeline.answers
+        if not pipeline.outstanding:
+            self._flush(connection, pipeline)
+
+    def _flush(self, connection: Connection, pipeline: "_Pipeline") -> None:
+        """Send all answers there are, in order."""
+        data = b"".join(pipeline.answers.values())
+        keep_alive = all(exchange.keep_alive for exchange in pipeline.answers)
+        pipeline.answers.clear()
+        if keep_alive and pipeline.ahead and not pipeline.blocked and not connection.closing:
+            try:
+                sent = connection.transport.send_nowait(data)
+            except Disconnected:
+                sent, keep_alive = 0, False
+            if keep_alive and sent == len(data):
+                # Others have their turn first.
+                self._soon.run_sync_soon(self._go_on, connection)
+                return
+            data = data[sent:]
+        del self._pipelines[connection]
+        self._send(connection, data, keep_alive, pipeline.ahead)
+
+
+def _length(head: bytes) -> int:
+    """A guess at what follows a head, which the parser then confirms or not."""
+    found = _LENGTH.search(head)
+    return int(found[1]) if found else 0
+
+
+class _Pipeline:
+    """Requests of one connection that came at once: `answers` in their order, empty while `outstanding`, and the
+    bytes that are still `ahead`; `blocked` when those can't be answered without a task."""
+
+    __slots__ = ("answers", "outstanding", "ahead", "blocked", "going_on")
+
+    def __init__(self, ahead: bytes) -> None:
+        self.answers: dict[Exchange, bytes] = {}
+        self.outstanding = 0
+        self.ahead = ahead
+        self.blocked = self.going_on = False

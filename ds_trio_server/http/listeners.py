@@ -1,6 +1,6 @@
 """The sockets that a server listens on: addresses of a host name, both families at once, Unix sockets, systemd's.
 
-An address is ``host:port``, ``[::1]:port``, ``[::]:port`` (IPv6 and IPv4 both), or ``unix:PATH``. A Unix socket is for
+An address is `host:port`, `[::1]:port`, `[::]:port` (IPv6 and IPv4 both), or `unix:PATH`. A Unix socket is for
 its owner's account alone (0600), and gone when it is closed; sockets from systemd (LISTEN_FDS, sd_listen_fds(3)) have
 the rights that their unit gives them.
 """
@@ -24,7 +24,7 @@ _ANY = "::"
 
 
 class Address(NamedTuple):
-    """Where to listen: a host and a TCP port (0 for a free one), or the ``path`` of a Unix socket."""
+    """Where to listen: a host and a TCP port (0 for a free one), or the `path` of a Unix socket."""
 
     host: str = ""
     port: int = 0
@@ -53,7 +53,10 @@ def address(text: str) -> Address:
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address of a host name; port 0 takes a free one, ``::`` is for both families."""
+    """Listening sockets for every address of a host name; port 0 takes a free one, `::` is for both families.
+
+    Raises OSError; then none is left open.
+    """
     if host == _ANY and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -161,7 +164,7 @@ def close(listeners: Iterable[socket.socket]) -> None:
 
 
 def listen_all(addresses: Sequence[Address]) -> list[socket.socket]:
-    """Listen on every address or on none. Raises OSError, whose ``strerror`` names the one where it can't."""
+    """Listen on every address or on none. Raises OSError, whose `strerror` names the one where it can't."""
     listeners: list[socket.socket] = []
     for each in addresses:
         try:
@@ -179,7 +182,7 @@ def is_local(listener: socket.socket) -> bool:
 
 
 def url_of(listener: socket.socket, scheme: str = "http") -> str:
-    """The root URL that a listener serves; of a Unix socket ``unix:PATH``."""
+    """The root URL that a listener serves; of a Unix socket `unix:PATH`."""
     if listener.family == socket.AF_UNIX:
         return "unix:" + os.fsdecode(listener.getsockname())
     host, port = listener.getsockname()[:2]

@@ -1,9 +1,9 @@
 """Requests from a connection's bytes: the two ways there are to read them.
 
-``PlainReader`` takes heads that are written the one strict, unambiguous way (``ds_core.server.heads``)
+`PlainReader` takes heads that are written the one strict, unambiguous way (`ds_core.server.heads`)
 in a single pass. For any other request h11 is the authority, from the same bytes on: chunked bodies,
 expectations, repeated fields, HTTP/1.0, and all that is wrong. What h11 accepts and others read
-differently is refused before it gets there (``check_lines``).
+differently is refused before it gets there (`check_lines`).
 """
 
 import io
@@ -52,7 +52,7 @@ class BodyBudget:
 
 
 class Holder(Protocol):
-    """Whose body it is; ``held`` is what it has of the budget."""
+    """Whose body it is; `held` is what it has of the budget."""
 
     held: int
 
@@ -62,7 +62,7 @@ Reserve = Callable[[int], None]
 
 
 class Request(NamedTuple):
-    """A request head. ``headers`` has lower-case names, repeated fields joined by commas; ``length`` is the
+    """A request head. `headers` has lower-case names, repeated fields joined by commas; `length` is the
     body's in bytes, None when it shows only at its end."""
 
     method: str
@@ -112,7 +112,7 @@ class PlainReader:
         return trio.current_time() + (self._config.head_timeout if head else self._config.idle_timeout)
 
     async def next_request(self) -> Request | None:
-        """The next request; None when the peer is done, or when the head in ``ahead`` is h11's."""
+        """The next request; None when the peer is done, or when the head in `ahead` is h11's."""
         transport = self._transport
         buffer = begin(self._buffer)
         transport.deadline = self._deadline(buffer)
@@ -169,7 +169,7 @@ class PlainReader:
 
 
 class H11Reader:
-    """Reads one request, any that h11 accepts; ``received`` begins with its head."""
+    """Reads one request, any that h11 accepts; `received` begins with its head."""
 
     def __init__(
         self, transport: Transport, config: Config, received: bytes

@@ -1,13 +1,14 @@
 """TLS: the same doors as a plain transport, with trio's SSL stream behind them.
 
 A handshake has a deadline. What clients are told and shown is as without TLS; what differs is that
-``send_nowait`` takes nothing, so that a live reader's own task encrypts and sends its frame.
+`send_nowait` takes nothing, so that a live reader's own task encrypts and sends its frame.
 """
 
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -19,6 +20,7 @@ from .transport import Disconnected, Transport
 log = logging.getLogger("ds")
 
 _PARTING = 0.5
+_CROWDED = 3.0
 _REASONS = {
     None: "not a certificate in PEM format",
     "KEY_VALUES_MISMATCH": "the key is not this certificate's",
@@ -32,10 +34,12 @@ class TLSFileError(Unusable):
 
 
 class TLS:
-    """A server's certificate and key, replaced at ``reload``; connections that are open keep theirs.
+    """A server's certificate and key, replaced at `reload`; connections that are open keep theirs.
 
-    ``client_ca`` is a file of certificates that sign clients' ones; with ``required`` everybody
-    needs such a certificate, else those may come without who show a token or a link.
+    `client_ca` is a file of certificates that sign clients' ones; with `required` everybody
+    needs such a certificate, else those may come without who show a token or a link. At most
+    `handshakes` are under way at once, each of which holds some 65 KiB; others wait their turn, and the oldest then
+    have less time. Raises TLSFileError when a file can't be used.
     """
 
     def __init__(
@@ -45,12 +49,14 @@ class TLS:
         client_ca: str | Path | None = None,
         required: bool = True,
         handshake_timeout: float = 10.0,
+        handshakes: int = 256,
     ) -> None:
         self._certificate = Path(certificate)
         self._key = Path(key)
         self._client_ca = None if client_ca is None else Path(client_ca)
         self._required = required
         self._handshake_timeout = handshake_timeout
+        self._handshakes = Handshakes(handshakes)
         self._context = self._load()
 
     def __str__(self) -> str:
@@ -62,7 +68,7 @@ class TLS:
 
     def transport(self, sock: socket.socket, send_timeout: float, stats: Stats) -> "TLSTransport":
         """The transport of an accepted connection."""
-        return TLSTransport(sock, send_timeout, self._context, self._handshake_timeout, stats)
+        return TLSTransport(sock, send_timeout, self._context, self._handshake_timeout, self._handshakes, stats)
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -93,10 +99,31 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted; a server that starts by itself needs it without a password")
 
 
-class TLSTransport(Transport):
-    """A TLS connection in the hands of one task."""
+class Handshakes:
+    """Those under way, oldest first, at most `limit` of them."""
 
-    __slots__ = ("_tls", "_timeout", "_stats", "_ready", "_ahead", "_parting", "_ended")
+    def __init__(self, limit: int) -> None:
+        self._room = trio.Semaphore(limit)
+        self._begun: dict[trio.CancelScope, float] = {}
+
+    @asynccontextmanager
+    async def one(self, scope: trio.CancelScope) -> AsyncIterator[None]:
+        """One more, when there is room. While others wait it has less time, by way of its cancel scope's deadline."""
+        if self._room.value == 0 and self._begun:
+            oldest = next(iter(self._begun))
+            oldest.deadline = min(oldest.deadline, self._begun.pop(oldest) + _CROWDED)
+        async with self._room:
+            self._begun[scope] = trio.current_time()
+            try:
+                yield
+            finally:
+                self._begun.pop(scope, None)
+
+
+class TLSTransport(Transport):
+    """A TLS connection in the hands of one task. Who has said nothing yet costs no more than without TLS."""
+
+    __slots__ = ("_tls", "_context", "_timeout", "_handshakes", "_stats", "_ahead", "_parting", "_ended")
 
     scheme = "https"
 
@@ -106,46 +133,57 @@ class TLSTransport(Transport):
         send_timeout: float,
         context: ssl.SSLContext,
         handshake_timeout: float,
+        handshakes: Handshakes,
         stats: Stats,
     ) -> None:
         super().__init__(sock, send_timeout)
         self._stats = stats
-        self._tls = trio.SSLStream(_Wire(self), context, server_side=True, https_compatible=True)
+        self._tls: trio.SSLStream[_Wire] | None = None
+        self._context = context
         self._timeout = handshake_timeout
-        self._ready = False
+        self._handshakes = handshakes
         self._ahead: bytes | None = None
         self._parting = self._ended = False
 
     async def receive(self, most: int = 65536) -> bytes:
         if self._parting:
             return await super().receive(most)  # what comes now is only drained
-        if not self._ready:
-            await self._shake_hands()
+        tls = self._tls or await self._shake_hands()
         if self._ahead is not None:
             await trio.lowlevel.checkpoint()
             ahead = self._ahead
             self._ahead = ahead[most:] if len(ahead) > most else None
             return ahead[:most]
         try:
-            return bytes(await self._tls.receive_some(most))
+            return bytes(await tls.receive_some(most))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             if self._ended:
                 return b""
             raise Disconnected from error
 
-    async def _shake_hands(self) -> None:
-        why: object = "the handshake took too long"
-        with trio.move_on_after(self._timeout):
+    async def _shake_hands(self) -> "trio.SSLStream[_Wire]":
+        why = "the handshake took too long"
+        with trio.move_on_after(self._timeout) as scope:
             try:
-                await self._tls.do_handshake()
-                self._ready = True
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                why = error.__cause__ or "it hung up"
-        if not self._ready:
+                await Transport.wait_readable(self)
+                async with self._handshakes.one(scope):
+                    if self.hung_up():
+                        raise Disconnected  # while it waited, or without a word
+                    tls = trio.SSLStream(_Wire(self), self._context, server_side=True, https_compatible=True)
+                    try:
+                        await tls.do_handshake()
+                        self._tls = tls
+                    finally:
+                        if self._tls is None:
+                            _free(tls)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, Disconnected) as error:
+                why = str(error.__cause__ or "it hung up")  # the error itself would hold this frame, and the frame it
+        if self._tls is None:
             self._stats.handshakes_failed += 1
             log.debug("no TLS with %s: %s", self.peer, why)
             raise Disconnected
         self.identities = _names(self._tls.getpeercert())
+        return self._tls
 
     async def wait_readable(self) -> None:
         # Records that carry no data (tickets, key updates) must not count, so this reads ahead.
@@ -165,7 +203,7 @@ class TLSTransport(Transport):
         return 0
 
     async def send_all(self, data: bytes | memoryview) -> None:
-        if not self._ready:
+        if self._tls is None:
             raise Disconnected  # one who is turned away before the handshake isn't worth one
         try:
             await self._tls.send_all(data)
@@ -174,7 +212,7 @@ class TLSTransport(Transport):
 
     async def close(self, linger: float = 0.0) -> None:
         self._parting = True
-        if self._ready:
+        if self._tls is not None:
             # Tells a cut connection from a whole answer (close_notify), without waiting for the other's.
             with trio.move_on_after(_PARTING, shield=True):
                 try:
@@ -182,6 +220,17 @@ class TLSTransport(Transport):
                 except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
                     pass
         await super().close(linger)
+
+    def close_nowait(self) -> None:
+        super().close_nowait()
+        if self._tls is not None:
+            _free(self._tls)
+            self._tls = None
+
+
+def _free(stream: "trio.SSLStream[_Wire]") -> None:
+    """Let go of a stream's 65 KiB at once: it holds itself, and would wait for the garbage collector."""
+    vars(stream).clear()
 
 
 class _Wire(trio.abc.Stream):

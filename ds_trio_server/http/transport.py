@@ -1,11 +1,10 @@
 """A connected socket: receive, send, and send at once from anywhere without waiting.
 
 Deadlines cost nothing per request: a transport carries the time by which it must have made
-progress, and the server's sweep (``expire``) shuts down the side that is overdue, which wakes
+progress, and the server's sweep (`expire`) shuts down the side that is overdue, which wakes
 whatever waits on it.
 """
 
-import errno
 import socket
 
 import trio
@@ -20,8 +19,8 @@ class Disconnected(Exception):
 class Transport:
     """A non-blocking TCP socket in the hands of one task.
 
-    ``deadline`` is on trio's clock; ``overdue`` tells that it has passed. ``send_nowait`` may be called
-    by other tasks while the owner waits in ``wait_readable``. ``identities`` are the names that the
+    `deadline` is on trio's clock; `overdue` tells that it has passed. `send_nowait` may be called
+    by other tasks while the owner waits in `wait_readable`. `identities` are the names that the
     peer has proved to be its own.
     """
 
@@ -55,7 +54,19 @@ class Transport:
 
     async def wait_readable(self) -> None:
         """Return when the peer sent something or hung up."""
-        await trio.lowlevel.wait_readable(self._socket)
+        try:
+            await trio.lowlevel.wait_readable(self._socket)
+        except OSError as error:
+            raise Disconnected from error
+
+    def hung_up(self) -> bool:
+        """Whether the peer has closed, and sent nothing before."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def receive_nowait(self, most: int = 65536) -> bytes | None:
         """What is there now: None when nothing is, empty at the end of the stream."""
@@ -113,12 +124,11 @@ class Transport:
     def _shut(self, how: int) -> None:
         try:
             self._socket.shutdown(how)
-        except OSError as error:
-            if error.errno not in (errno.ENOTCONN, errno.EBADF):
-                raise
+        except OSError:
+            pass  # it is gone already, in whatever way
 
     async def close(self, linger: float = 0.0) -> None:
-        """Close; with ``linger`` first let the peer read an answer to a request it is still sending."""
+        """Close; with `linger` first let the peer read an answer to a request it is still sending."""
         if linger:
             self._shut(socket.SHUT_WR)
             with trio.move_on_after(linger, shield=True):

@@ -7,6 +7,8 @@ once, or whose offset isn't where the frame begins, is woken and goes on from st
 pace. A task is also woken when its stream ends, its time is up, or its peer goes away.
 """
 
+import logging
+
 import trio
 
 from ds_core.server import reads
@@ -14,6 +16,8 @@ from ds_core.server.stream import Stream
 
 from ..http.exchange import Disconnected, Exchange
 from ..store.base import Store
+
+log = logging.getLogger("ds")
 
 SHARED = 64 * 1024
 """Largest range that is sent as a shared frame; a reader of more goes to storage."""
@@ -23,11 +27,11 @@ QUIET = 15.0
 
 
 class Subscriber:
-    """A live reader asleep at ``position`` of ``stream``; ``subscribers`` has the two kinds.
+    """A live reader asleep at `position` of `stream`; `subscribers` has the two kinds.
 
-    Equal ``key`` (not None) promises equal frames. After a sleep, ``unsent`` is what the socket did
-    not take of a frame, ``served`` whether anything was sent, ``ended`` whether that was the
-    stream's end. One-shot subscribers wake after one frame. ``spoken`` is when something was last sent.
+    Equal `key` (not None) promises equal frames. After a sleep, `unsent` is what the socket did
+    not take of a frame, `served` whether anything was sent, `ended` whether that was the
+    stream's end. One-shot subscribers wake after one frame. `spoken` is when something was last sent.
     """
 
     __slots__ = (
@@ -57,7 +61,7 @@ class Subscriber:
         return b""
 
     def encode(self, plan: reads.Plan, data: bytes) -> bytes | None:
-        """The bytes to send for a range that begins at ``position``; None to be woken instead."""
+        """The bytes to send for a range that begins at `position`; None to be woken instead."""
         raise NotImplementedError
 
     async def resume(self) -> "Subscriber | None":
@@ -75,7 +79,7 @@ class Subscriber:
             self._scope.cancel()
 
     async def sleep(self) -> None:
-        """Until woken or ``deadline``.
+        """Until woken or `deadline`.
 
         Nothing may be awaited between looking at the stream and this, so that no commit is missed.
         """
@@ -113,7 +117,7 @@ class Feed:
         self.asleep: dict[Subscriber, None] = {}
 
     def __call__(self, stream: Stream, at: int, data: bytes) -> None:
-        """The store's call: ``data`` has become visible from ``at`` on, or the stream ended."""
+        """The store's call: `data` has become visible from `at` on, or the stream ended."""
         if not data or len(data) > SHARED or stream.deleted:
             self.wake_all()
             return
@@ -130,17 +134,20 @@ class Feed:
         """Send one subscriber its frame; whether it may sleep on."""
         if subscriber.position != plan.start:
             return False
-        frame = frames.get(subscriber.key)
-        if frame is None:
-            frame = subscriber.encode(plan, data)
-            if frame is None:
-                return False
-            if subscriber.key is not None:
-                frames[subscriber.key] = frame
         try:
+            frame = frames.get(subscriber.key)
+            if frame is None:
+                frame = subscriber.encode(plan, data)
+                if frame is None:
+                    return False
+                if subscriber.key is not None:
+                    frames[subscriber.key] = frame
             whole = subscriber.send_nowait(frame)
         except Disconnected:
             return False
+        except Exception:
+            log.exception("a live reader failed inside the server")
+            return False  # whoever is broken finds that out in a task of its own, and the others are served
         subscriber.served = True
         subscriber.ended = plan.closed
         subscriber.position = plan.tail
@@ -204,7 +211,7 @@ class FanOut:
             self._store.unwatch(subscriber.stream, feed)
 
     def break_silence(self) -> None:
-        """Called every second or so: no answer that has begun stays silent for much longer than ``QUIET``."""
+        """Called every second or so: no answer that has begun stays silent for much longer than `QUIET`."""
         now = trio.current_time()
         for feed in list(self._feeds.values()):
             feed.break_silence(now)

@@ -1,6 +1,6 @@
 """The two kinds of live reader: a long-poll, which is answered once, and an event stream (protocol section 6).
 
-Between two frames a reader is nothing but its ``Subscriber`` and a sleeping task: everything else of
+Between two frames a reader is nothing but its `Subscriber` and a sleeping task: everything else of
 its request has been let go.
 """
 
@@ -53,7 +53,7 @@ class LiveReads:
 
 
 class LongPoll(Subscriber):
-    """A GET with ``live=long-poll`` that has nothing to show yet."""
+    """A GET with `live=long-poll` that has nothing to show yet."""
 
     __slots__ = ("_live", "_command", "_cursor", "_limit")
 
@@ -95,7 +95,7 @@ class LongPoll(Subscriber):
 
 
 class EventStream(Subscriber):
-    """A GET with ``live=sse``, from the first event on.
+    """A GET with `live=sse`, from the first event on.
 
     It ends with its connection: when the stream is closed or gone, when its time is up, or when the
     server stops. Clients come back with the last offset.
@@ -162,16 +162,19 @@ class EventStream(Subscriber):
             most = min(self._limit, reading.window(), plan.tail - plan.start)
             # Counted from here on: many may wait for what they read.
             with reading.holding(most):
-                try:
-                    end = await reading.end(plan, most)
-                    data = await reading.data(plan.stream, plan.start, end)
-                except Vanished:
-                    return  # the next look finds out
-                if text and end < plan.tail:
-                    data = whole_text(data)
-                    end = plan.start + len(data)
+                async with reading.turn():
+                    try:
+                        end = await reading.end(plan, most)
+                        data = await reading.data(plan.stream, plan.start, end)
+                    except Vanished:
+                        return  # the next look finds out
+                    if text and end < plan.tail:
+                        data = whole_text(data)
+                        end = plan.start + len(data)
+                    frame = self._frame(plan, end, data)
                 with reading.holding(max(0, len(data) - most)):
-                    await self.exchange.send(self._frame(plan, end, data))
+                    del data
+                    await self.exchange.send(frame)
             self.spoken = trio.current_time()
             self.position = plan.start = end
             if end == plan.tail:

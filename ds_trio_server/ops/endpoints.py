@@ -1,8 +1,8 @@
-"""What operators ask a server, outside of all streams: ``/healthz``, ``/readyz``, ``/metrics``.
+"""What operators ask a server, outside of all streams: `/healthz`, `/readyz`, `/metrics`.
 
-``/healthz`` answers whenever the event loop runs. ``/readyz`` is 200 as long as the store takes
+`/healthz` answers whenever the event loop runs. `/readyz` is 200 as long as the store takes
 appends, else 503: also after one found the disk full, until another is stored or, where no more
-come, for a while. Both tell nothing else and need no token. ``/metrics`` is for who may have it:
+come, for a while. Both tell nothing else and need no token. `/metrics` is for who may have it:
 everybody without access control; with it a token that says so, or this machine itself.
 """
 
@@ -22,7 +22,7 @@ from ..store.base import StorageFailed, StorageFull, Store, Usage
 from . import metrics
 
 if TYPE_CHECKING:
-    from ..access.file import Access
+    from ..access import Access
 
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 _FRESH = ("Cache-Control", "no-store")
@@ -32,7 +32,7 @@ _RETRY_FULL = 30.0
 
 
 class Endpoints:
-    """The operators' part of one server. ``gauges()`` gives open connections and live readers."""
+    """The operators' part of one server. `gauges()` gives open connections and live readers."""
 
     def __init__(
         self, store: Store, stats: Stats, access: "Access | None", gauges: Callable[[], tuple[int, int]]
@@ -73,7 +73,7 @@ class Endpoints:
             raise ProtocolError(503, error.code, error.message, retry) from None
 
     async def exposition(self, accept: str) -> responses.Response:
-        """A moment of the server, in the format that ``accept`` asks for."""
+        """A moment of the server, in the format that `accept` asks for."""
         usage = Usage(0, 0)
         with trio.move_on_after(_USAGE_TIMEOUT):
             try:

@@ -12,7 +12,7 @@ FORMATS = ("text", "json")
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: ``time`` (UTC), ``level``, ``message``, and ``exception`` if there is one."""
+    """One JSON object a line: `time` (UTC), `level`, `message`, and `exception` if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, UTC)

@@ -1,6 +1,6 @@
-"""``/metrics`` for Prometheus, through its official client library (the extra ``metrics``).
+"""`/metrics` for Prometheus, through its official client library (the extra `metrics`).
 
-Everything is read from ``stats`` and the store at the moment Prometheus asks.
+Everything is read from `stats` and the store at the moment Prometheus asks.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """systemd's readiness protocol (sd_notify(3)): ready, reloading, stopping, and a sign of life.
 
-Without ``NOTIFY_SOCKET`` in the environment all of this does nothing.
+Without `NOTIFY_SOCKET` in the environment all of this does nothing.
 """
 
 import os
@@ -11,7 +11,7 @@ import trio
 
 
 def notify(state: str) -> bool:
-    """Tell the service manager, as ``READY=1`` or ``STOPPING=1``; False when there is none to tell."""
+    """Tell the service manager, as `READY=1` or `STOPPING=1`; False when there is none to tell."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
         return False
@@ -32,7 +32,7 @@ def ready() -> bool:
 
 
 def reloading() -> bool:
-    """Settings are read anew; ``ready`` ends it."""
+    """Settings are read anew; `ready` ends it."""
     return notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 

@@ -21,7 +21,7 @@ _AT_ONCE = 64 * 1024
 
 
 class Answer:
-    """The answer to a read: whole in ``response``, or its body in ``parts``, of ``length`` bytes in all (None when
+    """The answer to a read: whole in `response`, or its body in `parts`, of `length` bytes in all (None when
     that isn't known, for it is being compressed)."""
 
     __slots__ = ("response", "parts", "length")
@@ -35,7 +35,7 @@ class Answer:
 
 
 class CatchUp:
-    """Answers reads of one store. ``accept`` is a client's Accept-Encoding, None for one who can't be sent a body
+    """Answers reads of one store. `accept` is a client's Accept-Encoding, None for one who can't be sent a body
     whose length isn't known."""
 
     def __init__(self, store: Store, reading: Reading) -> None:
@@ -107,7 +107,7 @@ class CatchUp:
 
 
 def accepted(exchange: Exchange) -> str | None:
-    """The content codings that a client takes."""
+    """The content codings that a client takes, as it sent them; None where it can't be sent a compressed body."""
     return None if exchange.http10 else exchange.headers.get("accept-encoding")
 
 

@@ -1,7 +1,7 @@
 """Where the messages of large appends meet: found once, so that no read has to parse one from its beginning.
 
 Any client may read from any offset, in chunks of any size. Of a JSON or CBOR append of megabytes, enough of
-the boundaries are kept for each such read to look at no more than ``STEP`` bytes.
+the boundaries are kept for each such read to look at no more than `STEP` bytes.
 """
 
 from array import array
@@ -20,7 +20,7 @@ _MOST = 256
 
 def find(kind: int, data: bytes) -> "array[int]":
     """Some boundaries of an append, its start and its end among them: between two neighbours there is one
-    message, or there are at most ``STEP`` bytes."""
+    message, or there are at most `STEP` bytes."""
     found = array("I", [0])
     before = 0
     for end in messages.ends(kind, data):
@@ -46,7 +46,7 @@ class MessageIndex:
 
     async def around(self, stream: Stream, append: tuple[int, int], position: int) -> tuple[int, int]:
         """Whole messages that hold a position of an append, given by where it begins and ends: one message,
-        or at most ``STEP`` bytes. Raises Vanished."""
+        or at most `STEP` bytes. Raises Vanished."""
         first, end = append
         if end - first <= STEP:
             return append

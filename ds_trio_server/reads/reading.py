@@ -1,7 +1,7 @@
 """Reading from a store: where an answer begins and ends, and its bytes.
 
 What catch-up reads, long-polls and event streams have in common; the rules themselves are in
-``ds_core.server.reads``.
+`ds_core.server.reads`.
 """
 
 import random
@@ -22,31 +22,32 @@ from .message_index import STEP, MessageIndex
 
 _AMPLE = 64 * 1024 * 1024
 _NARROW = 16 * 1024
+_BIG_AT_ONCE = 2
 
-_Vary = tuple[list[tuple[str, str]], list[tuple[str, str]]]
-_VARY_PUBLIC: _Vary = ([], [("Vary", "Accept-Encoding")])
-_VARY_PRIVATE: _Vary = ([("Vary", "Authorization")], [("Vary", "Accept-Encoding, Authorization")])
 
 
 class Reading:
     """Reads of one store under one configuration.
 
-    ``vary[worthwhile]`` is the headers that say what an answer depends on: on Accept-Encoding whenever
-    it is worthwhile to compress, whether this client asked for it or not.
+    `vary[worthwhile]` is the headers that say what an answer depends on: on Accept-Encoding whenever
+    it is worthwhile to compress, whether this client asked for it or not; on who asks with access control,
+    and `by_origin` where some web pages are refused: no cache may show them what it keeps for others.
     """
 
-    def __init__(self, store: Store, config: Config) -> None:
+    def __init__(self, store: Store, config: Config, *, by_origin: bool = False) -> None:
         self._store = store
         self._chunk = config.chunk
         self._held = 0
+        self._big = trio.CapacityLimiter(_BIG_AT_ONCE)
         self._index = MessageIndex(store)
         self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
-        self.vary = _VARY_PRIVATE if config.private else _VARY_PUBLIC
+        who = ["Authorization"] * config.private + ["Origin"] * by_origin
+        self.vary = [[("Vary", ", ".join(each))] if each else [] for each in (who, ["Accept-Encoding", *who])]
 
     async def plan(
         self, path: str, offset: tuple[int, int] | str, live: bool, renew: bool = True
     ) -> reads.Plan:
-        """What a read may show now. Raises ProtocolError; ``renew`` is false after the first look.
+        """What a read may show now. Raises ProtocolError; `renew` is false after the first look.
 
         Nothing is awaited after the look when the read starts at the tail.
         """
@@ -56,7 +57,7 @@ class Reading:
         return plan
 
     def plan_nowait(self, path: str, offset: tuple[int, int] | str) -> reads.Plan:
-        """As ``plan`` for a catch-up read, where that needs no waiting. Raises trio.WouldBlock where it does."""
+        """As `plan` for a catch-up read, where that needs no waiting. Raises trio.WouldBlock where it does."""
         plan = self._store.look_nowait(path, lambda view: reads.plan(view, offset, False))
         if plan.stream.kind != media.BYTES and _may_be_inside(plan):
             try:
@@ -76,7 +77,7 @@ class Reading:
         reads.check_start(plan.stream.kind, piece, plan.start)
 
     async def messages_at(self, stream: Stream, position: int, rest: bool) -> Piece | None:
-        """Whole messages around a position, none where one is known to begin, or with ``rest`` all from there
+        """Whole messages around a position, none where one is known to begin, or with `rest` all from there
         to the end of the append. None when no message can begin there. Raises Vanished."""
         if position >= stream.visible_tail:
             return (position, b"") if position == stream.visible_tail else None
@@ -95,7 +96,7 @@ class Reading:
         return self._chunk if most is None or most > self._chunk else max(1, most)
 
     async def end(self, plan: reads.Plan, limit: int) -> int:
-        """Where an answer of at most ``limit`` bytes ends. Raises Vanished."""
+        """Where an answer of at most `limit` bytes ends. Raises Vanished."""
         if plan.tail - plan.start <= limit:
             return plan.tail
         last = await self._store.span(plan.stream, plan.start + limit)
@@ -104,7 +105,7 @@ class Reading:
 
     async def _cut(self, stream: Stream, start: int, most: int, append: tuple[int, int]) -> int:
         """Where an answer ends within the append that it begins in: at the last message that ends up to
-        ``most``, or else at the first."""
+        `most`, or else at the first."""
         low, high = await self._index.around(stream, append, most)
         low = max(low, start)
         if high - low > STEP:
@@ -127,20 +128,26 @@ class Reading:
         at = plan.start
         opening = b"[" if plan.stream.kind == media.JSON else b""
         while at < end:
-            pieces = await self._store.read(plan.stream, at, min(end, at + self.window()))
-            size = sum(map(len, pieces))
-            at += size
-            if opening:
-                pieces.insert(0, opening)
-            if plan.stream.kind == media.JSON:
-                opening = b""
-                if at == end:
-                    pieces[-1] = pieces[-1][:-1]
-                    pieces.append(b"]")
-            data = b"".join(pieces) if len(pieces) > 1 else pieces[0]
-            del pieces
+            async with self.turn():
+                pieces = await self._store.read(plan.stream, at, min(end, at + self.window()))
+                size = sum(map(len, pieces))
+                at += size
+                if opening:
+                    pieces.insert(0, opening)
+                if plan.stream.kind == media.JSON:
+                    opening = b""
+                    if at == end:
+                        pieces[-1] = pieces[-1][:-1]
+                        pieces.append(b"]")
+                data = b"".join(pieces) if len(pieces) > 1 else pieces[0]
+                del pieces
             with self.holding(size):
                 yield data
+
+    def turn(self) -> trio.CapacityLimiter:
+        """To be held while the next window of a long answer is read and encoded, not while it is sent: however many
+        readers catch up, few of these come between two looks at what waits for an answer."""
+        return self._big
 
     def window(self) -> int:
         """How much of a long answer to hold at once: less when many readers are slow to take theirs."""
@@ -156,7 +163,7 @@ class Reading:
             self._held -= size
 
     def cursor(self, given: str | None) -> str:
-        """The cursor for a live answer to a request that came with ``given``."""
+        """The cursor for a live answer to a request that came with `given`."""
         return cursors.next_cursor(self._store.now().wall, given, random.random())
 
     def shared_cursor(self, given: str | None) -> str | None:

@@ -1,6 +1,6 @@
 """The door to storage: what the gateway asks of a backend, and nothing about how it is done.
 
-A backend keeps streams (``ds_core.server.stream.Stream``) and their bytes. The core decides, the
+A backend keeps streams (`ds_core.server.stream.Stream`) and their bytes. The core decides, the
 backend makes the decision durable in one atomic step and only then hands out the response. All
 methods are called from the trio thread. Every backend passes one contract suite.
 """
@@ -20,7 +20,9 @@ from ..stats import Commits, Upkeep
 
 T = TypeVar("T")
 Change = Created | Appended | Renewed | Removed | Trimmed
+"""What a decision may change."""
 Decide = Callable[[View], tuple[T, Change | None]]
+"""A decision: pure, from a view to a response and a change, None where there is nothing to store."""
 Done = Callable[[T, Exception | None], object]
 """Told the response of a decision when it is durable, or why it never will be; must not raise."""
 Piece = tuple[int, bytes]
@@ -39,11 +41,40 @@ class Vanished(Exception):
     """The stream was removed, or trimmed past this position, while it was being read."""
 
 
-class StorageFull(ProtocolError):
+class Unwritable(ProtocolError):
+    """Nothing can be stored now, and nothing of the request was; reads go on. Made without arguments."""
+
+    def __init__(self) -> None:
+        raise NotImplementedError
+
+
+class StorageFull(Unwritable):
     """507: no space left on the device; nothing of the request was stored."""
 
     def __init__(self) -> None:
-        super().__init__(507, "NO_SPACE", "the server's disk is full; appends resume when there is room")
+        ProtocolError.__init__(
+            self, 507, "NO_SPACE", "the server's disk is full; appends resume when there is room"
+        )
+
+
+class StorageReadOnly(Unwritable):
+    """503: the file system or the directory can only be read."""
+
+    def __init__(self) -> None:
+        ProtocolError.__init__(
+            self, 503, "READ_ONLY", "the server's disk can only be read; appends resume when it can be written",
+            (("Retry-After", "30"),),
+        )  # fmt: skip
+
+
+class StorageBusy(Unwritable):
+    """503: somebody else keeps a lock on the file."""
+
+    def __init__(self) -> None:
+        ProtocolError.__init__(
+            self, 503, "BUSY", "another program has a lock on the server's data; try again shortly",
+            (("Retry-After", "1"),),
+        )  # fmt: skip
 
 
 class LogHeld(ProtocolError):
@@ -67,6 +98,17 @@ class Overloaded(ProtocolError):
         )
 
 
+class TooManyProducers(ProtocolError):
+    """429: the stream knows as many producers as it may; those it knows go on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            429, "TOO_MANY_PRODUCERS",
+            f"the stream knows {MOST_PRODUCERS} producers, as many as it may: go on with a Producer-Id that it knows; "
+            f"one that appends nothing for {FORGET_PRODUCERS_AFTER // 86400} days is forgotten",
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Usage:
     """What a store holds: how many streams, and the bytes they take where they are kept."""
@@ -76,7 +118,7 @@ class Usage:
 
 
 class Store(ABC):
-    """Streams and their bytes, durable as far as the backend promises; ``commits`` counts that, and ``upkeep`` what
+    """Streams and their bytes, durable as far as the backend promises; `commits` counts that, and `upkeep` what
     is done beside."""
 
     commits: Commits
@@ -93,23 +135,23 @@ class Store(ABC):
 
     @abstractmethod
     async def transact(self, needs: Needs, decide: Decide[T]) -> T:
-        """Show ``decide`` the present state, make its change durable, return its response.
+        """Show `decide` the present state, make its change durable, return its response.
 
-        All that it ``needs`` is loaded into its view before it runs. It must be pure: a backend may run it
+        All that it `needs` is loaded into its view before it runs. It must be pure: a backend may run it
         again. Whatever it returns or raises leaves only when all it was based on is durable. Raises what
-        ``decide`` raises, StorageFull, Overloaded or StorageFailed.
+        `decide` raises, Unwritable, Overloaded or StorageFailed.
         """
 
     def transact_nowait(
         self, needs: Needs, decide: Decide[T], done: Done[T]
     ) -> None:
-        """As ``transact``, but ``done(response, error)`` is called instead of waiting, possibly at
-        once; it must not raise. Raises what ``decide`` raises, and trio.WouldBlock when that may rest on a
-        change that isn't durable: nothing has been decided then, and ``transact`` will tell."""
+        """As `transact`, but `done(response, error)` is called instead of waiting, possibly at
+        once; it must not raise. Raises what `decide` raises, and trio.WouldBlock when that may rest on a
+        change that isn't durable: nothing has been decided then, and `transact` will tell."""
         raise trio.WouldBlock
 
     def look_nowait(self, path: str, decide: Decide[T]) -> T:
-        """As ``look`` where that needs no waiting. Raises trio.WouldBlock where it does."""
+        """As `look` where that needs no waiting. Raises trio.WouldBlock where it does."""
         raise trio.WouldBlock
 
     def read_nowait(self, stream: Stream, start: int, end: int) -> list[bytes]:
@@ -117,12 +159,12 @@ class Store(ABC):
         raise trio.WouldBlock
 
     def span_nowait(self, stream: Stream, position: int) -> tuple[int, int]:
-        """As ``span`` where that needs no waiting. Raises trio.WouldBlock where it does, and Vanished."""
+        """As `span` where that needs no waiting. Raises trio.WouldBlock where it does, and Vanished."""
         raise trio.WouldBlock
 
     @abstractmethod
     async def look(self, path: str, decide: Decide[T]) -> T:
-        """As ``transact`` for reads of the stream at ``path`` alone: decides on what is durable now and waits
+        """As `transact` for reads of the stream at `path` alone: decides on what is durable now and waits
         for no append.
 
         Nothing is awaited after the decision, so that what it saw is still so when this returns.
@@ -130,18 +172,18 @@ class Store(ABC):
 
     @abstractmethod
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
-        """The stored bytes from ``start``, in slices: all up to ``end``, or a first part of about
-        ``WINDOW`` bytes, in at most about ``SLICES`` slices. Forks' inherited bytes come from their
-        ancestors. Never empty for ``start < end``; raises Vanished when the stream has been removed
+        """The stored bytes from `start`, in slices: all up to `end`, or a first part of about
+        `WINDOW` bytes, in at most about `SLICES` slices. Forks' inherited bytes come from their
+        ancestors. Never empty for `start < end`; raises Vanished when the stream has been removed
         or trimmed meanwhile."""
 
     @abstractmethod
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
-        """First and end position of the append that holds the byte at ``position``, as this
+        """First and end position of the append that holds the byte at `position`, as this
         stream sees it: a fork ends an ancestor's append where it left."""
 
     async def append_at(self, stream: Stream, position: int) -> Piece:
-        """The append that holds the byte at ``position``, whole."""
+        """The append that holds the byte at `position`, whole."""
         first, end = await self.span(stream, position)
         slices: list[bytes] = []
         at = first
@@ -153,7 +195,7 @@ class Store(ABC):
 
     @abstractmethod
     def watch(self, stream: Stream, watcher: Watcher) -> None:
-        """Call ``watcher`` whenever readers may see more of the stream, or its end."""
+        """Call `watcher` whenever readers may see more of the stream, or its end."""
 
     @abstractmethod
     def unwatch(self, stream: Stream, watcher: Watcher) -> None:
@@ -180,7 +222,7 @@ class Store(ABC):
         await trio.lowlevel.checkpoint()
 
     def check_writable(self) -> None:  # noqa: B027 - what lives in memory always is
-        """Raise what an append would, StorageFailed or StorageFull, whatever its stream."""
+        """Raise what an append would, StorageFailed or Unwritable, whatever its stream."""
 
     async def wait_failed(self) -> StorageFailed:
         """Wait until the store can't go on, if ever; what to tell the operator."""
@@ -192,7 +234,12 @@ class Store(ABC):
         """The time that decisions are made with."""
 
 
+MOST_PRODUCERS = 100_000
+"""How many producers a stream knows at most. A new one beyond that is refused: to forget one that may still retry would
+take its exactly-once away."""
+FORGET_PRODUCERS_AFTER = 90 * 86400
+"""After so many seconds without an append a producer is forgotten, where the store outlives its process."""
 WINDOW = 256 * 1024
-"""About how many bytes ``read`` returns at once: what one reader may hold in memory."""
-SLICES = 4096
-"""At most about how many slices: what may be gone through before others have their turn."""
+"""About how many bytes `read` returns at once: what one reader may hold in memory."""
+SLICES = 1024
+"""At most about how many slices, or appends joined to one: what may be gone through before others have their turn."""

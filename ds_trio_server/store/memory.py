@@ -12,7 +12,8 @@ from ds_core.server.stream import Appended, Created, Now, Removed, Stream, Trimm
 
 from ..clock import Clock
 from ..stats import Commits, Upkeep
-from .base import SLICES, WINDOW, Change, Decide, Store, Usage, Vanished, Watcher
+from . import base
+from .base import SLICES, WINDOW, Change, Decide, Store, TooManyProducers, Usage, Vanished, Watcher
 from .watchers import Watchers
 
 T = TypeVar("T")
@@ -87,6 +88,10 @@ class MemoryStore(Store):
             View(stream, self.now(), self._newest + 1, origin, needs.piece, producer)
         )
         if change is not None:
+            if isinstance(change, Appended) and change.producer is not None and producer is None:
+                assert stream is not None
+                if len(self._producers[stream.id]) >= base.MOST_PRODUCERS:
+                    raise TooManyProducers
             self._apply(stream, change)
         return response
 

@@ -25,7 +25,7 @@ class Rule:
 
 
 def parse(text: str) -> Rule:
-    """A rule as an operator writes it: ``7d``, ``256M``, ``logs/**=90m``, ``keep/*=forever``.
+    """A rule as an operator writes it: `7d`, `256M`, `logs/**=90m`, `keep/*=forever`.
 
     Raises ValueError with what would be right.
     """
@@ -48,7 +48,7 @@ def parse(text: str) -> Rule:
 
 
 class Retention:
-    """All rules."""
+    """All rules; false when none of them limits anything. `ages` (seconds) and `sizes` (bytes) are all there are."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = tuple(rules)
@@ -59,7 +59,7 @@ class Retention:
         return bool(self.ages or self.sizes)
 
     def of(self, path: str) -> tuple[float | None, int | None]:
-        """The age and the size that a stream at this path may have."""
+        """The age in seconds and the size in bytes that a stream at this path may have; None for no limit."""
         age: float | None = None
         size: int | None = None
         for rule in self._rules:

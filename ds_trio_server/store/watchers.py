@@ -1,4 +1,4 @@
-"""Who waits for which stream: the backends' shared bookkeeping for ``watch``."""
+"""Who waits for which stream: the backends' shared bookkeeping for `watch`."""
 
 import logging
 
@@ -16,9 +16,11 @@ class Watchers:
         self._by_stream: dict[int, list[Watcher]] = {}
 
     def add(self, stream: Stream, watcher: Watcher) -> None:
+        """Have a watcher told of a stream from now on."""
         self._by_stream.setdefault(stream.id, []).append(watcher)
 
     def remove(self, stream: Stream, watcher: Watcher) -> None:
+        """Tell a watcher no more."""
         found = self._by_stream.get(stream.id)
         if found is not None and watcher in found:
             found.remove(watcher)
@@ -26,6 +28,7 @@ class Watchers:
                 del self._by_stream[stream.id]
 
     def watched(self, stream: Stream) -> bool:
+        """Whether anybody is told of a stream."""
         return stream.id in self._by_stream
 
     def notify(self, stream: Stream, at: int, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from ds_core.server import requests
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.access import file as access_file, policy
+from ds_trio_server.access import ANYBODY, Identity, file as access_file, policy, without_access
 from ds_trio_server.access.file import Access, AccessFileError
 from tests.access.conftest import Keys
 
@@ -177,6 +178,30 @@ def test_a_certificate_s_name_has_the_rights_of_that_name(keys: Keys) -> None:
     with pytest.raises(ProtocolError) as refused:
         control.check(requests.parse("GET", ROOT + "press/7", {}), {}, ROOT + "press/7", ("press 7",))
     assert refused.value.status == 403
+
+
+# Whose a request is
+
+
+def test_a_check_says_who_it_was_and_how_that_was_proved(keys: Keys) -> None:
+    token = keys.token("press 7", read=["a"], write=["a"], metrics=True)
+    control = Access(keys.file)
+    shown = {"authorization": "Bearer " + token}
+
+    def who(method: str, headers: dict[str, str], target: str = ROOT + "a", certified: Sequence[str] = ()) -> Identity:
+        return control.check(requests.parse(method, target, headers), headers, target, certified, NOW)
+
+    assert who("GET", shown) == who("POST", shown) == Identity("press 7", "token")
+    assert who("GET", {}, certified=("unknown", "press 7")) == Identity("press 7", "certificate")
+    assert who("GET", shown, certified=("other",)).kind == "token", "what is in the request goes before the connection"
+    query = access_file.link(keys.file, "a", NOW + 60)
+    assert who("GET", {}, f"{ROOT}a?{query}") == Identity(query.split(".")[1], "link")
+    assert control.check_metrics(shown, "/metrics") == Identity("press 7", "token")
+
+
+def test_without_access_control_it_is_anybody_or_a_certificate() -> None:
+    assert without_access(()) is ANYBODY and tuple(ANYBODY) == ("", "none")
+    assert without_access(("press 7", "press.example")) == Identity("press 7", "certificate")
 
 
 # The file

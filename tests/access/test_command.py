@@ -208,6 +208,7 @@ def test_a_server_without_access_control_is_for_its_own_machine() -> None:
     [
         (["--access", "none.json"], "none.json: No such file"),
         (["--access", "x", "--insecure-open"], "not allowed with"),
+        (["--access", "x", "--cors", "*"], "--cors are for a server without --access"),
         (["--tls-cert", "x"], "both --tls-cert and --tls-key"),
         (["--tls-client-ca", "x"], "give --tls-cert and --tls-key too"),
         (["--access", "/"], "/: Is a directory"),

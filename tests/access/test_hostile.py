@@ -117,7 +117,7 @@ async def test_nothing_a_path_says_reaches_the_file_system(tmp_path: Path) -> No
             await site.ask("PUT", ROOT + path, b"x", content_type="text/plain")
         assert len(await site.store.paths()) == len(set(SAME_PATHS.values()))
         found = {path.name for path in folder.iterdir()}
-        assert found <= {"streams.db", "streams.db-wal", "streams.db-shm", "lock"}
+        assert found <= {"streams.db", "streams.db-wal", "streams.db-shm", "lock", "reserve"}
     assert [path.name for path in (tmp_path / "gateway").iterdir()] == ["data"]
 
 
@@ -259,13 +259,21 @@ async def test_a_content_type_comes_back_in_one_line(site: Site, value: str) -> 
         assert created.status == 400
 
 
-@pytest.mark.parametrize("host", ["evil.test", "a b", "a\"b", "\xe9", "evil.test/x?", "x" * 8000])
-async def test_a_host_is_repeated_to_its_sender_only(site: Site, host: str) -> None:
+@pytest.mark.parametrize("how", ["", "X: 1\r\nX: 2\r\n"], ids=["plain", "h11"])
+@pytest.mark.parametrize("host", ["evil.test", "a b", 'a"b', "\xe9", "evil.test/x?", "x" * 8000, "me@evil", "[evil]"])
+async def test_a_host_is_one_and_is_repeated_to_its_sender_only(site: Site, host: str, how: str) -> None:
     client = await site.connect()
-    await client.send(f"PUT {ROOT}a HTTP/1.1\r\nHost: {host}\r\n\r\n")
+    await client.send(f"PUT {ROOT}a HTTP/1.1\r\nHost: {host}\r\n{how}\r\n")
     answer = await client.answer()
-    assert answer.status == 201 and answer.headers["location"] == f"http://{host}{ROOT}a"
-    assert host not in (await site.ask("GET", ROOT + "a")).headers.values()
+    if host == "evil.test":
+        assert answer.status == 201 and answer.headers["location"] == f"http://{host}{ROOT}a"
+        assert host not in (await site.ask("GET", ROOT + "a")).headers.values()
+        return
+    assert (answer.status, answer.code) == (400, "INVALID_HOST")
+    for method in ("GET", "POST", "DELETE", "OPTIONS"):
+        await client.send(f"{method} {ROOT}a HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{how}\r\n")
+        assert (await client.answer()).status == 400
+    assert (await site.ask("GET", ROOT + "a")).status == 404
 
 
 @pytest.mark.parametrize("value", ["<script>", '"', "\\", "\x80\xff"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ds_trio_server.access.file import Access
 from ds_trio_server.http import tls
@@ -192,6 +192,32 @@ async def test_a_handshake_has_a_deadline(files: Files, said: bytes, autojump_cl
         await client.ended()
         assert 9 < trio.current_time() - started < 12
         assert site.server.app.stats.handshakes_failed == 1
+
+
+async def test_stalled_handshakes_keep_nobody_out(
+    files: Files, authority: trustme.CA, mock_clock: MockClock
+) -> None:
+    async with running(tls=TLS(files.certificate, files.key, handshakes=4)) as site:
+        silent = [await site.connect() for _ in range(20)]
+        stalled = [await site.connect() for _ in range(4)]
+        for client in stalled:
+            await client.send(b"\x16\x03\x01")
+        await wait_all_tasks_blocked(0.001)
+        served: list[int] = []
+
+        async def ask() -> None:
+            client = await connect(site, trusting(authority))
+            served.append((await client.ask("GET", "/healthz")).status)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask)
+            await wait_all_tasks_blocked(0.02)
+            assert served == [] and site.server.app.stats.handshakes_failed == 0, "those who came first have their time"
+            mock_clock.jump(3)
+        assert served == [200] * 3
+        assert site.server.app.stats.handshakes_failed == 3, "the oldest, and not those who have said nothing"
+        assert len(silent) == 20
 
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", bytes(300), b"\x16\x03\x01\x00\x05hello"])

@@ -79,7 +79,7 @@ class Readers:
             self._wait_for(b"event: control", {sock.fileno() for sock in new})
 
     def _ask(self, sock: socket.socket, offset: str) -> None:
-        sock.send(f"GET {self._path}?live={self._live}&offset={offset} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+        sock.send(f"GET {self._path}?live={self._live}&offset={offset} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
     def _wait_for(self, mark: bytes, waiting: set[int], seconds: float = 30) -> list[float]:
         """Until each of these readers has received `mark`; the times they did, on the performance counter."""
@@ -110,7 +110,8 @@ class Readers:
         """Append once, wait until every reader has it."""
         self._marks += 1
         mark = b"<%08d>" % self._marks
-        head = f"POST {self._path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {KIND}\r\nContent-Length: {size}\r\n\r\n"
+        head = f"POST {self._path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {KIND}\r\n"
+        head += f"Content-Length: {size}\r\n\r\n"
         request = head.encode() + mark.rjust(size, b".")
         gc.disable()
         try:

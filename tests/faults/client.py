@@ -21,7 +21,7 @@ class Client:
         self, method: str, path: str, body: bytes = b"", **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers with lower-case names, and body. Raises Cut."""
-        head = [f"{method} /v1/stream/{path} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}"]
+        head = [f"{method} /v1/stream/{path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
         if body or method == "PUT":
             head.append("Content-Type: text/plain")
         head += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

@@ -31,6 +31,8 @@ struct control {
     int32_t syncs;      /* how many syncs were asked for */
     int32_t after;      /* how many syncs and writes were asked for after a sync had failed */
     int32_t fail_home;  /* 1: the next sync of a file that is no log fails with EIO, n: the n-th */
+    int32_t error;      /* what writes fail with while the disk is `full`: an errno, 0 for ENOSPC */
+    int32_t read_only;  /* 1: nothing can be written or made any more: EROFS, as of a file system that met an error */
 };
 
 enum { WRITE = 1, TRUNCATE = 2, SYNC = 3, UNLINK = 4, NAME = 5 };
@@ -122,6 +124,13 @@ static int strikes(int32_t *counter) {
     return 1;
 }
 
+static int refused(const char *path, int flags) {
+    int writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT);
+    if (!control->read_only || !writes || !folder_length || strncmp(path, folder, folder_length)) return 0;
+    errno = EROFS;
+    return 1;
+}
+
 #define OPEN(NAME)                                   \
     int NAME(const char *path, int flags, ...) {     \
         begin();                                     \
@@ -129,6 +138,7 @@ static int strikes(int32_t *counter) {
         va_start(args, flags);                       \
         int mode = va_arg(args, int);                \
         va_end(args);                                \
+        if (refused(path, flags)) return -1;         \
         return opened(real_open(path, flags, mode), path); \
     }
 OPEN(open)
@@ -152,7 +162,10 @@ static ssize_t put(int fd, const void *data, size_t length, off_t offset, int he
         errno = EIO;
     } else if (control->full == 2 || (control->full == 1 && !fstat(fd, &found) && offset + (off_t)length > found.st_size)) {
         control->failed++;
-        errno = ENOSPC;
+        errno = control->error ? control->error : ENOSPC;
+    } else if (control->read_only) {
+        control->failed++;
+        errno = EROFS;
     } else {
         done = here ? real_write(fd, data, length) : real_pwrite(fd, data, length, offset);
         if (done > 0) note(WRITE, file, offset, data, done);

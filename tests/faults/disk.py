@@ -22,7 +22,9 @@ from tests.tools import ci
 
 _SOURCE = Path(__file__).with_name("disk.c")
 _SECTOR = 512
-_FIELDS = ("fail_sync", "full", "fail_read", "fail_write", "failed", "syncs", "after", "fail_home")
+_FIELDS = (
+    "fail_sync", "full", "fail_read", "fail_write", "failed", "syncs", "after", "fail_home", "error", "read_only",
+)  # fmt: skip
 
 
 def library(folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import hypothesis
 import pytest
 from hypothesis import strategies as st
@@ -10,7 +12,10 @@ from ds_core.server import create, requests, stream
 from ds_core.server.decide import Needs
 from ds_core.server.messages import Parsers
 from ds_trio_server.clock import BUILT, Clock
+from ds_trio_server.store.base import StorageFull
+from ds_trio_server.store.sqlite import engine
 from ds_trio_server.store.sqlite.engine import SQLiteStore
+from tests.store.rig import full
 
 YEARS = 365.25 * 86400
 TODAY = BUILT + 300 * 86400
@@ -185,4 +190,57 @@ async def test_the_clock_goes_on_where_the_last_process_left_it(tmp_path):
     store = SQLiteStore(tmp_path)
     await store.open()
     assert store.now().steady == pytest.approx(left.steady, abs=5)
+    await store.close()
+
+
+@pytest.mark.parametrize(("header", "value"), [("stream-expires-at", "2026-10-28T01:00:00Z"), ("stream-ttl", "3600")])
+@pytest.mark.parametrize("earlier", [False, True])
+async def test_a_clock_that_is_years_ahead_after_a_kill_deletes_nothing(tmp_path, monkeypatch, header, value, earlier):
+    machine = Machine()
+    monkeypatch.setattr(engine, "Clock", machine.clock)
+    store = SQLiteStore(tmp_path / "data")
+    await store.open()
+    if earlier:  # nothing that ends by itself, so that nobody kept the time
+        await put(store, "for good")
+        machine.pass_(30 * 86400)
+        machine.wall -= 30 * 86400
+        for _ in range(40):
+            machine.pass_(1)
+            store.now()
+    await put(store, "mortal", **{header: value})
+    shutil.copytree(tmp_path / "data", tmp_path / "killed")
+    await store.close()
+    machine.wall += 8 * YEARS
+    machine.tick = 10.0
+    store = SQLiteStore(tmp_path / "killed")
+    await store.open()
+    for _ in range(100):
+        machine.pass_(1)
+        await store.sweep()
+    assert await alive(store, "mortal"), "it is not believed at once"
+    machine.wall -= 8 * YEARS
+    await store.sweep()
+    assert await alive(store, "mortal")
+    machine.pass_(7200)
+    await store.sweep()
+    machine.pass_(3)
+    assert not await alive(store, "mortal"), "with the right time it ends when it should"
+    await store.close()
+
+
+async def test_a_first_mortal_stream_that_finds_the_disk_full_keeps_the_time_with_the_next(tmp_path, monkeypatch):
+    machine = Machine()
+    store = SQLiteStore(tmp_path, machine.clock())
+    await store.open()
+    write = store._committer._write
+
+    def failing(batch):
+        raise full()
+
+    monkeypatch.setattr(store._committer, "_write", failing)
+    with pytest.raises(StorageFull):
+        await put(store, "a", **{"stream-ttl": "60"})
+    monkeypatch.setattr(store._committer, "_write", write)
+    await put(store, "b", **{"stream-ttl": "60"})
+    assert dict(store._reader.execute("SELECT name, value FROM meta"))["wall"] == pytest.approx(TODAY)
     await store.close()

@@ -111,6 +111,18 @@ def test_a_failed_checkpoint_between_the_steps_of_a_large_append_ends_the_server
     assert done.returncode == 0, done.stderr
 
 
+def test_a_directory_that_is_deleted_ends_the_server_and_nothing_is_acknowledged_into_it(tmp_path):
+    data = tmp_path / "data"
+    with serve.start("--data", data) as server:
+        assert ask(server, "PUT", "a", b"one")[0] == 201
+        shutil.rmtree(data)
+        status, headers, _ = ask(server, "POST", "a", b"lost")
+        assert status == 503 and headers["retry-after"]
+        assert server.wait(60) == 1
+        assert "deleted, renamed or replaced" in server.output and str(data) in server.output
+        assert not data.exists(), "and makes no other in its place"
+
+
 def test_everyone_who_waits_is_told_when_the_disk_fails(faulty):
     it = faulty()
     assert it.ask("PUT", "a", b"one")[0] == 201
@@ -329,7 +341,7 @@ def test_check_says_what_is_no_data_directory(tmp_path):
         ("UPDATE streams SET forks = 0", "forks"),
         ("DELETE FROM streams WHERE id = 1", "source"),
         ("UPDATE meta SET value = 1 WHERE name = 'newest'", "newest"),
-        ("INSERT INTO producers VALUES (77, 'p', 0, 0)", "producers"),
+        ("INSERT INTO producers VALUES (77, 'p', 0, 0, 0.0)", "producers"),
         ("INSERT INTO appends VALUES (77, 0, 0, 0, x'00', NULL)", "left behind"),
         ("DELETE FROM blobs", "blob"),
         ("UPDATE appends SET blob = NULL WHERE stream = 4", "left|blob"),

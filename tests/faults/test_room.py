@@ -11,9 +11,9 @@ import trio
 
 from ds_core.server.errors import ProtocolError
 from ds_trio_server.store.base import LogHeld, StorageFull
-from ds_trio_server.store.sqlite import checkpoints, maintenance, schema
+from ds_trio_server.store.sqlite import checkpoints, files, maintenance
 from ds_trio_server.store.sqlite.engine import SQLiteStore
-from ds_trio_server.store.sqlite.space import MinFree, Space, Spare
+from ds_trio_server.store.sqlite.space import MinFree, Space
 
 from . import room
 from .streams import append, delete, put, read
@@ -84,33 +84,31 @@ def test_the_log_has_room_for_what_frees_something(tmp_path, monkeypatch):
     assert not space.low, "where nothing is promised nothing is kept"
 
 
-def test_a_spare_is_given_up_once(tmp_path):
-    spare = Spare(tmp_path)
-    assert not spare.give_up()
-    spare.keep()
-    spare.keep()
-    found = (tmp_path / "spare").stat()
-    assert MIB <= found.st_size == spare.size <= 4 * MIB and found.st_mode & 0o077 == 0
-    assert spare.give_up() and not spare.give_up()
+def test_a_reserve_is_given_up_once(tmp_path):
+    assert not files.give_reserve(tmp_path)
+    assert files.keep_reserve(tmp_path) and files.keep_reserve(tmp_path)
+    found = (tmp_path / "reserve").stat()
+    assert MIB // 2 <= found.st_size == files.reserve_bytes(tmp_path) <= 4 * MIB and found.st_mode & 0o077 == 0
+    assert files.give_reserve(tmp_path) and not files.give_reserve(tmp_path)
 
 
-async def test_a_delete_on_a_full_disk_takes_the_spare_and_an_append_does_not(tmp_path, monkeypatch):
+async def test_a_delete_on_a_full_disk_takes_the_reserve_and_an_append_does_not(tmp_path, monkeypatch):
     store = await opened(tmp_path)
     await put(store, "a", b"x")
     await store.sweep()
-    await until((tmp_path / "spare").exists)
+    await until((tmp_path / "reserve").exists)
     fail(monkeypatch, store, full())
     with pytest.raises(StorageFull):
         await append(store, "a", b"y")
-    assert (tmp_path / "spare").exists()
+    assert (tmp_path / "reserve").exists()
     fail(monkeypatch, store, full())
     await delete(store, "a")
-    assert not (tmp_path / "spare").exists()
+    assert not (tmp_path / "reserve").exists()
     fail(monkeypatch, store, full())
     with pytest.raises(StorageFull):
         await put(store, "b", b"x")
     await store.sweep()
-    await until((tmp_path / "spare").exists)
+    await until((tmp_path / "reserve").exists)
     await put(store, "b", b"x")
     await store.close()
 
@@ -176,7 +174,7 @@ async def test_a_log_is_cut_when_its_reader_has_left(tmp_path, monkeypatch, smal
     monkeypatch.setattr(checkpoints, "LOG_MOST", 1 << 40)
     store = await opened(tmp_path)
     await put(store, "a", b"")
-    db = sqlite3.connect(tmp_path / schema.FILE, isolation_level=None)
+    db = sqlite3.connect(tmp_path / files.FILE, isolation_level=None)
     db.execute("BEGIN")
     db.execute("SELECT count(*) FROM streams").fetchone()
     for _ in range(60):

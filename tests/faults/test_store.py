@@ -15,7 +15,7 @@ from ds_core.server.errors import ProtocolError
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import StorageFailed, StorageFull, Vanished
 from ds_trio_server.store.retention import Retention, parse
-from ds_trio_server.store.sqlite import committer, engine, maintenance, producers, queries, schema
+from ds_trio_server.store.sqlite import committer, engine, errors, maintenance, producers, queries, schema
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree
 from tests.store.rig import full
@@ -253,7 +253,7 @@ async def test_who_waits_behind_a_batch_is_told_when_a_read_fails_the_store(tmp_
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(tries, b"2")
         await trio.testing.wait_all_tasks_blocked()
-        store._fail(schema.damaged(tmp_path, sqlite3.DatabaseError("disk I/O error")))
+        store._fail(errors.failed(tmp_path, sqlite3.DatabaseError("disk I/O error")))
         gate.set()
     assert sorted(outcome) == ["failed", "stored"], "what was on its way is stored, the rest is told; nobody hangs"
     await store.close()

@@ -175,12 +175,12 @@ class Worker(Peer):
             return
         self.reading = self.loop.random.random() < 0.3
         if self.reading:
-            head = f"GET {ROOT}{self.stream}?offset={self.tail} HTTP/1.1\r\nHost: t\r\n\r\n"
+            head = f"GET {ROOT}{self.stream}?offset={self.tail} HTTP/1.1\r\nHost: localhost\r\n\r\n"
             body = b""
         else:
             body = b"r" * 100
             head = (
-                f"POST {ROOT}{self.stream} HTTP/1.1\r\nHost: t\r\nContent-Type: application/octet-stream\r\n"
+                f"POST {ROOT}{self.stream} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
                 f"Producer-Id: {self.name}\r\nProducer-Epoch: 0\r\nProducer-Seq: {self.acknowledged}\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
             )
@@ -218,7 +218,7 @@ class SlowHead(Peer):
     """A byte of a head a second."""
 
     kind = "slow head"
-    whole = b"GET " + ROOT.encode() + b"big HTTP/1.1\r\nHost: t\r\nX-Long: " + b"y" * 1000
+    whole = b"GET " + ROOT.encode() + b"big HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"y" * 1000
 
     def begin(self) -> None:
         self.at = 0
@@ -235,7 +235,8 @@ class SlowBody(SlowHead):
 
     kind = "slow body"
     start = (
-        f"POST {ROOT}big HTTP/1.1\r\nHost: t\r\nContent-Type: application/octet-stream\r\nContent-Length: 60000\r\n\r\n"
+        f"POST {ROOT}big HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+        "Content-Length: 60000\r\n\r\n"
     ).encode()
 
     def begin(self) -> None:
@@ -252,7 +253,7 @@ class SlowReader(Peer):
 
     kind = "slow reader"
     receive_buffer = 1
-    whole = f"GET {ROOT}big?offset=-1 HTTP/1.1\r\nHost: t\r\n\r\n".encode()
+    whole = f"GET {ROOT}big?offset=-1 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
     def begin(self) -> None:
         self.send(self.whole)
@@ -293,7 +294,8 @@ class Creator(Peer):
     made = count()
 
     def begin(self) -> None:
-        self.send(f"PUT {ROOT}flood/{next(self.made)} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n".encode())
+        head = f"PUT {ROOT}flood/{next(self.made)} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+        self.send(head.encode())
 
     def received(self, data: bytes) -> None:
         super().received(data)
@@ -307,7 +309,7 @@ class Giant(Peer):
 
     def __init__(self, loop: Loop, size: int, pause: float) -> None:
         self.pause = pause
-        head = f"POST {ROOT}giant HTTP/1.1\r\nHost: t\r\nContent-Type: application/octet-stream\r\n"
+        head = f"POST {ROOT}giant HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
         self.whole = (head + f"Content-Length: {size}\r\n\r\n").encode() + bytes(size)
         super().__init__(loop)
 

@@ -19,6 +19,7 @@ import trio
 from ds_core.wire import sse
 from ds_trio_server import server
 from ds_trio_server.access.file import Access
+from ds_trio_server.access.origins import Origins
 from ds_trio_server.config import Config
 from ds_trio_server.http.tls import TLS
 from ds_trio_server.store.base import Store
@@ -254,7 +255,11 @@ class Site:
 
 @asynccontextmanager
 async def running(
-    store: Store | None = None, access: Access | None = None, tls: TLS | None = None, **settings: Any
+    store: Store | None = None,
+    access: Access | None = None,
+    tls: TLS | None = None,
+    origins: Origins | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Site]:
     """A server for as long as the block lasts; leaving it is not the orderly end, ``site.server.stop()`` is."""
     store = store or MemoryStore()
@@ -268,7 +273,7 @@ async def running(
                 sites.append(Site(instance, store, port))
                 task_status.started()
 
-            await server.serve(store, Config(**settings), listeners, started, access, tls)
+            await server.serve(store, Config(**settings), listeners, started, access, tls, origins)
             sites[0].stopped.set()
 
         await nursery.start(run)

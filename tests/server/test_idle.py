@@ -581,6 +581,94 @@ async def test_an_internal_error_ends_its_connection_only(
         assert (await site.ask("GET", S)).body == b"x", "and nothing is done twice"
 
 
+# Many requests in a packet
+
+
+async def answers(client: Client, count: int) -> list[Any]:
+    return [await client.answer() for _ in range(count)]
+
+
+async def test_requests_that_come_at_once_are_answered_in_order_without_a_task(store: Store, tasks: Tasks) -> None:
+    async with running(store) as site:
+        await site.create("s")
+        client = await site.connect()
+        before = tasks.given
+        posts = [request("POST", S, b"%02d" % number, content_type="text/plain") for number in range(80)]
+        await client.send(b"".join([*posts, request("GET", S), request("GET", ROOT + "none"), posts[0]]))
+        found = await answers(client, 83)
+        assert [answer.status for answer in found] == [204] * 80 + [200, 404, 204]
+        ends = [answer.offset for answer in found[:80]]
+        assert ends == sorted(set(ends)), "in order"
+        assert found[80].body == b"".join(b"%02d" % number for number in range(80)), "a read sees the appends before it"
+        assert tasks.given == before
+        assert (await site.ask("GET", S)).body == found[80].body + b"00"
+
+
+async def test_appends_that_come_at_once_share_commits(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path)
+    async with running(store) as site:
+        await site.create("s")
+        before = sum(store.commits.sizes.counts)
+        client = await site.connect()
+        await client.send(request("POST", S, b"x", content_type="text/plain") * 60)
+        assert all(answer.status == 204 for answer in await answers(client, 60))
+        assert sum(store.commits.sizes.counts) - before <= 10
+
+
+async def test_what_comes_behind_the_last_whole_request_is_not_lost(store: Store) -> None:
+    async with running(store) as site:
+        await site.create("s")
+        whole = b"".join(request("POST", S, b"%d." % number, content_type="text/plain") for number in range(5))
+        for cut in range(1, len(whole), 7):
+            client = await site.connect()
+            start = (await client.ask("GET", S + "?offset=now")).offset
+            await client.send(whole[:cut])
+            await wait_all_tasks_blocked(0.0005)
+            await client.send(whole[cut:] + b"\r\n" + request("GET", f"{S}?offset={start}"))
+            assert [answer.status for answer in await answers(client, 5)] == [204] * 5
+            assert (await client.answer()).body == b"0.1.2.3.4."
+            client.close()
+
+
+@pytest.mark.parametrize("middle", [
+    request("GET", S, connection="close"),
+    request("POST", S, b"bad", content_type="image/png"),
+    request("HEAD", S),
+    request("GET", S + "?offset=now&live=long-poll"),
+    request("POST", S, b"hello", content_type="text/plain", expect="100-continue"),
+    b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+])  # fmt: skip
+async def test_whatever_is_in_the_middle_the_rest_is_answered_as_if_it_had_come_alone(
+    store: Store, middle: bytes
+) -> None:
+    async with running(store, long_poll_timeout=0.05) as site:
+        await site.create("s")
+        append, read = request("POST", S, b"x", content_type="text/plain"), request("GET", S)
+        alone = await site.connect()
+        expected: list[bytes] = []
+        for one in (append, read, middle, append, read):
+            await alone.send(one)
+            if b"100-continue" in one:
+                assert (await alone.answer()).status == 100
+            answer = await alone.answer("HEAD" if one.startswith(b"HEAD") else "GET")
+            expected.append(b"%d %s" % (answer.status, answer.body))
+            if answer.headers.get("connection") == "close":
+                break
+        await site.ask("DELETE", S)
+        await site.create("s")
+        together = await site.connect()
+        await together.send(append + read + middle + append + read)
+        found = []
+        for one in (append, read, middle, append, read)[: len(expected)]:
+            answer = await together.answer("HEAD" if one.startswith(b"HEAD") else "GET")
+            if answer.status == 100:
+                answer = await together.answer()
+            found.append(b"%d %s" % (answer.status, answer.body))
+        assert found == expected
+        if len(expected) < 5:
+            await together.ended()
+
+
 # Answers that do not fit
 
 

@@ -296,6 +296,20 @@ async def test_reloads_that_are_asked_for_during_one_are_one(autojump_clock: Moc
 # Logs
 
 
+def test_no_more_files_is_one_line_and_not_ten_a_second() -> None:
+    command = " ".join(serve.command())
+    argv = ["sh", "-c", f"ulimit -n 40; exec {command} serve --memory --port 0"]
+    with serve.Server(argv, serve.environment(), 60) as server:
+        waiting = [socket.create_connection((server.host, server.port), 20) for _ in range(60)]
+        wait_for(server, "can't accept connections")
+        time.sleep(1.0)
+        assert server.output.count("can't accept connections") == 1, server.output
+        for sock in waiting:
+            sock.close()
+        assert status(http.client.HTTPConnection(server.host, server.port, timeout=20)) == 200
+        assert server.stop() == 0
+
+
 def test_a_line_that_comes_again_and_again_comes_seldom(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
     seldom = Seldom(logging.getLogger("ds"), 60.0, lambda: now[0])

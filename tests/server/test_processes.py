@@ -149,7 +149,7 @@ def test_a_signal_ends_everything_properly(tmp_path: Path, number: signal.Signal
         idle = connect(server)
         assert ask(idle, "HEAD", "s").status == 200
         slow = socket.create_connection((server.host, server.port), 20)
-        slow.sendall(b"POST /v1/stream/s HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\n")
+        slow.sendall(b"POST /v1/stream/s HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n")
         slow.sendall(b"Content-Length: 4\r\n\r\nde")
         for _ in range(3):  # what was sent before has been read when these are answered
             assert ask(idle, "HEAD", "s").status == 200

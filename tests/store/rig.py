@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,21 @@ class Time:
     def clock(self, steady: float = 0.0, wall: float = 0.0) -> Clock:
         """A clock that goes on from saved readings, as the store makes it when it opens."""
         return Clock(steady, wall, lambda: self.tick, lambda: WALL + self.tick)
+
+
+def make_older(folder: Path, version: int) -> None:
+    """Turn the file of a closed store into one of an earlier version."""
+    db = sqlite3.connect(folder / schema.FILE)
+    for older in range(schema.VERSION - 1, version - 1, -1):
+        db.executescript(_OLDER[older] + f"PRAGMA user_version = {older};")
+    db.close()
+
+
+_OLDER = {
+    4: "DROP TRIGGER producers_are_counted; DROP TRIGGER producers_are_discounted; DROP TABLE producing;"
+    " ALTER TABLE producers DROP COLUMN used;",
+    3: "DROP TABLE staged; ALTER TABLE streams DROP COLUMN sum;",
+}
 
 
 def full() -> sqlite3.OperationalError:

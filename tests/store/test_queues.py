@@ -191,18 +191,6 @@ async def test_a_disk_that_is_full_for_a_large_append_loses_nothing_else(
     assert not maintenance.check(tmp_path).problems
 
 
-async def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
-    async with opened(tmp_path) as rig:
-        await rig.create("s", b"kept")
-    db = sqlite3.connect(tmp_path / schema.FILE)
-    db.executescript("DROP TABLE staged; ALTER TABLE streams DROP COLUMN sum; PRAGMA user_version = 3;")
-    db.close()
-    async with opened(tmp_path) as rig:
-        await rig.append("s", LARGE)
-        assert await rig.read("s") == b"kept" + LARGE
-    assert not maintenance.check(tmp_path).problems
-
-
 def test_a_bulk_batch_comes_after_the_light_one_with_earlier_changes() -> None:
     queues = Queues()
     both, large = Entry("both", None), Entry("large", None)

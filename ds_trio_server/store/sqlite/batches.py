@@ -11,7 +11,7 @@ import trio
 
 from ds_core.server.stream import Stream
 
-from ..base import StorageFailed, StorageFull
+from ..base import StorageFailed, Unwritable
 from . import rows, schema
 from .producers import Key, State
 
@@ -93,12 +93,14 @@ class Batch:
     Of a ``bulk`` batch, ``parts`` are the rows that are still to be staged, the last first; ``staged`` those
     that are, ready to be published. It comes ``after``
     a small batch that holds earlier changes of the same entries.
+
+    ``steady`` is when the first change came that time matters to, and ``saves_clock`` whether the batch keeps that.
     """
 
     __slots__ = (
         "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced",
         "collects_garbage", "garbage_remains", "leaves_garbage", "callbacks", "done", "durable", "error", "bulk",
-        "grows", "parts", "staged", "after",
+        "grows", "parts", "staged", "after", "steady", "saves_clock",
     )  # fmt: skip
 
     def __init__(self, bulk: bool = False) -> None:
@@ -123,6 +125,8 @@ class Batch:
         self.parts: list[Part] = []
         self.staged: list[tuple[int, int, int, int, int]] = []
         self.after: Batch | None = None
+        self.steady: float | None = None
+        self.saves_clock = False
 
     def collect(self, stream: int, at: int, data: bytes) -> None:
         """Take in an append."""
@@ -163,7 +167,7 @@ class Batch:
     async def wait(self) -> None:
         """Wait until it is durable; raises what made it fail."""
         await self.done.wait()
-        if isinstance(self.error, StorageFull):
-            raise StorageFull
+        if isinstance(self.error, Unwritable):
+            raise type(self.error)()
         if self.error is not None:
             raise StorageFailed(*self.error.args)

@@ -1,9 +1,11 @@
 """States in memory, with a bound: idle streams cost nothing but their row.
 
 A state that holds a change which is not durable yet, or that someone watches, is never dropped:
-for everything else the file is the truth and is asked again.
+for everything else the file is the truth and is asked again. What may not be dropped is neither counted nor in line:
+it gets a new place when its last change is durable, or its last watcher has left (``release``).
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from ds_core.server.stream import Stream
@@ -14,7 +16,7 @@ from .queries import Queries
 
 
 class StreamCache:
-    """Entries by path and by stream id, loaded on demand, at most about ``limit`` of them.
+    """Entries by path and by stream id, loaded on demand, at most about ``limit`` of them beside those in use.
 
     What loads one raises StorageFailed when the file can't say, and DamagedRow when what it says is not what was
     written.
@@ -26,6 +28,8 @@ class StreamCache:
         self._watched = watched
         self._by_path: dict[str, Entry] = {}
         self._by_id: dict[int, Entry] = {}
+        # Those that may be dropped, the next one first; some may be in use since they were put in line.
+        self._line: OrderedDict[Entry, None] = OrderedDict()
 
     def entry(self, path: str) -> Entry:
         """The entry of a path; an empty one, not kept, when there is no stream."""
@@ -62,6 +66,9 @@ class StreamCache:
             self.keep(entry)
         return entry
 
+    def __len__(self) -> int:
+        return len(self._by_path)
+
     def get(self, id: int) -> Entry | None:
         """The entry of a stream id if it is in memory."""
         return self._by_id.get(id)
@@ -74,8 +81,16 @@ class StreamCache:
     def keep(self, entry: Entry) -> None:
         """Put an entry in, and the oldest idle ones out."""
         self._hold(entry)
-        if len(self._by_path) > self._limit:
-            self._evict(len(self._by_path) - self._limit)
+        self.release(entry)
+
+    def release(self, entry: Entry) -> None:
+        """Put an entry in line to be dropped, unless it is: to be called when it isn't in use any more."""
+        if entry not in self._line:
+            self._line[entry] = None
+            while len(self._line) > self._limit:
+                first, _ = self._line.popitem(last=False)
+                if first.batch is None and (first.stream is None or not self._watched(first.stream)):
+                    self.drop(first)
 
     def touch(self, entry: Entry, batch: Batch, structural: bool = False) -> None:
         """Note that a batch will hold a change of an entry, which stays in until that is durable:
@@ -95,6 +110,7 @@ class StreamCache:
         """Take an entry out: the file is the truth again."""
         if self._by_path.get(entry.path) is entry:
             del self._by_path[entry.path]
+        self._line.pop(entry, None)
         self.forget_id(entry)
 
     def forget_id(self, entry: Entry) -> None:
@@ -102,15 +118,3 @@ class StreamCache:
         if entry.stream is not None and self._by_id.get(entry.stream.id) is entry:
             del self._by_id[entry.stream.id]
 
-    def _evict(self, excess: int) -> None:
-        # First in, first out. What is in use goes to the end of the line, so that a crowd of
-        # watched streams at the front isn't looked at again and again.
-        oldest = [entry for _, entry in zip(range(excess + 16), self._by_path.values(), strict=False)]
-        for entry in oldest:
-            busy = entry.batch is not None or (entry.stream is not None and self._watched(entry.stream))
-            if busy:
-                del self._by_path[entry.path]
-                self._by_path[entry.path] = entry
-            elif excess > 0:
-                self.drop(entry)
-                excess -= 1

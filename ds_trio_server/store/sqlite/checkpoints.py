@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...seldom import Seldom
 from ...stats import Upkeep
-from . import schema
+from . import errors, files, schema
 from .wal import PAGE, Log
 
 log = logging.getLogger("ds")
@@ -63,6 +63,10 @@ class Checkpoints:
         self.pressed = False
         self.holder: str | None = None
         self.failure: Exception | None = None
+
+    def use(self, db: sqlite3.Connection) -> None:
+        """As ``Committer.use``."""
+        self._db = db
 
     def behind_commit(self, bulk: bool, full: bool) -> None:
         """See to what a commit has made due, one that found the disk ``full`` included. Raises sqlite3.Error."""
@@ -126,7 +130,7 @@ class Checkpoints:
             finally:
                 db.close()
         except sqlite3.Error as error:
-            if not schema.is_full(error):
+            if errors.refusal(self._folder, error) is None:
                 self.failure = error
                 self._failed(error)
 
@@ -136,7 +140,7 @@ class Checkpoints:
         try:
             schema.one(self._db, "PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
-            schema.one(self._db, f"PRAGMA busy_timeout = {int(schema.TIMEOUT * 1000)}")
+            schema.be_patient(self._db, True)
 
     def _notice_reader(self) -> None:
         held = 0 if self._moving() else self._log.state().bytes
@@ -146,6 +150,6 @@ class Checkpoints:
             self._seldom.warning(
                 "%s has read %s for so long that the log beside it takes %d MiB; "
                 "beyond %d MiB appends wait for its end",
-                holder, self._folder / schema.FILE, held >> 20, LOG_MOST >> 20,
+                holder, self._folder / files.FILE, held >> 20, LOG_MOST >> 20,
             )  # fmt: skip
         self.holder = holder if held > LOG_MOST else None

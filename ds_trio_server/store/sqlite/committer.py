@@ -19,13 +19,12 @@ from typing import Any
 import trio
 
 from ...stats import Upkeep
-from ..base import StorageFailed, StorageFull
-from . import rows, schema
+from ..base import StorageBusy, StorageFailed, StorageFull
+from . import errors, files, rows, schema
 from .batches import Batch, Part, parts
 from .checkpoints import Checkpoints
 from .garbage import Collector
 from .queues import STEP_BYTES
-from .space import Spare
 from .wal import Log
 
 _VACUUM_PAGES = 256
@@ -58,8 +57,7 @@ class Committer:
     ) -> None:
         self._folder = folder
         self._db = db
-        self._spare = Spare(folder)
-        self._checkpoints = Checkpoints(folder, db, log, self._spare.size, counts, self._checkpoint_failed)
+        self._checkpoints = Checkpoints(folder, db, log, files.reserve_bytes(folder), counts, self._checkpoint_failed)
         self._finished = finished
         self._failed = failed
         self._queue: SimpleQueue[Batch | _Tend | None] = SimpleQueue()
@@ -74,6 +72,7 @@ class Committer:
         self.shrinking = True
         self._trio = trio.lowlevel.current_trio_token()
         self._broken = False
+        self._patient = True
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="committer", daemon=True).start()
 
@@ -101,6 +100,11 @@ class Committer:
         self._wanted = low or wanted
         self._checkpoints.pressed = low
 
+    def use(self, db: sqlite3.Connection) -> None:
+        """Write with another connection from now on; to be called when nothing is with the thread."""
+        self._db = db
+        self._checkpoints.use(db)
+
     async def close(self, broken: bool = False) -> None:
         """End the thread after what it was given, move the log into the file, close it; leave the
         file as it is when it is ``broken``."""
@@ -112,7 +116,7 @@ class Committer:
         while (batch := self._queue.get()) is not None:
             if isinstance(batch, _Tend):
                 self._tending = False
-                self._see_to(self._between_commits)
+                self._see_to(self._checkpoints.between_commits)
                 continue
             started = time.monotonic()
             try:
@@ -123,6 +127,7 @@ class Committer:
                 else:
                     self._commit(batch)
                     batch.durable = True
+                    self._be_patient(True)
             except Exception as error:
                 batch.error = self._failure(error)
             batch.seconds += time.monotonic() - started
@@ -140,16 +145,16 @@ class Committer:
         try:
             step()
         except Exception as error:
-            if schema.is_full(error):
+            if errors.refusal(self._folder, error) is not None:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 return
-            failure = schema.damaged(self._folder, error)
+            failure = errors.failed(self._folder, error)
             self._tell(self._failed, failure)
             self._let_go(failure)
 
     def _checkpoint_failed(self, error: Exception) -> None:
-        self._tell(self._failed, schema.damaged(self._folder, error))
+        self._tell(self._failed, errors.failed(self._folder, error))
 
     def _tell(self, function: Callable[[Any], object], argument: object) -> bool:
         try:
@@ -174,17 +179,13 @@ class Committer:
             self._write(batch)
         except sqlite3.Error as error:
             # What takes no room, and may give some, has the last there is.
-            if batch.grows or not schema.is_full(error) or not self._spare.give_up():
+            full = not batch.grows and isinstance(errors.refusal(self._folder, error), StorageFull)
+            if not full or not files.give_reserve(self._folder):
                 raise
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             self._checkpoints.make_room()
             self._write(batch)
-
-    def _between_commits(self) -> None:
-        self._checkpoints.between_commits()
-        if not self._checkpoints.pressed:
-            self._spare.keep()
 
     def _write(self, batch: Batch) -> None:
         db = self._db
@@ -199,10 +200,9 @@ class Committer:
             db.executemany(schema.INSERT_ROW, batch.staged)
             db.execute("DELETE FROM staged")
         if batch.producers:
+            used = int(batch.steady or 0)
             db.executemany(
-                "INSERT INTO producers VALUES (?, ?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq",
-                [(*key, *value) for key, value in batch.producers.items()],
+                schema.SAVE_PRODUCER, [(*key, *value, used) for key, value in batch.producers.items()]
             )
         self._clean(batch)
         began = time.monotonic()
@@ -295,15 +295,23 @@ class Committer:
                 self._collector.found_no_room()
                 raise
 
+    def _be_patient(self, patient: bool) -> None:
+        if patient != self._patient:
+            schema.be_patient(self._db, patient)
+            self._patient = patient
+
     def _failure(self, error: Exception) -> Exception:
-        if schema.is_full(error):
+        refusal = errors.refusal(self._folder, error)
+        if refusal is not None:
             try:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                return StorageFull()
+                # Who has waited for a lock once is not kept waiting for it again and again.
+                self._be_patient(not isinstance(refusal, StorageBusy))
+                return refusal
             except sqlite3.Error as worse:
                 error = worse
         # Above all a failed fsync: what the disk holds is unknown now, and trying again would only
         # seem to work (the kernel may have dropped the pages). Fail-stop.
-        return schema.damaged(self._folder, error)
+        return errors.failed(self._folder, error)
 

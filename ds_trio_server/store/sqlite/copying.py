@@ -35,21 +35,17 @@ _OF_ONE = f"{_FROM} stream = ? AND position > ? ORDER BY position LIMIT {_STEP_R
 
 
 def copy(db: sqlite3.Connection, part: Path) -> None:
-    """Copy the file of a connection, which may be written to by others, to a path where there is nothing.
-
-    Raises sqlite3.Error, and OSError.
+    """Copy the file of a connection, which may be written to by others, to a path where there is nothing, or an empty
+    file. Raises sqlite3.Error, and OSError.
     """
-    _make(db, part)
-    schema.one(db, "PRAGMA query_only = 0")  # only the copy is written to
-    db.execute("ATTACH ? AS copy", (str(part),))
+    new = sqlite3.connect(part, isolation_level=None)
     try:
+        _make(db, new)
         for setting in ("journal_mode = OFF", "synchronous = OFF"):
-            schema.one(db, f"PRAGMA copy.{setting}")
-        _Copy(db, part).run()
+            schema.one(new, f"PRAGMA {setting}")
+        _Copy(db, new, part).run()
     finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        db.execute("DETACH copy")
+        new.close()
     sync(part)
 
 
@@ -62,21 +58,23 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _make(db: sqlite3.Connection, part: Path) -> None:
-    """An empty file with everything that the other one has but rows."""
-    new = sqlite3.connect(part, isolation_level=None)
-    try:
-        for name in ("auto_vacuum", "application_id", "user_version"):
-            new.execute(f"PRAGMA {name} = {int(schema.one(db, f'PRAGMA {name}')[0])}")
-        for (statement,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"):
-            new.execute(statement)
-    finally:
-        new.close()
+def _make(db: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """Everything that the other file has but rows and triggers: what those do has been done."""
+    for name in ("auto_vacuum", "application_id", "user_version"):
+        new.execute(f"PRAGMA {name} = {int(schema.one(db, f'PRAGMA main.{name}')[0])}")
+    _run(db, new, "type != 'trigger'")
+
+
+def _run(db: sqlite3.Connection, new: sqlite3.Connection, which: str) -> None:
+    query = f"SELECT sql FROM main.sqlite_master WHERE sql IS NOT NULL AND {which} ORDER BY rowid"
+    for (statement,) in db.execute(query).fetchall():
+        new.execute(statement)
 
 
 class _Copy:
-    def __init__(self, db: sqlite3.Connection, part: Path) -> None:
+    def __init__(self, db: sqlite3.Connection, new: sqlite3.Connection, part: Path) -> None:
         self._db = db
+        self._new = new
         self._part = part
         self._blob = 0
         self._bytes = 0
@@ -103,13 +101,16 @@ class _Copy:
                 while self._catch_up(stream):
                     pass
             self._take_the_rest()
+            _run(self._db, self._new, "type = 'trigger'")
 
     @contextmanager
     def _one_read(self) -> Iterator[None]:
         began = time.monotonic()
         self._db.execute("BEGIN")
+        self._new.execute("BEGIN")
         yield
         self._db.execute("COMMIT")
+        self._new.execute("COMMIT")
         time.sleep(time.monotonic() - began)
 
     def _take(self, query: str, after: tuple[int, int]) -> tuple[int, int] | None:
@@ -129,17 +130,17 @@ class _Copy:
             if size >= _STEP_BYTES:
                 break
         cursor.close()
-        self._db.executemany("INSERT INTO copy.appends VALUES (?, ?, ?, ?, ?, ?)", rows)
-        self._db.executemany("INSERT INTO copy.blobs VALUES (?, ?)", blobs)
+        self._new.executemany("INSERT INTO appends VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._new.executemany("INSERT INTO blobs VALUES (?, ?)", blobs)
         self._bytes += size
         return (rows[-1][0], rows[-1][1]) if rows and (size >= _STEP_BYTES or len(rows) == _STEP_ROWS) else None
 
     def _streams(self) -> Iterator[int]:
         """All streams that have rows here or there, one look-up each."""
         after = -1
-        query = "SELECT min(stream) FROM {}.appends WHERE stream > ?"
+        query = "SELECT min(stream) FROM main.appends WHERE stream > ?"
         while True:
-            found = [schema.one(self._db, query.format(name), after)[0] for name in ("main", "copy")]
+            found = [schema.one(db, query, after)[0] for db in (self._db, self._new)]
             there = [stream for stream in found if stream is not None]
             if not there:
                 return
@@ -151,17 +152,21 @@ class _Copy:
         (first,) = schema.one(self._db, "SELECT min(position) FROM main.appends WHERE stream = ?", stream)
         # Nothing is ever freed in the middle.
         below = schema.MAX_INTEGER if first is None else first
-        self._db.execute("DELETE FROM copy.appends WHERE stream = ? AND position < ?", (stream, below))
+        gone = "FROM appends WHERE stream = ? AND position < ?"
+        self._new.execute(f"DELETE FROM blobs WHERE id IN (SELECT blob {gone} AND blob IS NOT NULL)", (stream, below))
+        self._new.execute(f"DELETE {gone}", (stream, below))
         if first is None:
             return False
-        (last,) = schema.one(self._db, "SELECT max(position) FROM copy.appends WHERE stream = ?", stream)
+        (last,) = schema.one(self._new, "SELECT max(position) FROM appends WHERE stream = ?", stream)
         return self._take(_OF_ONE, (stream, -1 if last is None else last)) is not None
 
     def _take_the_rest(self) -> None:
         tables = self._db.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall()
         for (name,) in tables:
             if name not in _COPIED_IN_STEPS and not name.startswith("sqlite_"):
-                self._db.execute(f"INSERT INTO copy.{name} SELECT * FROM main.{name}")
+                rows = self._db.execute(f"SELECT * FROM main.{name}")
+                values = ",".join("?" * len(rows.description))
+                self._new.executemany(f"INSERT INTO {name} VALUES ({values})", rows)
 
     def _sync(self) -> None:
         if self._bytes - self._synced >= _SYNC_EVERY:

@@ -4,9 +4,11 @@ Decisions are made at once on states in memory and collected in a batch; a respo
 transaction that holds its batch is on disk (``committer``). Readers see a stream only as far as it
 is durable.
 
-A batch that finds the disk full fails as a whole, with everything that was decided on top of it,
-and the states it touched are dropped from the cache: the file is the truth again. Any other fault
-of the disk ends the store: nothing it could say afterwards would be a promise.
+A batch that finds no room, or the file locked or read-only (``errors`` has the table), fails as a whole,
+with everything that was decided on top of it, and the states it touched are dropped from the cache: the file is
+the truth again. Any other fault of the disk ends the store: nothing it could say afterwards would be a promise.
+
+Where nothing can be written when it opens, it serves reads, and looks at each sweep whether that is over.
 """
 
 import logging
@@ -23,15 +25,28 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire
 
 from ...clock import Clock
-from ...stats import Commits, Upkeep
-from ..base import Change, Decide, LogHeld, Overloaded, StorageFailed, StorageFull, Store, Usage, Watcher
+from ...stats import NEVER, Commits, Upkeep
+from ..base import (
+    Change,
+    Decide,
+    LogHeld,
+    Overloaded,
+    StorageBusy,
+    StorageFailed,
+    StorageFull,
+    StorageReadOnly,
+    Store,
+    Unwritable,
+    Usage,
+    Watcher,
+)
 from ..retention import Retention
 from ..watchers import Watchers
-from . import lifecycle, rows, schema
+from . import errors, files, lifecycle, rows, schema
 from .batches import Batch, Entry
 from .cache import StreamCache
 from .committer import Committer
-from .lock import lock
+from .hold import Hold
 from .producers import Producers
 from .queries import Queries
 from .queues import Queues
@@ -42,13 +57,17 @@ from .tail import TailCache
 from .trimmer import Cut, Trimmer
 from .wal import Log
 
-log = logging.getLogger("ds")
-
 T = TypeVar("T")
+log = logging.getLogger("ds")
 
 _CACHED_STREAMS = 4096
 _TAIL_BYTES = 8 * 1024 * 1024
 _LOG_RESERVE = 8 * 1024 * 1024
+_READER_WAITS = 0.25
+"""Seconds that a query waits for somebody else's lock: it may run where everybody waits for it."""
+_KEEP_CLOCK_EVERY = 60.0
+_NOTHING: Statements = (("DELETE FROM staged WHERE blob < 0", ()),)
+"""What changes nothing, and is refused like what does."""
 
 
 class SQLiteStore(Store):
@@ -62,7 +81,8 @@ class SQLiteStore(Store):
         min_free: MinFree | None = None,
     ) -> None:
         self._folder = Path(folder)
-        self._space = Space(self._folder, min_free, self._owed, self._reserve)
+        self._space = Space(self._folder, min_free, self._owed, self._reserve, self._unused)
+        self._log = Log(self._folder)
         self._trimmer = Trimmer(retain) if retain else None
         self._clock = clock
         self.commits = Commits()
@@ -73,6 +93,10 @@ class SQLiteStore(Store):
         self._newest = 0
         self._failure: StorageFailed | None = None
         self._failed = trio.Event()
+        # Why nothing can be written: since it opened, or since the last batch, where that says more than no room.
+        self._only_reads: Unwritable | None = None
+        self._refused: StorageBusy | StorageReadOnly | None = None
+        self._clock_kept = NEVER
 
     # Opening and closing
 
@@ -84,23 +108,46 @@ class SQLiteStore(Store):
         self._sweeper = Sweeper(self, self, self._queries, self._committer, self._trimmer, self.upkeep)
 
     def _open(self) -> None:
-        schema.make_folder(self._folder)
-        self._lock = lock(self._folder)
+        files.make_folder(self._folder)
+        files.keep_others_out(self._folder)
+        self._hold = Hold(self._folder)
         try:
-            self._writer = schema.prepare(self._folder)
+            self._writer = self._open_file()
             try:
                 self._load()
             except sqlite3.Error as error:
-                raise schema.damaged(self._folder, error) from error
+                raise errors.failed(self._folder, error) from error
+            self._hold.watch()
         except BaseException:
-            self._lock.close()
+            self._hold.close()
             raise
-        self._space.measure()
+        self._measure()
+
+    def _open_file(self) -> sqlite3.Connection:
+        """The writer's connection; one that can only read where nothing can be written."""
+        try:
+            return schema.prepare(self._folder)
+        except Unwritable as error:
+            refusal = error
+        if isinstance(refusal, StorageFull) and files.give_reserve(self._folder):
+            with suppress(Unwritable):
+                return schema.prepare(self._folder)
+        self._only_reads = refusal
+        db = self._connect_to_read(8192)
+        try:
+            schema.check_version(self._folder, db)
+        except sqlite3.Error as error:
+            raise errors.failed(self._folder, error) from error
+        log.warning(
+            "%s: %s: it is served for reading alone, and appends are answered with %d",
+            self._folder, refusal.message, refusal.status,
+        )  # fmt: skip
+        return db
 
     def _load(self) -> None:
-        self._reader = schema.connect(self._folder, cache_kib=4096)
-        self._log = Log(self._folder)
-        self._queries = Queries(self._folder, self._reader, self._check_health, self._fail)
+        self._reader = self._connect_to_read(4096)
+        self._log.attach()
+        self._queries = Queries(self._folder, self._connect, self._reader, self._check_health, self._fail)
         self._ranges = Ranges(self._folder, self._queries, self._tails)
         self._cache = StreamCache(self._queries, _CACHED_STREAMS, self._watchers.watched)
         self._producers = Producers(self._queries)
@@ -112,12 +159,58 @@ class SQLiteStore(Store):
         if self._trimmer is not None:
             self._trimmer.begin(self._reader)
 
+    def _connect_to_read(self, cache_kib: int) -> sqlite3.Connection:
+        # Never one that would make the file: it is there, or it is not where it was.
+        access = "mode=rw" if self._only_reads is None else schema.access_to_read(self._folder)
+        return schema.connect(self._folder, cache_kib=cache_kib, access=access, patience=_READER_WAITS)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = self._connect_to_read(1024)
+        try:
+            self._hold.check_files()  # it was opened by its name
+        except StorageFailed:
+            db.close()
+            raise
+        return db
+
+    def _try_to_write(self) -> None:
+        """Take changes again, if what stood in the way is over."""
+        if not self._queues.idle or self._queries.busy or errors.hindrance(self._folder) is not None:
+            return
+        # One that can only read would pass that on to those that are opened beside it.
+        self._queries.close()
+        self._reader.close()
+        self._writer.close()
+        self._log.close()
+        try:
+            try:
+                self._writer = schema.prepare(self._folder)
+                self._only_reads = None
+            except Unwritable:
+                self._writer = self._connect_to_read(8192)
+            self._reader = self._connect_to_read(4096)
+            self._log.attach()
+            self._hold.watch()
+        except sqlite3.Error as error:
+            raise self._fail(errors.failed(self._folder, error)) from error
+        except StorageFailed as error:
+            raise self._fail(error) from error
+        self._queries.use(self._reader)
+        self._committer.use(self._writer)
+        if self._only_reads is None:
+            self._measure()
+            log.warning("%s can be written again: appends go on", self._folder)
+
     async def close(self) -> None:
         known = self._failure
         with trio.CancelScope(shield=True):
             if known is None:
                 with suppress(StorageFailed):  # told at the end
-                    self._sweeper.save_clock()
+                    self._check_place()
+                    if self._clock_kept > NEVER or self._producers.any():
+                        self.add(schema.clock(self.now()))
+                    else:
+                        self._sweeper.save_clock()
             while (pending := self._queues.pending()) is not None:
                 await pending.done.wait()
             await self._committer.close(broken=self._failure is not None)
@@ -125,7 +218,7 @@ class SQLiteStore(Store):
             self._reader.close()
             if self._failure is None:
                 self._log.close()
-            self._lock.close()
+            self._hold.close()
         if self._failure is not known:
             self._check_health()
 
@@ -187,10 +280,22 @@ class SQLiteStore(Store):
         view = View(entry.stream, self.now(), self._newest + 1, source, needs.piece, producer)
         response, change = decide(view)
         if change is not None:
+            if self._only_reads is not None:
+                raise type(self._only_reads)()
             if _grows(change):
                 self._check_room(len(change.data))
-            self._apply(entry, change)
+            if producer is None and isinstance(change, Appended) and change.producer is not None:
+                self._admit(entry, change)
+            else:
+                self._apply(entry, change)
         return response, entry.batch
+
+    def _admit(self, entry: Entry, change: Appended) -> None:
+        """Apply the first append of a producer that its stream doesn't know."""
+        assert entry.stream is not None
+        self._producers.admit(entry.stream.id)
+        self._apply(entry, change)
+        self._producers.admitted(entry.stream.id)
 
     async def look(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
@@ -214,7 +319,7 @@ class SQLiteStore(Store):
             assert entry.batch is not None
             try:
                 await entry.batch.wait()
-            except StorageFull:
+            except Unwritable:
                 pass  # reads go on, and the renewal counts as long as this process lives
             renewed = True
             # Whoever looks goes on from the very present; so look again.
@@ -237,8 +342,24 @@ class SQLiteStore(Store):
         self._check_health()
         if self._committer.holder is not None:
             raise LogHeld(self._committer.holder)
-        if self._space.low:
-            raise StorageFull
+        refusal = self._only_reads or self._refused or (StorageFull() if self._space.low else None)
+        if refusal is not None:
+            raise type(refusal)()
+
+    def _measure(self) -> None:
+        self._space.look()
+        if self._only_reads is None and not self._space.low:
+            files.keep_reserve(self._folder)
+
+    def _unused(self) -> int:
+        return self._queries.run_nowait(schema.unused)
+
+    def _check_place(self) -> None:
+        """End the store when its files are not where they were."""
+        try:
+            self._hold.check()
+        except StorageFailed as error:
+            raise self._fail(error) from None
 
     def _check_room(self, size: int) -> None:
         """Raise what keeps an append of so many bytes from being stored, if anything does."""
@@ -260,7 +381,7 @@ class SQLiteStore(Store):
 
     def _damaged(self, error: rows.DamagedRow) -> StorageFailed:
         # A client asked for what was acknowledged to it, and it isn't there any more.
-        return self._fail(schema.damaged(self._folder, error))
+        return self._fail(errors.failed(self._folder, error))
 
     def _readable(self, path: str, expired: bool = False) -> Entry:
         """As ``_entry``, for reads; with one whose time is over left as it is when it may be ``expired``."""
@@ -301,6 +422,8 @@ class SQLiteStore(Store):
         batch.collect(stream.id, change.at, change.data)
         if change.producer is not None:
             batch.producers[(stream.id, change.producer[0])] = change.producer[1:]
+            if batch.steady is None:
+                self._keep_clock(batch)
         self._cache.touch(entry, batch)
 
     def _restructure(self, entry: Entry, change: Created | Removed | Trimmed) -> None:
@@ -324,6 +447,8 @@ class SQLiteStore(Store):
                 lifecycle.remove(cache, batch, entry, ties.released)
             self._newest = change.stream.id
             lifecycle.create(cache, batch, entry, change, ties.source)
+            if batch.steady is None and (change.stream.ttl is not None or change.stream.expires is not None):
+                self._keep_clock(batch)
         elif isinstance(change, Trimmed):
             lifecycle.trim(cache, batch, entry, change)
         elif change.soft:
@@ -341,6 +466,15 @@ class SQLiteStore(Store):
     def change(self, path: str, decide: Decide[None]) -> Batch | None:
         """As ``sweeper.Streams.change``."""
         return self._decide(Needs(path), decide)[1]
+
+    def _keep_clock(self, batch: Batch) -> None:
+        """Have a batch keep the time that something in it lives by, if that was last kept a while ago: whatever the
+        clock shows after a crash, it is held against the time when this was made."""
+        now = self.now()
+        batch.steady = now.steady
+        if now.steady - self._clock_kept > _KEEP_CLOCK_EVERY:
+            batch.structure += schema.clock(now)
+            batch.saves_clock = True
 
     # Commits
 
@@ -360,9 +494,17 @@ class SQLiteStore(Store):
 
     def _written(self, batch: Batch) -> None:
         self._queues.written(batch)
+        if batch.durable:
+            try:
+                self._hold.check_files()
+            except StorageFailed as error:
+                batch.error = error
         if batch.error is not None:
             self._undo(batch)
         elif batch.durable:
+            if self._refused is not None:
+                self._refused = None
+                log.warning("%s can be written again: appends go on", self._folder)
             cuts = self._publish(batch)
             size = sum([len(data) for _, _, data in batch.appends])
             self.commits.count(len(batch.appends), size, batch.seconds, batch.synced)
@@ -389,8 +531,12 @@ class SQLiteStore(Store):
                 entry.batch = None
                 if entry.stream is None:
                     self._cache.drop(entry)
+                else:
+                    self._cache.release(entry)
             if entry.structural is batch:
                 entry.structural = None
+        if batch.saves_clock and batch.steady is not None:
+            self._clock_kept = batch.steady
         if batch.producers:
             self._producers.learn(batch.producers)
         fresh: dict[int, list[bytes]] = {}
@@ -427,6 +573,11 @@ class SQLiteStore(Store):
         if isinstance(batch.error, StorageFailed):
             self._failure = self._failure or batch.error
             self._failed.set()
+        if isinstance(batch.error, (StorageBusy, StorageReadOnly)):
+            if self._refused is None:
+                log.error("%s: %s: appends are answered with 503", self._folder / files.FILE, batch.error.message)
+            self._refused = batch.error
+        self._producers.recount()
         for lost in self._queues.fail(batch.error, batch):
             for entry in lost.entries:
                 self._cache.drop(entry)
@@ -473,14 +624,29 @@ class SQLiteStore(Store):
 
     def unwatch(self, stream: Stream, watcher: Watcher) -> None:
         self._watchers.remove(stream, watcher)
+        entry = self._cache.get(stream.id)
+        if entry is not None and not self._watchers.watched(stream):
+            self._cache.release(entry)
 
     async def verify(self) -> None:
-        await self._queries.run(schema.verify)
+        try:
+            await self._queries.run(schema.verify)
+        except ProtocolError as error:
+            log.warning("%s was not verified: %s", self._folder, error.message)
 
     async def sweep(self) -> int:
         self._check_health()
-        self._space.look()
+        self._check_place()
+        self._measure()
+        if self._only_reads is not None:
+            self._try_to_write()
+            return 0
         self._committer.tend(self._space.low, self._space.wanted)
+        if self._refused is not None and self._queues.idle:
+            self.add(_NOTHING)  # tells when that is over, though nobody appends
+        forget = list(self._producers.walk(self.now().steady))
+        if forget:
+            await self.add(forget).done.wait()
         ended = await self._sweeper.sweep()
         self._check_health()
         return ended

@@ -1,15 +1,18 @@
 """A data directory checked and copied, beside a running server.
 
 Neither needs the server's help. A check reads one state of the file, whatever is written meanwhile;
-a backup is a complete copy of one state, or it isn't there.
+a backup is a complete copy of one state, or it isn't there. Both take files of the versions that this code upgrades,
+as they are, so that there can be a backup before the upgrade; neither changes what it looks at.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import copying, rows, schema
+from ..base import StorageFailed, StorageFull, StorageReadOnly
+from . import copying, errors, files, rows, schema
 
 _MOST_PROBLEMS = 20
 
@@ -37,6 +40,9 @@ def check(folder: Path) -> Report:
     db = _connect(folder)
     db.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # damaged text is to be told, too
     try:
+        for statement in schema.as_current(db):
+            db.execute(statement)
+        db.execute("PRAGMA query_only = 1")
         db.execute("BEGIN")
         for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
             if text != "ok":
@@ -49,31 +55,36 @@ def check(folder: Path) -> Report:
                 # What a damaged page holds can look like a row whose values are of any kind.
                 report.add(f"a row can't be understood: {error}")
             except sqlite3.Error as error:
-                report.add(_in_words(error))
+                _note(report, folder, error)
     except sqlite3.Error as error:
-        report.add(_in_words(error))
+        _note(report, folder, error)
     finally:
         db.close()
     return report
 
 
-def _in_words(error: sqlite3.Error) -> str:
-    return f"{error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})"
+def _note(report: Report, folder: Path, error: sqlite3.Error) -> None:
+    """Damage is a problem to report; what only keeps a check from being made now is not. Raises Unusable for that."""
+    refusal = errors.refusal(folder, error)
+    if refusal is not None:
+        raise Unusable(f"{folder / files.FILE} can't be checked now: {error}: {refusal.message}") from error
+    report.add(f"{error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})")
 
 
 def backup(folder: Path, target: Path) -> Report:
     """Copy a data directory into another one, and check the copy. Raises Unusable or OSError."""
-    file = target / schema.FILE
+    file = target / files.FILE
     if file.exists():
         raise Unusable(f"{file} is there already; give a new directory")
-    schema.make_folder(target)
-    part = target / (schema.FILE + ".part")
+    files.make_folder(target)
+    part = target / (files.FILE + ".part")
     part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = _connect(folder)
     try:
         copying.copy(db, part)
     except sqlite3.Error as error:
-        raise Unusable(f"{folder / schema.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
+        raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
     finally:
         db.close()
     part.rename(file)
@@ -82,20 +93,48 @@ def backup(folder: Path, target: Path) -> Report:
 
 
 def _connect(folder: Path) -> sqlite3.Connection:
-    file = folder / schema.FILE
+    """A connection that changes nothing, to a file of any version that this code knows."""
+    file = folder / files.FILE
     if not file.is_file():
         raise Unusable(f"{file} is not there; give the directory that 'ds serve --data' is given")
     try:
-        db = schema.connect(folder, cache_kib=8192)
-        db.execute("PRAGMA query_only = 1")
-        if not schema.is_ours(db):
+        db = _open(folder)
+        try:
+            if not schema.is_known(db):
+                raise Unusable(f"{file} is not a stream store of version {schema.VERSION}, or of one before it")
+        except BaseException:
             db.close()
-            raise Unusable(f"{file} is not a stream store of version {schema.VERSION}")
+            raise
     except sqlite3.Error as error:
+        refusal = errors.refusal(folder, error)
+        why = "restore the directory from a backup" if refusal is None else refusal.message
         raise Unusable(
-            f"{file}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}); "
-            "restore the directory from a backup"
+            f"{file}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}); {why}"
         ) from error
+    except StorageFailed as error:
+        raise Unusable(str(error)) from error
+    return db
+
+
+def _open(folder: Path) -> sqlite3.Connection:
+    # What has a log is left with it: only who may write would move it into the file. Without one, who may write also
+    # takes away again what SQLite makes to read.
+    log = folder / (files.FILE + "-wal")
+    try:
+        return _open_as(folder, "mode=ro" if log.exists() else "mode=rw")
+    except sqlite3.Error as error:
+        if not isinstance(errors.refusal(folder, error), (StorageFull, StorageReadOnly)):
+            raise
+        return _open_as(folder, schema.access_to_read(folder))
+
+
+def _open_as(folder: Path, access: str) -> sqlite3.Connection:
+    db = schema.connect(folder, cache_kib=8192, access=access)
+    try:
+        schema.one(db, "SELECT count(*) FROM sqlite_master")  # the first look at the log and its shared memory
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
@@ -224,6 +263,12 @@ class _Rows:
 
 
 def _check_leftovers(db: sqlite3.Connection, report: Report) -> None:
+    if schema.is_ours(db):  # an earlier version doesn't count them
+        for id, there, counted in db.execute(
+            "SELECT p.stream, p.there, ifnull(c.count, 0) FROM (SELECT stream, count(*) AS there FROM producers"
+            " GROUP BY stream) p LEFT JOIN producing c ON c.stream = p.stream WHERE ifnull(c.count, 0) != p.there"
+        ):
+            report.add(f"stream {id}: it counts {counted} producers and has {there}")
     for (id,) in db.execute(
         "SELECT id FROM blobs WHERE id NOT IN (SELECT blob FROM appends WHERE blob IS NOT NULL)"
         " AND id NOT IN (SELECT blob FROM staged)"

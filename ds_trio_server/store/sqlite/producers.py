@@ -2,10 +2,15 @@
 
 States that are not durable yet are the batches' (``Queues.producer``); here are those that are, as many as fit.
 A producer that appends often is found in memory, whatever its stream.
+
+A stream knows so many producers and no more: a new one beyond that is refused. None that may still retry is forgotten
+for it: only the one that has appended nothing for a long time, which a walk through all of them finds bit by bit.
 """
 
 import sqlite3
+from collections.abc import Iterable
 
+from .. import base
 from . import schema
 from .queries import Queries
 
@@ -15,6 +20,10 @@ State = tuple[int, int]
 """The epoch and the sequence number of the last append that was accepted."""
 
 _GENERATION = 4096
+_COUNTED_STREAMS = 4096
+_WALK_ROWS = 500
+_REST = 3600.0
+_START = (0, "")
 
 
 class Producers:
@@ -25,6 +34,10 @@ class Producers:
         self._queries = queries
         self._young: dict[Key, State] = {}
         self._old: dict[Key, State] = {}
+        # How many each stream has, as far as decided; what a batch that failed added is looked up again.
+        self._counts: dict[int, int] = {}
+        self._walked: Key = _START
+        self._walk_at = 0.0
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
@@ -47,6 +60,70 @@ class Producers:
             self._old, self._young = self._young, {}
 
 
+    def admit(self, stream: int) -> None:
+        """See whether a stream may have one more. Raises TooManyProducers, StorageFailed."""
+        count = self._counts.get(stream)
+        if count is None:
+            if len(self._counts) >= _COUNTED_STREAMS:
+                self._counts.clear()
+            count = self._counts[stream] = self._queries.run_nowait(_count, stream)
+        if count >= base.MOST_PRODUCERS:
+            raise base.TooManyProducers
+
+    def admitted(self, stream: int) -> None:
+        """Count one that a decision has let in."""
+        if stream in self._counts:
+            self._counts[stream] += 1
+
+    def recount(self) -> None:
+        """What was decided may not have happened."""
+        self._counts.clear()
+
+    def any(self) -> bool:
+        """Whether a stream has any. Raises StorageFailed."""
+        return self._queries.run_nowait(schema.one, "SELECT 1 FROM producing LIMIT 1") is not None
+
+    def walk(self, steady: float) -> Iterable[tuple[str, tuple[object, ...]]]:
+        """Look at some more of them at a (steady) time; what to run to forget those that are idle for long.
+
+        Who appends meanwhile is in the same or a later batch: it is not forgotten, or it is there again.
+        """
+        if steady < self._walk_at:
+            return
+        rows = self._queries.run_nowait(_some, self._walked)
+        if len(rows) < _WALK_ROWS:
+            self._walked, self._walk_at = _START, steady + _REST
+        else:
+            self._walked = rows[-1][:2]
+        last = int(steady) - base.FORGET_PRODUCERS_AFTER
+        for stream, id, used in rows:
+            key = (stream, id)
+            if used is not None and used > last:
+                continue
+            # One that is in memory was asked for lately, with retries of what it had sent: it stays for another round.
+            met = [states.pop(key, None) for states in (self._young, self._old)] != [None, None]
+            if used is None or met:
+                yield (
+                    "UPDATE producers SET used = max(ifnull(used, 0), ?) WHERE stream = ? AND id = ?",
+                    (int(steady), *key),
+                )
+            else:
+                self._counts.pop(stream, None)
+                yield "DELETE FROM producers WHERE stream = ? AND id = ? AND used <= ?", (*key, last)
+
+
 def _find(db: sqlite3.Connection, key: Key) -> State | None:
     found: State | None = schema.one(db, "SELECT epoch, seq FROM producers WHERE stream = ? AND id = ?", *key)
     return found
+
+
+def _count(db: sqlite3.Connection, stream: int) -> int:
+    found = schema.one(db, "SELECT count FROM producing WHERE stream = ?", stream)
+    return 0 if found is None else int(found[0])
+
+
+def _some(db: sqlite3.Connection, behind: Key) -> list[tuple[int, str, int | None]]:
+    return db.execute(
+        f"SELECT stream, id, used FROM producers WHERE (stream, id) > (?, ?) ORDER BY stream, id LIMIT {_WALK_ROWS}",
+        behind,
+    ).fetchall()

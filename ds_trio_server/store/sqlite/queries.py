@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 
 from ..base import Overloaded, StorageFailed
-from . import schema
+from . import errors
 
 T = TypeVar("T")
 
@@ -23,17 +23,19 @@ _THREADS_FOR = 0.5
 
 
 class Queries:
-    """Runs functions of (connection, arguments). ``check`` raises when the store has failed, and
-    ``fail`` is told what ends it: a query that the file can't answer."""
+    """Runs functions of (connection, arguments). ``connect`` makes a connection for a thread; ``check`` raises when
+    the store has failed, and ``fail`` is told what ends it: a query that the file can't answer."""
 
     def __init__(
         self,
         folder: Path,
+        connect: Callable[[], sqlite3.Connection],
         db: sqlite3.Connection,
         check: Callable[[], None],
         fail: Callable[[StorageFailed], StorageFailed],
     ) -> None:
         self._folder = folder
+        self._connect = connect
         self._db = db
         self._check = check
         self._fail = fail
@@ -42,7 +44,7 @@ class Queries:
         self._threads_until = 0.0
 
     def close(self) -> None:
-        """Close the connections that were opened here."""
+        """Close the connections that were opened here, when none is at work."""
         for db in self._idle:
             db.close()
 
@@ -52,7 +54,7 @@ class Queries:
         try:
             return query(self._db, *args)
         except sqlite3.Error as error:
-            raise self._fail(schema.damaged(self._folder, error)) from error
+            raise self._meaning(error) from error
         except StorageFailed as error:
             raise self._fail(error) from None
 
@@ -65,7 +67,7 @@ class Queries:
         self._check()
         try:
             async with self._running:
-                db = self._idle.pop() if self._idle else self._connect()
+                db = self._idle.pop() if self._idle else self._open()
                 try:
                     if not window or time.monotonic() < self._threads_until:
                         return await trio.to_thread.run_sync(query, db, *args)
@@ -79,14 +81,28 @@ class Queries:
                 finally:
                     self._idle.append(db)
         except sqlite3.Error as error:
-            raise self._fail(schema.damaged(self._folder, error)) from error
+            raise self._meaning(error) from error
         except StorageFailed as error:
             raise self._fail(error) from None
 
-    def _connect(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         try:
-            return schema.connect(self._folder, cache_kib=1024)
+            return self._connect()
         except sqlite3.Error as error:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
                 raise Overloaded from error  # most likely out of file descriptors
             raise
+
+    def _meaning(self, error: sqlite3.Error) -> Exception:
+        """What an error of a query is for who asked."""
+        return errors.refusal(self._folder, error) or self._fail(errors.failed(self._folder, error))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a query runs in a thread."""
+        return self._running.borrowed_tokens > 0
+
+    def use(self, db: sqlite3.Connection) -> None:
+        """Ask another connection from now on; to be called when all others are closed."""
+        self._idle.clear()
+        self._db = db

@@ -5,6 +5,7 @@ Every row is held against its checksum before a byte of it leaves.
 """
 
 import sqlite3
+from itertools import accumulate
 from pathlib import Path
 
 import trio
@@ -13,17 +14,25 @@ from ds_core.server.create import owners
 from ds_core.server.stream import Stream
 
 from ..base import SLICES, WINDOW, Vanished
-from . import rows, schema
+from . import errors, rows, schema
 from .queries import Queries
 from .tail import TailCache
 
 _INLINE_READ = 32 * 1024
+_FEW = 16
+_SMALL = 16 * 1024
+"""So many rows with fewer bytes are small ones: SQLite joins what comes behind them."""
 
 # One statement sees one state of the file: rows can't be freed in the middle of a range.
 _RANGE = (
     "SELECT position, sum, data FROM stored WHERE stream = ?1 AND position >="
     " (SELECT max(position) FROM appends WHERE stream = ?1 AND position <= ?2)"
     " AND position < ?3 ORDER BY position"
+)
+_JOINED = (
+    "SELECT min(position), CAST(group_concat(data, '') AS BLOB), group_concat(sum), group_concat(size) FROM"
+    " (SELECT position, data, sum, size FROM stored WHERE stream = ?1 AND position >= ?2 AND position < ?3"
+    " ORDER BY position LIMIT ?4)"
 )
 _FLOOR = "SELECT position, part FROM appends WHERE stream = ? AND position <= ? ORDER BY position DESC LIMIT 1"
 _NEXT_FIRST = "SELECT min(position) FROM appends WHERE stream = ? AND position > ? AND part = 0"
@@ -36,10 +45,15 @@ class Ranges:
         self._folder = folder
         self._queries = queries
         self._tails = tails
+        self._turn = trio.Lock()
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         """All of a range, or a first part of it."""
         owner, start, stop = owners(stream, start, end)[0]
+        if stop - start > _INLINE_READ:
+            # However many read much at once, the others are looked after between two such reads.
+            async with self._turn:
+                pass
         slices = self._tails.get(owner, start, min(stop, start + WINDOW))
         if slices is not None:
             if len(slices) >= SLICES:
@@ -73,30 +87,68 @@ class Ranges:
         return found[0], min(found[1], stop)
 
     def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
-        """The query for a range of one stream's own rows, up to about ``WINDOW`` bytes or ``SLICES``."""
+        """The query for a range of one stream's own rows, up to about ``WINDOW`` bytes or ``SLICES`` rows."""
+        slices = self._rows(db, owner, start, stop, min(_FEW, SLICES), WINDOW)
+        size = sum(map(len, slices))
+        at = start + size
+        most = SLICES - len(slices)
+        if len(slices) == _FEW and size < WINDOW and at < stop and most:
+            joined = _joined(db, owner, at, min(stop, start + WINDOW), most) if size < _SMALL else None
+            if joined is None:  # they are large, or something doesn't fit: what that is, is found row by row
+                slices += self._rows(db, owner, at, stop, most, WINDOW - size)
+            elif joined:
+                slices.append(joined)
+        if not slices:
+            raise Vanished
+        return slices
+
+    def _rows(
+        self, db: sqlite3.Connection, owner: int, start: int, stop: int, most: int, window: int
+    ) -> list[bytes]:
+        """What a range holds, row by row: at most so many of them, or about so many bytes. Nothing when it isn't there
+        any more."""
         slices: list[bytes] = []
         size = 0
         cursor = db.execute(_RANGE, (owner, start, stop))
         try:
             for position, sum, data in cursor:
                 if data is None or rows.checksum(owner, position, data) != sum:
-                    raise schema.damaged(self._folder, rows.Corrupt(owner, position))
+                    raise errors.failed(self._folder, errors.Corrupt(owner, position))
                 begin = start + size - position
                 if not 0 <= begin < len(data) or (slices and begin):
                     if not slices:
-                        raise Vanished
-                    raise schema.damaged(self._folder, rows.Corrupt(owner, start + size))
+                        break
+                    raise errors.failed(self._folder, errors.Corrupt(owner, start + size))
                 if begin or position + len(data) > stop:
                     data = data[begin : stop - position]
                 slices.append(data)
                 size += len(data)
-                if size >= WINDOW or len(slices) >= SLICES:
+                if size >= window or len(slices) >= most:
                     break
         finally:
             cursor.close()  # a statement left open would hold up every checkpoint
-        if not slices:
-            raise Vanished
         return slices
+
+
+def _joined(db: sqlite3.Connection, owner: int, start: int, stop: int, most: int) -> bytes | None:
+    """What a range holds that begins with a row, joined by SQLite: thousands of rows of a byte each would else pass
+    the interpreter's lock around as often. Nothing when it isn't there any more; None when it is not as it should be.
+    """
+    first, data, sums, sizes = schema.one(db, _JOINED, owner, start, stop, most)
+    if first != start:
+        return b""
+    if sizes is None or data is None:
+        return None
+    ends = list(accumulate(map(int, sizes.split(","))))
+    begins = [0, *ends[:-1]]
+    if ends[-1] != len(data):
+        return None
+    view = memoryview(data)
+    checksum = rows.checksum
+    found = [checksum(owner, start + begin, view[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+    if ",".join(map(str, found)) != sums:
+        return None
+    return data if ends[-1] <= stop - start else data[: stop - start]  # type: ignore[no-any-return]
 
 
 def _find(db: sqlite3.Connection, owner: int, position: int, stop: int) -> tuple[int, int]:

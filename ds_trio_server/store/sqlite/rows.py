@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ds_core.server.stream import Stream
 
 from . import schema
+from .errors import Damage
 
 
 class StreamRow(NamedTuple):
@@ -45,18 +46,11 @@ INSERT_STREAM = f"INSERT INTO streams ({_COLUMNS}) VALUES ({','.join('?' * len(S
 UPDATE_STREAM = (
     "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ?, sum = ? WHERE id = ?"
 )
-class DamagedRow(Exception):
+class DamagedRow(Damage):
     """The row of one stream is not what was written, or one that it needs is missing."""
 
     def __init__(self, stream: int) -> None:
         super().__init__(f"the row of stream {stream} is damaged")
-
-
-class Corrupt(Exception):
-    """Bytes of a stream are missing or not what was written."""
-
-    def __init__(self, stream: int, position: int) -> None:
-        super().__init__(f"the data of stream {stream} at position {position} is damaged")
 
 
 def checksum(stream: int, position: int, data: bytes | memoryview) -> int:

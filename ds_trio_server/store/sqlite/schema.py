@@ -6,27 +6,37 @@ append a row begins, 0 for the first, and ``sum`` its checksum: SQLite has none,
 A stream's row has one too.
 ``staged`` lists blobs that no row has yet. ``removed`` lists streams whose rows are still to be
 freed, all of them or those ``below`` a position. A row of ``times`` says that a stream's tail was at
-``position`` at a (steady) time.
+``position`` at a (steady) time. ``producing`` counts the producers of each stream that has any, and ``used`` is the
+(steady) second in which one last appended.
 """
 
-import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
-from ..base import StorageFailed
+from ds_core.server.stream import Now
 
-FILE = "streams.db"
-VERSION = 4
+from ..base import StorageBusy, StorageFailed, StorageFull
+from . import errors
+from .files import FILE as FILE
+
+VERSION = 5
 ROW_LIMIT = 256 * 1024
 INLINE_LIMIT = 900
 MAX_INTEGER = 2**63 - 1
-TIMEOUT = 30.0
-"""How long (seconds) a connection waits for one that locks the file."""
 
 _APPLICATION_ID = 0x44535452  # "DSTR", shown by file(1)
 
 _STAGED = "CREATE TABLE staged (blob INTEGER PRIMARY KEY);"
+_PRODUCING = """
+CREATE TABLE producing (stream INTEGER PRIMARY KEY, count INTEGER NOT NULL);
+CREATE TRIGGER producers_are_counted AFTER INSERT ON producers
+    BEGIN INSERT INTO producing VALUES (new.stream, 1) ON CONFLICT DO UPDATE SET count = count + 1; END;
+CREATE TRIGGER producers_are_discounted AFTER DELETE ON producers BEGIN
+    UPDATE producing SET count = count - 1 WHERE stream = old.stream;
+    DELETE FROM producing WHERE stream = old.stream AND count < 1;
+END;
+"""
 _TABLES = f"""
 CREATE TABLE streams (
     id INTEGER PRIMARY KEY,
@@ -74,9 +84,10 @@ CREATE TABLE producers (
     id TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     seq INTEGER NOT NULL,
+    used INTEGER,
     PRIMARY KEY (stream, id)
 ) WITHOUT ROWID;
-CREATE TABLE times (
+{_PRODUCING}CREATE TABLE times (
     stream INTEGER NOT NULL,
     at REAL NOT NULL,
     position INTEGER NOT NULL,
@@ -87,12 +98,24 @@ CREATE TABLE removed (stream INTEGER PRIMARY KEY, below INTEGER);
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
-_UPGRADES = {3: _STAGED + "ALTER TABLE streams ADD COLUMN sum INTEGER;"}
-"""What makes a file of an older version one of this. Its rows of streams have no checksum until they change."""
+_UPGRADES = {
+    3: _STAGED + "ALTER TABLE streams ADD COLUMN sum INTEGER;",
+    4: f"""
+        ALTER TABLE producers ADD COLUMN used INTEGER;
+        {_PRODUCING}
+        INSERT INTO producing SELECT stream, count(*) FROM producers GROUP BY stream;
+    """,
+}
+"""What makes a file of a version one of the next. Rows of streams from before version 4 have no checksum until they
+change, and producers from before version 5 no time until they are looked at."""
 
 INSERT_INLINE = "INSERT INTO appends (stream, position, part, sum, data) VALUES (?, ?, 0, ?, ?)"
 INSERT_ROW = "INSERT INTO appends (stream, position, part, sum, blob) VALUES (?, ?, ?, ?, ?)"
 INSERT_BLOB = "INSERT INTO blobs (id, data) VALUES (?, ?)"
+SAVE_PRODUCER = (
+    "INSERT INTO producers VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, used = excluded.used"
+)
 NEWEST = (
     "INSERT INTO meta VALUES ('newest', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
 )
@@ -115,6 +138,12 @@ def release(ancestor: tuple[int, int]) -> tuple[str, tuple[object, ...]]:
     )
 
 
+def clock(now: Now) -> tuple[tuple[str, tuple[object, ...]], ...]:
+    """What to run to keep the time for the next start."""
+    statement = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+    return (statement, ("steady", now.steady)), (statement, ("wall", now.wall))
+
+
 def one(db: sqlite3.Connection, statement: str, *values: object) -> Any:
     """The first row of what a statement gives, or None.
 
@@ -128,22 +157,39 @@ def one(db: sqlite3.Connection, statement: str, *values: object) -> Any:
         cursor.close()
 
 
-def connect(folder: Path, *, cache_kib: int) -> sqlite3.Connection:
-    """A connection with the settings that every connection needs, in autocommit mode."""
-    db = sqlite3.connect(folder / FILE, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
-    db.execute(f"PRAGMA cache_size = -{cache_kib}")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA temp_store = MEMORY")
-    # Some builds write zeros over all that is freed: as much again as was written for it, on flash that wears out.
-    one(db, "PRAGMA secure_delete = OFF")
-    one(db, "PRAGMA wal_autocheckpoint = 0")
+def connect(folder: Path, *, cache_kib: int, access: str = "mode=rwc", patience: float = 5.0) -> sqlite3.Connection:
+    """A connection with the settings that every connection needs, in autocommit mode. It waits ``patience`` seconds
+    for somebody else's lock; ``access`` is the query of its URI."""
+    name = f"{(folder / FILE).absolute().as_uri()}?{access}"
+    db = sqlite3.connect(name, timeout=patience, isolation_level=None, check_same_thread=False, uri=True)
+    try:
+        db.execute(f"PRAGMA cache_size = -{cache_kib}")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA temp_store = MEMORY")
+        # Some builds write zeros over all that is freed: as much again as was written for it, on flash that wears out.
+        one(db, "PRAGMA secure_delete = OFF")
+        one(db, "PRAGMA wal_autocheckpoint = 0")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
-def is_full(error: Exception) -> bool:
-    """Whether SQLite failed for want of room alone."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
+def be_patient(db: sqlite3.Connection, patient: bool) -> None:
+    """Let a connection wait for somebody else's lock, or hardly."""
+    one(db, f"PRAGMA busy_timeout = {5000 if patient else 250}")
+
+
+def access_to_read(folder: Path) -> str:
+    """How a file can be opened where nothing can be written. Raises StorageFailed where it can't."""
+    log, shared = folder / (FILE + "-wal"), folder / (FILE + "-shm")
+    if not log.exists() or not log.stat().st_size:
+        return "immutable=1"
+    if shared.exists():
+        return "mode=ro&readonly_shm=1"
+    raise StorageFailed(
+        f"{log} holds appends that can't be read without writing; make room on the disk, or make {folder} writable"
+    )
 
 
 def last_blob(db: sqlite3.Connection) -> int:
@@ -151,26 +197,15 @@ def last_blob(db: sqlite3.Connection) -> int:
     return int(one(db, "SELECT ifnull(max(id), 0) FROM blobs")[0])
 
 
+def unused(db: sqlite3.Connection) -> int:
+    """How many bytes of the file are in no use."""
+    return int(one(db, "PRAGMA freelist_count")[0]) * int(one(db, "PRAGMA page_size")[0])
+
+
 def unstage(db: sqlite3.Connection) -> None:
     """Drop the blobs that were staged and never published."""
     db.execute("DELETE FROM blobs WHERE id IN (SELECT blob FROM staged)")
     db.execute("DELETE FROM staged")
-
-
-def make_folder(folder: Path) -> None:
-    """Create the data directory, and be sure that a power cut doesn't take it away again."""
-    made = []
-    at = folder.absolute()
-    while not at.exists():
-        made.append(at)
-        at = at.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in made:
-        handle = os.open(each.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def is_ours(db: sqlite3.Connection) -> bool:
@@ -180,67 +215,104 @@ def is_ours(db: sqlite3.Connection) -> bool:
     return bool(version == VERSION and owner == _APPLICATION_ID)
 
 
+def is_known(db: sqlite3.Connection) -> bool:
+    """Whether the file is a stream store of this version, or of one that can be upgraded."""
+    return is_ours(db) or (
+        one(db, "PRAGMA user_version")[0] in _UPGRADES and one(db, "PRAGMA application_id")[0] == _APPLICATION_ID
+    )
+
+
+def as_current(db: sqlite3.Connection) -> list[str]:
+    """What lets this version's queries read an older file that stays as it is: temporary tables and views in place of
+    what is not there yet, empty and with the columns' defaults."""
+    model = sqlite3.connect(":memory:")
+    try:
+        model.executescript(_TABLES)
+        found = []
+        for (table,) in model.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            columns = {name: default for _, name, _, _, default, _ in model.execute(f"PRAGMA table_info({table})")}
+            there = {row[1] for row in db.execute(f"PRAGMA main.table_info({table})").fetchall()}
+            if not there:
+                found.append(f"CREATE TEMP TABLE {table} ({', '.join(columns)})")
+            elif columns.keys() - there:
+                read = (name if name in there else f"{value or 'NULL'} AS {name}" for name, value in columns.items())
+                found.append(f"CREATE TEMP VIEW {table} AS SELECT {', '.join(read)} FROM main.{table}")
+        return found
+    finally:
+        model.close()
+
+
 def prepare(folder: Path) -> sqlite3.Connection:
     """The writer's connection to the file, created if it is not there.
 
-    Raises StorageFailed with a line for the operator when the file is not ours or is damaged.
+    Raises StorageFailed with a line for the operator when the file is not ours, is damaged or locked, and Unwritable
+    when it may be well but nothing can be written.
     """
-    file = folder / FILE
+    db = None
     try:
         db = connect(folder, cache_kib=8192)
+        _prepare(folder, db)
     except sqlite3.Error as error:
-        raise damaged(folder, error) from error
-    try:
-        version = one(db, "PRAGMA user_version")[0]
-        owner = one(db, "PRAGMA application_id")[0]
-        if version == 0 and owner == 0 and not one(db, "SELECT 1 FROM sqlite_master"):
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            one(db, "PRAGMA journal_mode = WAL")
-            db.executescript(
-                f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION};"
-                f" PRAGMA application_id = {_APPLICATION_ID}; COMMIT;"
-            )
-        elif version in _UPGRADES and owner == _APPLICATION_ID:
-            db.executescript(f"BEGIN; {_UPGRADES[version]} PRAGMA user_version = {VERSION}; COMMIT;")
-        elif not is_ours(db):
+        if db is not None:
+            db.close()
+        refusal = errors.refusal(folder, error)
+        if isinstance(refusal, StorageBusy):
             raise StorageFailed(
-                f"{file} is not a stream store of version {VERSION}; give another --data directory"
-            )
-        mode = one(db, "PRAGMA journal_mode = WAL")[0]
-        if mode != "wal":
-            raise StorageFailed(f"the file system of {folder} can't do write-ahead logging; use a local disk")
-        _recover(db)
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise damaged(folder, error) from error
+                f"{folder / FILE} is locked by another program, such as an sqlite3 shell; end that first"
+            ) from error
+        raise refusal or errors.failed(folder, error) from error
     except StorageFailed:
+        assert db is not None
         db.close()
         raise
     return db
 
 
-def _recover(db: sqlite3.Connection) -> None:
-    """Drop what a crash left staged."""
-    if one(db, "SELECT 1 FROM staged LIMIT 1") is None:
+def _prepare(folder: Path, db: sqlite3.Connection) -> None:
+    version = one(db, "PRAGMA user_version")[0]
+    owner = one(db, "PRAGMA application_id")[0]
+    if version == 0 and owner == 0 and not one(db, "SELECT 1 FROM sqlite_master"):
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        one(db, "PRAGMA journal_mode = WAL")
+        db.executescript(
+            f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION};"
+            f" PRAGMA application_id = {_APPLICATION_ID}; COMMIT;"
+        )
+    elif version in _UPGRADES and owner == _APPLICATION_ID:
+        steps = " ".join(_UPGRADES[each] for each in range(version, VERSION))
+        db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
+    else:
+        check_version(folder, db)
+    if one(db, "PRAGMA journal_mode = WAL")[0] != "wal":
+        raise StorageFailed(f"the file system of {folder} can't do write-ahead logging; use a local disk")
+    _drop_staged(folder, db)
+
+
+def check_version(folder: Path, db: sqlite3.Connection) -> None:
+    """Raise StorageFailed when the file is none that this code serves as it is."""
+    if is_ours(db):
         return
+    if is_known(db):
+        raise StorageFailed(f"{folder / FILE} is of an earlier version, and can't be upgraded without writing")
+    raise StorageFailed(
+        f"{folder / FILE} is not a stream store of version {VERSION}; give another --data directory"
+    )
+
+
+def _drop_staged(folder: Path, db: sqlite3.Connection) -> None:
+    """Drop what a crash left staged; what has no room or no lock for that leaves it to the next who stages."""
     try:
         db.execute("BEGIN IMMEDIATE")
-        unstage(db)
+        if one(db, "SELECT 1 FROM staged LIMIT 1") is not None:
+            unstage(db)
+        else:
+            db.execute("DELETE FROM staged WHERE blob < 0")  # no change, but a file that can only be read refuses it
         db.execute("COMMIT")
     except sqlite3.Error as error:
-        if not is_full(error):
+        if not isinstance(errors.refusal(folder, error), (StorageFull, StorageBusy)):
             raise
-        if db.in_transaction:  # the next to stage something does it
+        if db.in_transaction:
             db.execute("ROLLBACK")
-
-
-def damaged(folder: Path, error: Exception) -> StorageFailed:
-    """What to tell the operator when SQLite can't read or write its file."""
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return StorageFailed(
-        f"{folder / FILE}: {error} ({name}); check the disk (dmesg, smartctl), then the data with "
-        f"'ds check {folder}'; if that finds damage, restore the directory from a backup"
-    )
 
 
 def verify(db: sqlite3.Connection) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import files
+
 log = logging.getLogger("ds")
 
 
@@ -48,7 +50,8 @@ class Space:
     """Whether there is room for more in a folder: ``low`` as of the last measurement.
 
     ``owed()`` says how many bytes will be taken by what has been let through already, and ``reserve()`` how many
-    the log may take beyond what it has, for changes that free something.
+    the log may take beyond what it has, for changes that free something; ``unused()`` the bytes that are free in a
+    file that may only become so large.
     """
 
     def __init__(
@@ -57,11 +60,14 @@ class Space:
         least: MinFree | None = None,
         owed: Callable[[], int] = lambda: 0,
         reserve: Callable[[], int] = lambda: 0,
+        unused: Callable[[], int] = lambda: 0,
     ) -> None:
         self._folder = folder
         self._least = DefaultMinFree() if least is None else least
         self._owed = owed
         self._reserve = reserve
+        self._unused = unused
+        self._largest = files.largest(folder)
         self._left = 0
         self._refused = 0
         self.low = False
@@ -94,8 +100,12 @@ class Space:
             found = os.statvfs(self._folder)
         except OSError:
             return  # what is wrong with the disk shows in what the store does
-        free = found.f_bavail * found.f_frsize - self._owed()
-        kept = self._least.of(found.f_blocks * found.f_frsize)
+        free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+        if self._largest is not None:
+            room = files.room_in_files(self._folder, self._largest) + self._unused()
+            free, size = min(free, room), min(size, self._largest)
+        free -= self._owed()
+        kept = self._least.of(size)
         least = kept + min(kept, self._reserve())
         self._left = free - least
         # A little more than what stopped it lets it go on, so that it doesn't flap.
@@ -108,35 +118,3 @@ class Space:
         elif self.low and not low:
             log.warning("%s has %d MiB free again: appends go on", self._folder, free >> 20)
         self.low = low
-
-
-class Spare:
-    """A file that only takes room, for the day when somebody else has taken all the rest: given up then, it lets the
-    log be moved, and so deletes into the log. Its ``size`` in bytes is what may wait in the log before it is moved.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "spare"
-        found = os.statvfs(folder)
-        self.size = max(1024 * 1024, min(4 * 1024 * 1024, found.f_blocks * found.f_frsize // 128))
-
-    def keep(self) -> None:
-        """Have it, if there is room."""
-        if self._path.exists():
-            return
-        try:
-            file = os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600)
-            try:
-                os.posix_fallocate(file, 0, self.size)
-            finally:
-                os.close(file)
-        except OSError:
-            self.give_up()
-
-    def give_up(self) -> bool:
-        """Make its room free; whether there was any."""
-        try:
-            os.unlink(self._path)
-        except OSError:
-            return False
-        return True

@@ -219,8 +219,7 @@ class Sweeper:
         # Only what ends by itself needs it, and a flash disk at rest should stay at rest.
         if self._trimmer is None and not self._queries.run_nowait(_mortal):
             return
-        statement = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
-        self._streams.add([(statement, ("steady", now.steady)), (statement, ("wall", now.wall))])
+        self._streams.add(schema.clock(now))
 
 
 def _mortal(db: sqlite3.Connection) -> bool:

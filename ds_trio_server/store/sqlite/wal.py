@@ -10,10 +10,11 @@ import fcntl
 import os
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from . import schema
+from .files import FILE
 
 PAGE = 4096
 _FRAME = PAGE + 24
@@ -44,20 +45,28 @@ class State(NamedTuple):
 
 
 class Log:
-    """The log of a store's file. To be opened when a connection has read from it, closed after the last of them."""
+    """The log of a store's file. To be attached when a connection has read from it, closed after the last of them."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / schema.FILE
-        self._log = folder / (schema.FILE + "-wal")
-        self._index = os.open(folder / (schema.FILE + "-shm"), os.O_RDONLY)
+        self._file = folder / FILE
+        self._log = folder / (FILE + "-wal")
+        self._shared = folder / (FILE + "-shm")
+        self._index: int | None = None
+
+    def attach(self) -> None:
+        """Open the index, if there is one: where nothing can be written there may be no log."""
+        with suppress(OSError):
+            self._index = os.open(self._shared, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Let go of the index."""
-        os.close(self._index)
+        if self._index is not None:
+            os.close(self._index)
+            self._index = None
 
     def state(self) -> State:
         """The log now; as cheap as a commit is dear."""
-        found = os.pread(self._index, _LENGTH, 0)
+        found = b"" if self._index is None else os.pread(self._index, _LENGTH, 0)
         if len(found) < _LENGTH:
             return State(0, 0, 0)
         frames, pages = _HEADER.unpack_from(found)
@@ -84,7 +93,7 @@ class Log:
 
     def reader(self) -> str:
         """Who reads the file beside this process, in words."""
-        if sys.platform != "linux":
+        if sys.platform != "linux" or self._index is None:
             return "a reader of the file"
         ask = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *_LOCKS, 0)
         try:

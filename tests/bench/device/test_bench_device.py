@@ -30,7 +30,7 @@ def test_the_proxy_counts_every_byte_both_ways() -> None:
         import http.client
 
         connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
-        request = b"GET /v1/stream/a HTTP/1.1\r\nHost: a\r\n\r\n"
+        request = b"GET /v1/stream/a HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.connect()
         connection.sock.sendall(request)
         answer = http.client.HTTPResponse(connection.sock)

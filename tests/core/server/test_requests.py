@@ -67,6 +67,12 @@ def test_a_create_with_everything():
     assert command.expires_at == "2030-01-31T12:00:00Z"
 
 
+def test_a_location_begins_with_a_host_that_is_one():
+    for origin in ("http://a b", "http://user@a", "http://a/b", "http://", "http://a:x"):
+        with raises(ProtocolError, "Host must be a host"):
+            requests.parse("PUT", URL, {}, origin)
+
+
 def test_wrong_creates():
     for headers in (
         {"content-type": "text"},

@@ -84,7 +84,6 @@ def test_origin_and_absolute_targets():
         ("HTTPS://example.org:4437/a/b", ("/a/b", "")),
         ("http://example.org", ("/", "")),
         ("http://example.org?x=/v1/stream/a", ("/", "x=/v1/stream/a")),
-        ("http:///a", ("/a", "")),
     ):
         assert targets.split_target(target) == expected, target
     for target in ("", "*", "example.org:443", "ftp://example.org/a", "a/b", "://x/y", "javascript://a/b"):
@@ -126,3 +125,46 @@ def test_a_repeated_parameter_of_ours_is_400():
 def test_a_query_that_is_not_utf8_is_400():
     for query in ("offset=%FF", "%zz=1", "a=%", "a=%C0%80"):
         refused(400, targets.parse_query, query)
+
+
+def test_an_authority_is_a_host_and_perhaps_a_port():
+    for text, expected in (
+        ("gateway.example", ("gateway.example", None)),
+        ("Gateway.Example:4437", ("gateway.example", 4437)),
+        ("localhost.", ("localhost.", None)),
+        ("my_gateway-7:0", ("my_gateway-7", 0)),
+        ("192.168.1.10:80", ("192.168.1.10", 80)),
+        ("[::1]", ("::1", None)),
+        ("[FE80::1]:65535", ("fe80::1", 65535)),
+        ("[::ffff:192.0.2.1]:1", ("::ffff:192.0.2.1", 1)),
+        ("x" * 255, ("x" * 255, None)),
+    ):
+        assert targets.authority(text) == expected, text
+
+
+def test_anything_else_in_host_is_400():
+    names = ("", ":80", "a b", " a", "a,b", "a/b", "a?b", "a#b", "user@a", "user:pass@a", "a\\b", 'a"b', "<a>", "a%20b")
+    odd = ("\xe9", "a\r\nb", "a\x00", ".a", "a..b", "x" * 256)
+    ports = ("a:", "a:x", "a:-1", "a:65536", "a:1234567", "a:8 0", "a:8:0", "a:\u0663")
+    addresses = ("::1", "[::1", "[::1]x", "[::1]:", "[]", "[1]", "[:]", "[a:b]", "[::g]", "[::1]]", "[fe80::1%25eth0]")
+    for text in names + odd + ports + addresses:
+        refused(400, targets.authority, text)
+
+
+def test_an_absolute_target_with_a_host_that_is_none_is_400():
+    for target in ("http:///v1/stream/a", "http://user@h/v1/stream/a", "http://a b/v1/stream/a", "http://h:x?offset=-1"):
+        refused(400, targets.split_target, target)
+
+
+def test_an_absolute_target_has_an_authority():
+    for target, expected in (
+        ("/v1/stream/a", None),
+        ("/x?next=http://evil.test/", None),
+        ("*", None),
+        ("http://gateway.example/v1/stream/a", "gateway.example"),
+        ("HTTPS://gateway.example:1?x=/a", "gateway.example:1"),
+        ("http://gateway.example#x", "gateway.example"),
+        ("http://user@gateway.example/", "user@gateway.example"),
+        ("http:///a", ""),
+    ):
+        assert targets.target_authority(target) == expected, target

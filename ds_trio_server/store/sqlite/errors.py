@@ -1,0 +1,109 @@
+"""What SQLite's errors mean: the one table from a cause to what the store does.
+
+====================================  ==========================================================================
+cause                                 the store
+====================================  ==========================================================================
+no room: ENOSPC, EDQUOT, EFBIG        507 for what grows; reads go on, and so do closes and deletes as far as they
+                                      need no room; it starts, for reads alone when there is room for nothing
+a file system or directory that can   503 READ_ONLY for changes; it starts, serves reads and says so; it takes
+only be read: EROFS, EACCES           changes again when it finds that it can
+somebody else's lock                  503 BUSY with Retry-After; it goes on when the lock is gone
+anything else, a failed fsync above   it ends, with a line that names the file. A failed fsync is never tried again
+all, or a failed read
+bytes that are not what was written   it ends, with a line that says damage: only this is called so
+====================================  ==========================================================================
+
+SQLite knows ENOSPC and tells no other errno: a failed write is asked about by writing something else beside it.
+"""
+
+import errno
+import sqlite3
+from pathlib import Path
+
+from ..base import StorageBusy, StorageFailed, StorageFull, StorageReadOnly, Unwritable
+from . import files
+
+_KNOWN: dict[int, type[Unwritable]] = {
+    sqlite3.SQLITE_FULL: StorageFull,
+    sqlite3.SQLITE_IOERR_SHMSIZE: StorageFull,
+    sqlite3.SQLITE_READONLY: StorageReadOnly,
+    sqlite3.SQLITE_READONLY_RECOVERY: StorageReadOnly,
+    sqlite3.SQLITE_READONLY_CANTLOCK: StorageReadOnly,
+    sqlite3.SQLITE_READONLY_CANTINIT: StorageReadOnly,
+    sqlite3.SQLITE_READONLY_DIRECTORY: StorageReadOnly,
+    sqlite3.SQLITE_BUSY: StorageBusy,
+    sqlite3.SQLITE_BUSY_RECOVERY: StorageBusy,
+    sqlite3.SQLITE_BUSY_SNAPSHOT: StorageBusy,
+    sqlite3.SQLITE_BUSY_TIMEOUT: StorageBusy,
+    sqlite3.SQLITE_PROTOCOL: StorageBusy,
+}
+"""By extended error code."""
+_ASKED = (
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_CANTOPEN,
+)
+"""What may be any of several; the last of them by its primary code."""
+_ERRNOS: dict[int, type[Unwritable]] = {
+    errno.ENOSPC: StorageFull,
+    errno.EDQUOT: StorageFull,
+    errno.EFBIG: StorageFull,
+    errno.EROFS: StorageReadOnly,
+    errno.EACCES: StorageReadOnly,
+    errno.EPERM: StorageReadOnly,
+}
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class Damage(Exception):
+    """Something is not what was written: found by our own checks, not by SQLite's."""
+
+
+class Corrupt(Damage):
+    """Bytes of a stream are missing or not what was written."""
+
+    def __init__(self, stream: int, position: int) -> None:
+        super().__init__(f"the data of stream {stream} at position {position} is damaged")
+
+
+def refusal(folder: Path, error: Exception) -> Unwritable | None:
+    """What a client is to be told when the store can go on behind this error; None when it can't."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return None
+    kind = _KNOWN.get(code)
+    if kind is None and (code in _ASKED or code & 0xFF in _ASKED):
+        return hindrance(folder)
+    return None if kind is None else kind()
+
+
+def hindrance(folder: Path) -> Unwritable | None:
+    """Why nothing can be written into a directory now; None when something can."""
+    if files.at_limit(folder):
+        return StorageFull()
+    found = files.probe(folder)
+    kind = None if found is None else _ERRNOS.get(found.errno or 0)
+    return None if kind is None else kind()
+
+
+def failed(folder: Path, error: Exception) -> StorageFailed:
+    """What to tell the operator when SQLite can't read or write its file, and the store ends."""
+    file = folder / files.FILE
+    code = getattr(error, "sqlite_errorcode", None)
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if code is None and isinstance(error, MemoryError):
+        return StorageFailed(f"{file}: there is no memory left for it ({name}); its data is as it was")
+    if isinstance(error, Damage) or (type(error) is sqlite3.DatabaseError and code is None):
+        what = "it is damaged"  # what our own checks found
+    elif code is None:
+        what = "it can't be used"
+    elif code & 0xFF in _DAMAGE:
+        what = "it is damaged"
+    elif code & 0xFF == sqlite3.SQLITE_IOERR:
+        what = "the disk has failed"
+    else:
+        what = "it can't be used"
+    return StorageFailed(
+        f"{file}: {what}: {error} ({name}); check the disk (dmesg, smartctl), then the data with "
+        f"'ds check {folder}'; if that finds damage, restore the directory from a backup"
+    )

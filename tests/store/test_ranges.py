@@ -1,0 +1,141 @@
+"""How a stream's bytes come out of the file: many small rows at once, each against its checksum, in fair turns."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+import trio
+
+from ds_trio_server.store.base import StorageFailed
+from ds_trio_server.store.sqlite import ranges, schema
+from tests.store.rig import Rig, Time
+from tests.store.test_sqlite import opened
+
+
+def cold(rig: Rig) -> None:
+    """Forget what is in memory: all of it comes from the file now."""
+    for run in list(rig.store._tails._runs):  # type: ignore[attr-defined]
+        rig.store._tails.forget(run)  # type: ignore[attr-defined]
+
+
+async def filled(rig: Rig, sizes: list[int]) -> bytes:
+    """A stream of appends of these sizes, of any bytes."""
+    await rig.create("s")
+    rng = random.Random(sum(sizes))
+    whole = [rng.randbytes(size) for size in sizes]
+    whole[-1] = b"\0" * sizes[-1]
+    for data in whole:
+        await rig.append("s", data)
+    cold(rig)
+    return b"".join(whole)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [1] * 1500,
+        [1, 2, 3, 899, 900, 901] * 60,
+        [1] * 40 + [300_000] + [1] * 40,
+        [4096] * 100,
+        [300_000, 1] * 3,
+        [20] * 17,
+        [20] * 16,
+    ],
+    ids=lambda sizes: f"{len(sizes)} of {min(sizes)} to {max(sizes)}",
+)
+async def test_any_range_of_any_appends_is_what_was_written(sizes: list[int], tmp_path: Path) -> None:
+    async with opened(tmp_path) as rig:
+        whole = await filled(rig, sizes)
+        assert await rig.read("s") == whole
+        rng = random.Random(1)
+        for _ in range(60):
+            start = rng.randrange(len(whole))
+            end = rng.randint(start + 1, min(len(whole), start + rng.choice((1, 10, 500, 50_000, 1_000_000))))
+            assert await rig.read("s", start, end) == whole[start:end], (start, end)
+
+
+async def test_small_rows_come_in_few_slices(tmp_path: Path) -> None:
+    async with opened(tmp_path) as rig:
+        whole = await filled(rig, [1] * 1000)
+        slices = await rig.store.read(await rig.stream("s"), 0, len(whole))
+        assert b"".join(slices) == whole and len(slices) < 30
+
+
+@pytest.mark.parametrize("at", [3, 100, 199])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE appends SET data = x'21' WHERE position = ?",
+        "UPDATE appends SET sum = sum + 1 WHERE position = ?",
+        "UPDATE appends SET data = NULL WHERE position = ?",
+        "UPDATE appends SET data = x'2121' WHERE position = ?",
+        "UPDATE appends SET data = x'' WHERE position = ?",
+    ],
+)
+async def test_one_of_many_small_rows_that_is_damaged_is_found_and_named(at: int, harm: str, tmp_path: Path) -> None:
+    async with opened(tmp_path) as rig:
+        await filled(rig, [1] * 200)
+    db = sqlite3.connect(tmp_path / schema.FILE)
+    db.execute(harm, (at,))
+    db.commit()
+    db.close()
+    with pytest.raises(StorageFailed):
+        async with opened(tmp_path) as rig:
+            with pytest.raises(StorageFailed, match=f"position {at} is damaged"):
+                await rig.read("s")
+            await rig.create("more")  # it has ended
+
+
+async def test_a_row_that_is_missing_among_small_ones_is_damage(tmp_path: Path) -> None:
+    async with opened(tmp_path) as rig:
+        await filled(rig, [1] * 200)
+    db = sqlite3.connect(tmp_path / schema.FILE)
+    db.execute("DELETE FROM appends WHERE position = 100")
+    db.commit()
+    db.close()
+    with pytest.raises(StorageFailed):
+        async with opened(tmp_path) as rig:
+            with pytest.raises(StorageFailed, match="position 100 is damaged"):
+                await rig.read("s")
+            await rig.create("more")
+
+
+async def test_many_readers_of_much_leave_every_second_turn_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, Time()) as rig:
+        whole = await filled(rig, [100_000] * 12)
+        found = await rig.stream("s")
+        turns = [0]
+        bites: list[int] = []
+        fetch = ranges.Ranges.fetch
+
+        def counting(self: ranges.Ranges, *args: object) -> list[bytes]:
+            bites.append(turns[0])
+            return fetch(self, *args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(ranges.Ranges, "fetch", counting)
+        monkeypatch.setattr(rig.store._queries, "_threads_until", 0.0)  # type: ignore[attr-defined]
+        monkeypatch.setattr("ds_trio_server.store.sqlite.queries._SLOW_READ", 60.0)
+
+        async def other() -> None:
+            while True:
+                turns[0] += 1
+                await trio.sleep(0)
+
+        async def reader() -> None:
+            at = 0
+            while at < len(whole):
+                at += sum(map(len, await rig.store.read(found, at, len(whole))))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            async with trio.open_nursery() as readers:
+                for _ in range(20):
+                    readers.start_soon(reader)
+            nursery.cancel_scope.cancel()
+        assert len(bites) >= 20 * 4
+        assert max(bites.count(turn) for turn in set(bites)) <= 2, "20 readers took one turn"
