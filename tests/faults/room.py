@@ -19,11 +19,11 @@ from pathlib import Path
 
 import trio
 
-from ds_trio_server.store.sqlite import maintenance, schema
+from ds_trio_server.store.sqlite import files, maintenance
 from tests.tools import serve
 
-from . import smalldisk
 from .client import Client
+from .volume import Volume, mounted
 
 MIB = 1 << 20
 _SLACK = MIB // 2
@@ -36,15 +36,15 @@ _HOLD = (
 class Least:
     """The least room there was while the block lasted, looked at every few milliseconds."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, disk: Volume) -> None:
+        self._disk = disk
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
-        self.bytes = smalldisk.free(folder)
+        self.bytes = disk.free
 
     def _look(self) -> None:
         while not self._ended.wait(0.003):
-            self.bytes = min(self.bytes, smalldisk.free(self._folder))
+            self.bytes = min(self.bytes, self._disk.free)
 
     def __enter__(self) -> Least:
         self._thread.start()
@@ -59,7 +59,7 @@ class Reader:
     """Somebody who reads the database for long, in a process of its own."""
 
     def __init__(self, data: Path) -> None:
-        argv = [sys.executable, "-c", _HOLD, str(data / schema.FILE)]
+        argv = [sys.executable, "-c", _HOLD, str(data / files.FILE)]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None and self._process.stdout.readline() == "reading\n"
 
@@ -120,37 +120,37 @@ def run(folder: Path, mib: int, seconds: float, say: object = print) -> None:
     kept = mib * MIB // 8
     data = folder / "data"
     options = ("--data", data, "--min-free", str(kept))
-    with smalldisk.mounted(folder, mib):
-        with serve.start(*options, "--retain", f"load*={mib * MIB // 64}") as server, Least(folder) as least:
+    with mounted(folder, f"{mib}m") as disk:
+        with serve.start(*options, "--retain", f"load*={mib * MIB // 64}") as server, Least(disk) as least:
             seen = trio.run(load, server.port, seconds, 4, mib * MIB // 512)
             back = trio.run(comes_back, server.port, 30)
             tell(f"with retention: {seen}, at least {least.bytes / MIB:.1f} MiB free; back in {back:.1f} s")
             assert least.bytes >= kept - _SLACK and server.process.poll() is None
             assert set(seen) <= {204, 503, 507}
-        with serve.start(*options) as server, Least(folder) as least:
+        with serve.start(*options) as server, Least(disk) as least:
             trio.run(comes_back, server.port, 30)
             seen = trio.run(load, server.port, 10 * seconds + 60, 4, mib * MIB // 512, True)
             tell(f"without: {seen}, at least {least.bytes / MIB:.1f} MiB free")
             assert seen.get(507) and least.bytes >= kept - _SLACK
-            other = smalldisk.fill(folder)
-            assert smalldisk.free(folder) == 0
+            disk.fill()
+            assert disk.free == 0
             trio.run(delete, server.port, "load0", "load1")
             deadline = time.monotonic() + 60
-            while smalldisk.free(folder) < mib * MIB // 8:
+            while disk.free < mib * MIB // 8:
                 assert time.monotonic() < deadline, "what was deleted gives no room"
                 time.sleep(0.1)
             tell("a disk that somebody else has filled is given room by deletes")
-            other.unlink()
+            disk.empty()
             trio.run(comes_back, server.port, 30)
             trio.run(delete, server.port, "load2", "load3")
             deadline = time.monotonic() + 60
-            while smalldisk.free(folder) < 6 * kept:
+            while disk.free < 6 * kept:
                 assert time.monotonic() < deadline, "what was deleted gives no room"
                 time.sleep(0.1)
-        with serve.start(*options, "--retain", f"load*={mib * MIB // 64}") as server, Least(folder) as least:
+        with serve.start(*options, "--retain", f"load*={mib * MIB // 64}") as server, Least(disk) as least:
             reader = Reader(data)
             seen = trio.run(load, server.port, seconds, 2, 64 * 1024)
-            log = data / (schema.FILE + "-wal")
+            log = data / (files.FILE + "-wal")
             tell(f"beside a reader: {seen}, the log takes {log.stat().st_size / MIB:.0f} MiB")
             assert seen.get(204) and least.bytes >= kept - _SLACK, least.bytes / MIB
             reader.leave()

@@ -11,7 +11,7 @@ import trio
 
 from ds_core.server import stream
 from ds_core.server.decide import Needs
-from ds_trio_server.store.sqlite import copying, maintenance, schema
+from ds_trio_server.store.sqlite import copying, files, maintenance, schema
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree
 from tests.tools import serve
@@ -100,7 +100,7 @@ async def contents(store):
 def test_a_backup_lets_the_log_begin_again(tmp_path):
     """However long it takes: nothing that is appended meanwhile is held up."""
     data, target = tmp_path / "data", tmp_path / "copy"
-    log = data / (schema.FILE + "-wal")
+    log = data / (files.FILE + "-wal")
     longest = 0
     with serve.start("--data", data, "--min-free", "0", "--retain", "load*=24M") as server:
         trio.run(room.load, server.port, 3, 4, 256 * 1024)

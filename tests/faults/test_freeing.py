@@ -11,7 +11,7 @@ import trio
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import StorageFull
 from ds_trio_server.store.retention import Retention, parse
-from ds_trio_server.store.sqlite import garbage, maintenance, schema, sweeper, trimmer
+from ds_trio_server.store.sqlite import files, garbage, maintenance, sweeper, trimmer
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree
 from tests.tools import serve
@@ -196,7 +196,7 @@ async def test_streams_that_were_too_large_at_the_start_are_found_page_by_page(t
         for _ in range(5):
             await append(store, f"s{n}", b"x" * 100)
     await store.close()
-    db = sqlite3.connect(tmp_path / schema.FILE)
+    db = sqlite3.connect(tmp_path / files.FILE)
     db.execute("UPDATE streams SET path = CAST(x'ff' || path AS TEXT) WHERE path = 's4'")
     db.commit()
     db.close()
@@ -246,7 +246,7 @@ async def test_damage_in_what_is_to_be_freed_ends_no_cleaning(tmp_path, damage):
     for n in range(4):
         await delete(store, f"s{n}")
     await store.close()
-    db = sqlite3.connect(tmp_path / schema.FILE)
+    db = sqlite3.connect(tmp_path / files.FILE)
     db.execute("INSERT OR IGNORE INTO removed VALUES (1, NULL)")
     db.execute(damage)
     db.commit()

@@ -11,7 +11,7 @@ import trio
 
 from ds_core.server.errors import ProtocolError
 from ds_trio_server.store.base import LogHeld, StorageFull
-from ds_trio_server.store.sqlite import checkpoints, files, maintenance, schema
+from ds_trio_server.store.sqlite import checkpoints, files, maintenance
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree, Space
 
@@ -182,7 +182,7 @@ async def test_a_log_is_cut_when_its_reader_has_left(tmp_path, monkeypatch, smal
     monkeypatch.setattr(checkpoints, "LOG_MOST", 1 << 40)
     store = await opened(tmp_path)
     await put(store, "a", b"")
-    db = sqlite3.connect(tmp_path / schema.FILE, isolation_level=None)
+    db = sqlite3.connect(tmp_path / files.FILE, isolation_level=None)
     db.execute("BEGIN")
     db.execute("SELECT count(*) FROM streams").fetchone()
     for _ in range(60):

@@ -13,7 +13,7 @@ from ds_core.server.stream import expire
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import StorageFailed
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import maintenance, schema, sweeper
+from ds_trio_server.store.sqlite import files, maintenance, schema, sweeper
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree
 from tests.server.site import running
@@ -142,7 +142,7 @@ async def test_damaged_rows_keep_no_other_stream_from_ending(tmp_path, how, monk
     await put(store, "good", b"x", stream_ttl="50")
     await put(store, "lives", b"x")
     await store.close()
-    db = sqlite3.connect(tmp_path / schema.FILE)
+    db = sqlite3.connect(tmp_path / files.FILE)
     db.execute(DAMAGES[how])
     db.commit()
     db.close()
@@ -165,7 +165,7 @@ async def test_who_asks_for_a_damaged_stream_still_ends_the_store(tmp_path):
     store = await opened(tmp_path)
     await put(store, "bad1", b"x")
     await store.close()
-    db = sqlite3.connect(tmp_path / schema.FILE)
+    db = sqlite3.connect(tmp_path / files.FILE)
     db.execute(DAMAGES["content type"])
     db.commit()
     db.close()
@@ -185,7 +185,7 @@ async def test_a_damaged_ancestor_ends_no_sweep_either(tmp_path):
     await put(store, "d", b"z", stream_ttl="1")
     await delete(store, "b")
     await store.close()
-    db = sqlite3.connect(tmp_path / schema.FILE)
+    db = sqlite3.connect(tmp_path / files.FILE)
     db.execute("UPDATE streams SET tail = 99 WHERE path = 'a'")
     db.commit()
     db.close()
@@ -258,7 +258,7 @@ async def test_a_backup_and_a_check_name_what_else_is_wrong(tmp_path):
         await put(store, path, b"x")
         await append(store, path, b"y")
     await store.close()
-    db = sqlite3.connect(tmp_path / schema.FILE)
+    db = sqlite3.connect(tmp_path / files.FILE)
     db.execute("UPDATE streams SET tail = 'x' WHERE path = 'a'")
     db.execute("INSERT INTO producers VALUES (77, 'p', 0, 0, 0.0)")
     db.commit()
