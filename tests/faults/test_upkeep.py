@@ -260,7 +260,7 @@ async def test_a_backup_and_a_check_name_what_else_is_wrong(tmp_path):
     await store.close()
     db = sqlite3.connect(tmp_path / files.FILE)
     db.execute("UPDATE streams SET tail = 'x' WHERE path = 'a'")
-    db.execute("INSERT INTO producers VALUES (77, 'p', 0, 0, 0.0)")
+    db.execute("INSERT INTO producers (stream, id, epoch, seq) VALUES (77, 'p', 0, 0)")
     db.commit()
     db.close()
     problems = "\n".join(maintenance.check(tmp_path).problems)
