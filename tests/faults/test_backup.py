@@ -66,7 +66,7 @@ async def test_whatever_changes_between_its_steps_a_copy_is_one_state(tmp_path, 
         if len(waited) < 150:
             for _ in range(rng.randrange(3)):
                 trio.from_thread.run(changed, store, rng, next(numbers))
-            trio.from_thread.run_sync(lambda: waited.append(store._log.state()))
+            trio.from_thread.run_sync(lambda: waited.append(store._db.log.state()))
 
     states = []
     rest = copying._Copy._take_the_rest

@@ -40,7 +40,7 @@ async def opened(folder, *rules, time=None):
 
 def stored(store):
     """How many rows of appends there are, and their bytes."""
-    return store._reader.execute("SELECT count(*), ifnull(sum(size), 0) FROM stored").fetchone()
+    return store._db.reader.execute("SELECT count(*), ifnull(sum(size), 0) FROM stored").fetchone()
 
 
 @pytest.mark.parametrize("size", [1, 300, 5000, 100_000, 400_000])
@@ -129,7 +129,7 @@ async def test_streams_that_come_and_go_leave_no_backlog(tmp_path):
     async with trio.open_nursery() as nursery:
         for worker in range(20):
             nursery.start_soon(come_and_go, worker)
-    left = store._reader.execute("SELECT count(*) FROM removed").fetchone()[0]
+    left = store._db.reader.execute("SELECT count(*) FROM removed").fetchone()[0]
     assert left < 200, f"{left} of 1200 are not freed"
     await store.close()
 
@@ -163,7 +163,7 @@ async def test_many_that_expire_at_once_share_commits_and_the_time(tmp_path, mon
 async def test_no_query_of_a_sweep_reads_more_than_it_needs(tmp_path, query):
     store = await opened(tmp_path)
     values = (0,) * (3 if "?3" in query else query.count("?"))
-    plan = store._reader.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
+    plan = store._db.reader.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
     text = "\n".join(row[-1] for row in plan)
     assert "TEMP B-TREE" not in text and ("INDEX" in text or "PRIMARY KEY" in text) and "SCAN streams\n" not in text
     await store.close()
@@ -255,6 +255,6 @@ async def test_damage_in_what_is_to_be_freed_ends_no_cleaning(tmp_path, damage):
     for _ in range(5):
         await store.sweep()
     await append(store, "s4", b"y")
-    left = [id for (id,) in store._reader.execute("SELECT DISTINCT stream FROM appends")]
+    left = [id for (id,) in store._db.reader.execute("SELECT DISTINCT stream FROM appends")]
     assert set(left) <= {1, 5}, "what can't be understood stays, and everything else goes"
     await store.close()

@@ -126,13 +126,13 @@ async def test_a_commit_that_finds_no_room_moves_the_log(tmp_path, monkeypatch):
     store = await opened(tmp_path)
     await put(store, "a", b"x" * 500_000)
     await append(store, "a", b"y")
-    assert store._log.state().waiting
+    assert store._db.log.state().waiting
     fail(monkeypatch, store, full())
     with pytest.raises(StorageFull):
         await append(store, "a", b"z")
-    await until(lambda: not store._log.state().waiting)
+    await until(lambda: not store._db.log.state().waiting)
     await append(store, "a", b"z")
-    assert store._log.state().frames < 20, "it begins again"
+    assert store._db.log.state().frames < 20, "it begins again"
     await store.close()
 
 
@@ -167,10 +167,10 @@ async def test_a_long_reader_stops_appends_only_beyond_a_bound_and_is_named(tmp_
     # Nobody commits anything: the sweep sees to it.
     for _ in range(200):
         await store.sweep()
-        if store._committer.holder is None and store._log.size() <= MIB:
+        if store._committer.holder is None and store._db.log.size() <= MIB:
             break
         await trio.sleep(0.02)
-    assert store._committer.holder is None and store._log.size() <= MIB
+    assert store._committer.holder is None and store._db.log.size() <= MIB
     store.check_writable()
     await put(store, "c", b"x")
     await store.sweep()
@@ -187,14 +187,14 @@ async def test_a_log_is_cut_when_its_reader_has_left(tmp_path, monkeypatch, smal
     db.execute("SELECT count(*) FROM streams").fetchone()
     for _ in range(60):
         await append(store, "a", b"x" * 200_000)
-    assert store._log.size() > 10 * MIB
+    assert store._db.log.size() > 10 * MIB
     db.close()
     for _ in range(200):
         await store.sweep()
         await trio.sleep(0.01)
-        if store._log.size() <= MIB:
+        if store._db.log.size() <= MIB:
             break
-    assert store._log.size() <= MIB and not store._log.state().waiting
+    assert store._db.log.size() <= MIB and not store._db.log.state().waiting
     assert len(await read(store, "a")) == 60 * 200_000
     await store.close()
     assert not maintenance.check(tmp_path).problems
@@ -220,9 +220,9 @@ async def test_a_long_log_is_moved_beside_commits(tmp_path, monkeypatch):
         for _ in range(20):
             await append(store, "a", b"y" * 200_000)
         await store.sweep()
-        assert store._log.state().waiting > 100, "they did not wait for it"
+        assert store._db.log.state().waiting > 100, "they did not wait for it"
         go_on.set()
-        await until(lambda: store._log.state().waiting < 1100)
+        await until(lambda: store._db.log.state().waiting < 1100)
     await store.close()
     assert not maintenance.check(tmp_path).problems
 

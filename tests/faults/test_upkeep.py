@@ -53,7 +53,7 @@ async def chain(folder, depth=DEEP, last_ttl=None):
 def counted(store):
     """The statements that the store's own connection runs from now on."""
     asked = []
-    store._reader.set_trace_callback(asked.append)
+    store._db.reader.set_trace_callback(asked.append)
     return asked
 
 
@@ -85,12 +85,12 @@ async def test_a_long_chain_is_deleted_whole(tmp_path):
     await delete(store, f"f{DEEP}")
     assert len(asked) <= 3 * DEEP, "one look at each, however long the chain is"
     assert await store.paths() == ["other"]
-    assert store._reader.execute("SELECT count(*) FROM streams").fetchone() == (1,)
+    assert store._db.reader.execute("SELECT count(*) FROM streams").fetchone() == (1,)
     for _ in range(100):
         if not store._sweeper.garbage:
             break
         await store.sweep()
-    assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (1,)
+    assert store._db.reader.execute("SELECT count(*) FROM appends").fetchone() == (1,)
     await store.close()
     assert not maintenance.check(tmp_path).problems
 
@@ -152,7 +152,7 @@ async def test_damaged_rows_keep_no_other_stream_from_ending(tmp_path, how, monk
         for _ in range(3):
             await store.sweep()
     assert store.upkeep.failures == 900 and caplog.text.count("can't be looked after") == 1
-    assert store._reader.execute("SELECT count(*) FROM streams").fetchone() == (301,), "what can't be read stays"
+    assert store._db.reader.execute("SELECT count(*) FROM streams").fetchone() == (301,), "what can't be read stays"
     assert await find(store, "good") is None
     await append(store, "lives", b"y")
     assert await read(store, "lives") == b"xy"

@@ -12,7 +12,7 @@ from tests.tools import ci
 
 
 class Volume:
-    """A mounted file system; ``path`` is where."""
+    """A mounted file system; `path` is where."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -38,13 +38,13 @@ def parts(stream: int, at: int, data: bytes) -> Iterator[Part]:
 
 
 class Entry:
-    """A path's state in memory; ``stream`` is None when there is none (any more).
+    """A path's state in memory; `stream` is None when there is none (any more).
 
-    ``batch`` is the last batch with a change of it that is not durable yet, ``structural`` the last
-    such batch that makes or removes it. ``stored_deadline`` is what the row says: at or after the
+    `batch` is the last batch with a change of it that is not durable yet, `structural` the last
+    such batch that makes or removes it. `stored_deadline` is what the row says: at or after the
     true deadline, so that a TTL runs late after a crash, never early, and not every use of a stream
-    costs a write. ``durable_deadline`` is the same as far as it is on disk. ``identity`` is the
-    constant part of the row's checksum. ``most`` is the size in bytes beyond which retention trims it, -1 while
+    costs a write. `durable_deadline` is the same as far as it is on disk. `identity` is the
+    constant part of the row's checksum. `most` is the size in bytes beyond which retention trims it, -1 while
     that isn't known.
     """
 
@@ -80,21 +80,21 @@ class Entry:
 class Batch:
     """What one transaction will hold.
 
-    It ``grows`` when what it holds takes room: appends, new streams.
-    ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
-    whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
-    changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
-    (epoch, seq). It ``collects_garbage`` when it also frees some rows, and tells whether ``garbage_remains``;
-    it ``leaves_garbage`` when it leaves some to be freed. ``rows`` are filled by ``seal``; ``seconds`` is
-    what its transactions took, ``synced`` the write and fsync of the last. ``done`` is set, and each
-    of the ``callbacks`` called with its response and ``error``, when the batch is ``durable`` or has
+    It `grows` when what it holds takes room: appends, new streams.
+    `structure` are statements whose order matters (streams made and removed); `appends` are
+    whole appends as (stream id, position, bytes) in commit order; `entries` are the states it
+    changes, `ended` the streams it removes; `producers` maps (stream id, producer id) to
+    (epoch, seq). It `collects_garbage` when it also frees some rows, and tells whether `garbage_remains`;
+    it `leaves_garbage` when it leaves some to be freed. `rows` are filled by `seal`; `seconds` is
+    what its transactions took, `synced` the write and fsync of the last. `done` is set, and each
+    of the `callbacks` called with its response and `error`, when the batch is `durable` or has
     failed.
 
-    Of a ``bulk`` batch, ``parts`` are the rows that are still to be staged, the last first; ``staged`` those
-    that are, ready to be published. It comes ``after``
+    Of a `bulk` batch, `parts` are the rows that are still to be staged, the last first; `staged` those
+    that are, ready to be published. It comes `after`
     a small batch that holds earlier changes of the same entries.
 
-    ``steady`` is when the first change came that time matters to, and ``saves_clock`` whether the batch keeps that.
+    `steady` is when the first change came that time matters to, and `saves_clock` whether the batch keeps that.
     """
 
     __slots__ = (

@@ -5,7 +5,7 @@ reader has left) is moved by a thread of its own, beside commits, so that none o
 the sweep, what was held up is moved too, and a log that has become long is cut.
 
 A log begins again only when all of it has been moved and nobody reads from it. Who reads for long makes it grow; beyond
-``LOG_MOST`` appends have to wait for that reader (``holder``), because the next start has to read all of the log.
+`LOG_MOST` appends have to wait for that reader (`holder`), because the next start has to read all of the log.
 SQLite's own checkpoints would hide their errors, and one of those is a failed fsync.
 """
 
@@ -19,7 +19,8 @@ from ...seldom import Seldom
 from ...stats import Upkeep
 from ..base import StorageFailed
 from . import errors, files, schema
-from .wal import PAGE, Log
+from .database import Database
+from .wal import PAGE
 
 log = logging.getLogger("ds")
 
@@ -35,9 +36,9 @@ _FAR = 4 * _FRAMES
 
 
 class Checkpoints:
-    """The checkpoints of one file, in the writer's thread. ``failed`` is told, in another one, what ends the store.
+    """The checkpoints of one file, in the writer's thread. `failed` is told, in another one, what ends the store.
 
-    `connect` makes another connection, for that thread. No more than `most` bytes wait to be moved, but for one
+    No more than `most` bytes wait to be moved, but for one
     commit's. `pressed` is set by others when there is little room: then everything is moved at once, and the log stays
     free for changes that make room. `holder` says who keeps the log from taking appends, if anybody does.
     """
@@ -45,17 +46,15 @@ class Checkpoints:
     def __init__(
         self,
         folder: Path,
-        connect: Callable[[], sqlite3.Connection],
-        db: sqlite3.Connection,
-        log: Log,
+        database: Database,
         most: int,
         counts: Upkeep,
         failed: Callable[[StorageFailed], object],
     ) -> None:
         self._folder = folder
-        self._connect = connect
-        self._db = db
-        self._log = log
+        self._connect = database.connect
+        self._db = database.writer
+        self._log = database.log
         self._most = min(_FRAMES, most // PAGE)
         self._counts = counts
         self._failed = failed
@@ -72,7 +71,7 @@ class Checkpoints:
         self._db = db
 
     def behind_commit(self, bulk: bool, full: bool) -> None:
-        """See to what a commit has made due, one that found the disk ``full`` included. Raises sqlite3.Error."""
+        """See to what a commit has made due, one that found the disk `full` included. Raises sqlite3.Error."""
         state = self._log.state()
         if state.frames < self._frames:
             self._again = 0  # it has begun again

@@ -4,7 +4,7 @@ Decisions collect in the open batch. One thread writes batches one after the oth
 for the disk, the next batch fills. With one client a batch holds one append and costs one fsync;
 with hundreds of clients it holds hundreds of appends and still costs one.
 
-The bytes of a bulk batch come first, in transactions of their own: ``staged`` lists these blobs
+The bytes of a bulk batch come first, in transactions of their own: `staged` lists these blobs
 until the commit that publishes them. What a crash or a failure leaves in it was never acknowledged.
 """
 
@@ -23,9 +23,9 @@ from ..base import StorageBusy, StorageFailed, StorageFull
 from . import errors, files, rows, schema
 from .batches import Batch, Part, parts
 from .checkpoints import Checkpoints
+from .database import Database
 from .garbage import Collector
 from .queues import STEP_BYTES
-from .wal import Log
 
 _VACUUM_PAGES = 256
 _SPARE_PAGES = 1024
@@ -42,24 +42,22 @@ class _Tend:
 
 
 class Committer:
-    """The writer thread. In the trio thread, ``finished(batch)`` is called after every transaction
-    and ``failed(error)`` when the file can't be kept up behind one."""
+    """The writer thread. In the trio thread, `finished(batch)` is called after every transaction
+    and `failed(error)` when the file can't be kept up behind one."""
 
     def __init__(
         self,
         folder: Path,
-        connect: Callable[[], sqlite3.Connection],
-        db: sqlite3.Connection,
+        database: Database,
         last_blob: int,
-        log: Log,
         counts: Upkeep,
         finished: Callable[[Batch], None],
         failed: Callable[[StorageFailed], object],
     ) -> None:
         self._folder = folder
-        self._db = db
+        self._db = database.writer
         self._checkpoints = Checkpoints(
-            folder, connect, db, log, files.reserve_bytes(folder), counts, self._checkpoint_failed
+            folder, database, files.reserve_bytes(folder), counts, self._checkpoint_failed
         )
         self._finished = finished
         self._failed = failed
@@ -89,7 +87,7 @@ class Committer:
         return self._checkpoints.holder
 
     def tend(self, low: bool, wanted: bool) -> None:
-        """See to the log between commits; with ``press``."""
+        """See to the log between commits; with `press`."""
         self.press(low, wanted)
         if not self._tending:
             self._tending = True
@@ -110,7 +108,7 @@ class Committer:
 
     async def close(self, broken: bool = False) -> None:
         """End the thread after what it was given, move the log into the file, close it; leave the
-        file as it is when it is ``broken``."""
+        file as it is when it is `broken`."""
         self._broken = broken
         self._queue.put(None)
         await trio.to_thread.run_sync(self._ended.wait)

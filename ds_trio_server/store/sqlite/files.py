@@ -136,7 +136,7 @@ def largest(folder: Path) -> int | None:
 
 
 def room_in_files(folder: Path, most: int) -> int:
-    """How much more fits into files that may have ``most`` bytes: what is in the log is yet to come to the file."""
+    """How much more fits into files that may have `most` bytes: what is in the log is yet to come to the file."""
     return max(0, most - sum(_size(folder / (FILE + suffix)) for suffix in ("", "-wal")))
 
 

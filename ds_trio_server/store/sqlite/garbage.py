@@ -1,8 +1,8 @@
 """Freeing: what streams that ended or were trimmed have left is deleted, of many streams in one transaction.
 
 A step is bounded in rows and bytes. It goes along with commits, in proportion to what they add
-(``Collector.along``), so that however much is appended or made, as much and more is freed without a sync of its own;
-and it goes by itself, from the sweep, for what is left then (``Collector.step``).
+(`Collector.along`), so that however much is appended or made, as much and more is freed without a sync of its own;
+and it goes by itself, from the sweep, for what is left then (`Collector.step`).
 """
 
 import sqlite3
@@ -25,7 +25,7 @@ _ROWS_OF = "SELECT position, size FROM stored WHERE stream = ? AND position < ? 
 
 
 class Collector:
-    """Frees in the transactions of the writer's thread. ``remains`` says whether there may be more to free, ``streams``
+    """Frees in the transactions of the writer's thread. `remains` says whether there may be more to free, `streams`
     how many streams that ended it has freed for good."""
 
     def __init__(self) -> None:

@@ -216,7 +216,7 @@ def _expected(db: sqlite3.Connection) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _needed(db: sqlite3.Connection) -> dict[int, int]:
-    """From which position on forks need the bytes of a stream, of streams that have such forks: what ``schema.NEEDED``
+    """From which position on forks need the bytes of a stream, of streams that have such forks: what `schema.NEEDED`
     says of one, for all at once. Forks are younger than their sources, so the youngest come first."""
     needed: dict[int, int] = {}
     for id, source, at, start in db.execute(

@@ -42,7 +42,7 @@ class Queues:
 
     def of(self, entries: Sequence[Entry], size: int, grows: bool) -> Batch:
         """The batch for a change of some entries, which appends so many bytes. Raises Overloaded for
-        one that ``grows`` what waits, where too much does.
+        one that `grows` what waits, where too much does.
 
         To be called before the change: the rows that they have in another open batch are fixed here.
         """
@@ -81,7 +81,7 @@ class Queues:
         return self._writing
 
     def written(self, batch: Batch) -> None:
-        """Note that the writer has done what ``next`` gave it."""
+        """Note that the writer has done what `next` gave it."""
         self._writing = None
         if batch is self._staging and batch.durable:
             self._staging = None
@@ -99,8 +99,8 @@ class Queues:
         return None
 
     def fail(self, error: Exception, failed: Batch | None = None) -> list[Batch]:
-        """Take out everything that can't become durable: all, or when one batch ``failed``, that one
-        and what may have been decided on top of it. Those whose error was not known get ``error``."""
+        """Take out everything that can't become durable: all, or when one batch `failed`, that one
+        and what may have been decided on top of it. Those whose error was not known get `error`."""
         lost = {batch: None for batch in (failed, self._staging, self.bulk) if batch is not None}
         # Small changes are never on top of bulk ones, but states that both have changed are dropped.
         if failed is None or not failed.bulk or any(batch.after is self.small for batch in lost):

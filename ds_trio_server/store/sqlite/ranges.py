@@ -39,7 +39,7 @@ _NEXT_FIRST = "SELECT min(position) FROM appends WHERE stream = ? AND position >
 
 
 class Ranges:
-    """The reading half of the store's interface; see ``base.Store`` for the promises."""
+    """The reading half of the store's interface; see `base.Store` for the promises."""
 
     def __init__(self, folder: Path, queries: Queries, tails: TailCache) -> None:
         self._folder = folder
@@ -82,7 +82,7 @@ class Ranges:
         return found[0], min(found[1], stop)
 
     def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
-        """The query for a range of one stream's own rows, up to about ``WINDOW`` bytes or ``SLICES`` rows."""
+        """The query for a range of one stream's own rows, up to about `WINDOW` bytes or `SLICES` rows."""
         slices = self._rows(db, owner, start, stop, min(_FEW, SLICES), WINDOW)
         size = sum(map(len, slices))
         at = start + size

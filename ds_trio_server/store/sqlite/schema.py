@@ -1,12 +1,12 @@
 """The SQLite file: its tables, its settings, and how it is made, upgraded and opened.
 
 Appends are clustered by (stream, position), so that a stream's bytes lie together and a range is
-one walk. An append longer than ``ROW_LIMIT`` takes several rows; ``part`` is how far into its
-append a row begins, 0 for the first, and ``sum`` its checksum: SQLite has none, and flash wears out.
+one walk. An append longer than `ROW_LIMIT` takes several rows; `part` is how far into its
+append a row begins, 0 for the first, and `sum` its checksum: SQLite has none, and flash wears out.
 A stream's row has one too.
-``staged`` lists blobs that no row has yet. ``removed`` lists streams whose rows are still to be
-freed, all of them or those ``below`` a position. A row of ``times`` says that a stream's tail was at
-``position`` at a (steady) time. ``producing`` counts the producers of each stream that has any, and ``used`` is the
+`staged` lists blobs that no row has yet. `removed` lists streams whose rows are still to be
+freed, all of them or those `below` a position. A row of `times` says that a stream's tail was at
+`position` at a (steady) time. `producing` counts the producers of each stream that has any, and `used` is the
 (steady) second in which one last appended.
 """
 

@@ -27,7 +27,7 @@ class MinFree:
     share: float = 0.0
 
     def of(self, size: int) -> int:
-        """In bytes, for a file system of ``size`` bytes."""
+        """In bytes, for a file system of `size` bytes."""
         return max(self.bytes, int(size * self.share))
 
 
@@ -47,7 +47,7 @@ _LEAST = 16 * 1024
 
 
 class Space:
-    """Whether there is room for more in a folder: ``low`` as of the last measurement.
+    """Whether there is room for more in a folder: `low` as of the last measurement.
 
     `owed()` says how many bytes of the disk will be taken by what has been let through already, `log_room()` how many
     the log may take beyond what it has, for changes that free something. `unused()` says how many are free in the file

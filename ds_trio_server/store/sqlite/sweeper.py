@@ -47,7 +47,7 @@ _ENDED = tuple(
 
 class Streams(Protocol):
     """What upkeep asks of the engine. Raises DamagedRow where a stream's row is not what was written, before
-    anything is changed, and what ``Store.transact`` raises."""
+    anything is changed, and what `Store.transact` raises."""
 
     def known(self, path: str) -> Stream | None:
         """The stream at a path, if there is one."""
@@ -60,9 +60,9 @@ class Streams(Protocol):
 
 
 class Sweeper:
-    """Looks after ``store``: a sweep's parts, and what they remember from one sweep to the next.
+    """Looks after `store`: a sweep's parts, and what they remember from one sweep to the next.
 
-    ``garbage`` says that removed or trimmed streams may have left rows to free.
+    `garbage` says that removed or trimmed streams may have left rows to free.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ UNKNOWN, ENDLESS = -1, sys.maxsize
 
 
 class Cut:
-    """A stream that may keep less: what is ``before`` a position goes, and ``keep`` bytes stay."""
+    """A stream that may keep less: what is `before` a position goes, and `keep` bytes stay."""
 
     __slots__ = ("stream", "path", "before", "keep")
 
@@ -36,8 +36,8 @@ class Cut:
 
 
 class Plan(NamedTuple):
-    """What a look at the file found: ``marks`` to make as (stream id, tail), ``cuts`` by age, streams that are
-    ``large`` as (id, path), those that stay ``active`` because their next mark isn't due; the last stream that was
+    """What a look at the file found: `marks` to make as (stream id, tail), `cuts` by age, streams that are
+    `large` as (id, path), those that stay `active` because their next mark isn't due; the last stream that was
     looked at for its size (None: all were), and how long it took (seconds)."""
 
     marks: list[tuple[int, int]]
@@ -51,8 +51,8 @@ class Plan(NamedTuple):
 class Trimmer:
     """Finds out, now and then, which streams are to be trimmed.
 
-    ``active`` are the ids of streams that changed since their last mark. A mark (stream, time,
-    tail) in the table ``times`` says that everything before that tail is at least as old. ``large`` maps the ids of
+    `active` are the ids of streams that changed since their last mark. A mark (stream, time,
+    tail) in the table `times` says that everything before that tail is at least as old. `large` maps the ids of
     streams that are larger than they should be to their paths.
     """
 
@@ -100,11 +100,11 @@ class Trimmer:
             self._scanned = 0
 
     def due(self, now: float) -> bool:
-        """Whether it is time to ``plan``."""
+        """Whether it is time to `plan`."""
         return now >= self._next
 
     def take(self, now: float) -> set[int]:
-        """The active streams, if it is time to look for marks; for ``plan``."""
+        """The active streams, if it is time to look for marks; for `plan`."""
         if not self._rules.ages or now < self._marked + self._step:
             return set()
         self._marked = now

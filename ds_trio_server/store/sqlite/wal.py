@@ -1,7 +1,7 @@
 """The write-ahead log as its index tells of it: how long it is, what of it the file has, and who holds it back.
 
 SQLite says none of that before a checkpoint; its file format does (https://sqlite.org/walformat.html): the index
-is the file ``-shm``, two copies of a header and then what checkpoints and readers tell each other. It is only read
+is the file `-shm`, two copies of a header and then what checkpoints and readers tell each other. It is only read
 here. The descriptor stays open as long as SQLite has the file open: a process that closes any descriptor of a file
 loses all of its POSIX locks on it.
 """
@@ -26,7 +26,7 @@ _FLOCK = struct.Struct("hhqqi4x")
 
 
 class State(NamedTuple):
-    """The log at a moment: its ``frames``, how many of them are ``moved`` into the file, and the ``pages`` that the
+    """The log at a moment: its `frames`, how many of them are `moved` into the file, and the `pages` that the
     file has when all of them are."""
 
     frames: int
