@@ -200,6 +200,37 @@ async def test_a_log_is_cut_when_its_reader_has_left(tmp_path, monkeypatch, smal
     assert not maintenance.check(tmp_path).problems
 
 
+async def test_free_pages_are_given_back_when_that_takes_no_room(tmp_path, monkeypatch):
+    """To give them back others are moved, into the log: as long as a reader holds that, it only grows."""
+    monkeypatch.setattr(checkpoints, "_FRAMES", 100)
+    store = await opened(tmp_path)
+    await put(store, "a", b"")
+    await put(store, "b", b"")
+    reader = room.Reader(tmp_path)
+    for _ in range(12):
+        await append(store, "a", b"x" * 250_000)
+        await append(store, "b", b"x" * 250_000)
+    await delete(store, "a")
+    await store.sweep()
+    assert not store._sweeper.garbage
+    before = store._db.log.state().frames
+    monkeypatch.setattr(store._space, "measure", lambda: None)
+    store._space.low = True
+    for _ in range(3):
+        await store.sweep()
+    assert store._db.log.state().frames < before + 20
+    reader.leave()
+    for _ in range(200):
+        await store.sweep()
+        if (tmp_path / files.FILE).stat().st_size < 4_000_000:
+            break
+        await trio.sleep(0.02)
+    assert (tmp_path / files.FILE).stat().st_size < 4_000_000
+    assert await read(store, "b") == b"x" * 3_000_000
+    await store.close()
+    assert not maintenance.check(tmp_path).problems
+
+
 async def test_a_long_log_is_moved_beside_commits(tmp_path, monkeypatch):
     """After a crash, say: no append waits for all of it."""
     monkeypatch.setattr(checkpoints, "_FAR", 100)

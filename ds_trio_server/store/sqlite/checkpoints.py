@@ -100,6 +100,11 @@ class Checkpoints:
             self._move(self._most)
         self._notice_reader()
 
+    @property
+    def held(self) -> bool:
+        """Whether more waits in the log than is moved behind a commit: a reader holds it, or it is being moved."""
+        return self._log.state().waiting > 2 * self._most
+
     def make_room(self) -> None:
         """Move what can be moved, so that the log begins again. Raises sqlite3.Error, for want of room too."""
         schema.one(self._db, "PRAGMA wal_checkpoint(PASSIVE)")

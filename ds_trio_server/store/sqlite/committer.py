@@ -71,6 +71,7 @@ class Committer:
         self._counts = counts
         # Whether there may be more free pages than the file should hold (set by the thread).
         self.shrinking = True
+        self._put_off = False
         self._trio = trio.lowlevel.current_trio_token()
         self._broken = False
         self._patient = True
@@ -89,6 +90,8 @@ class Committer:
     def tend(self, low: bool, wanted: bool) -> None:
         """See to the log between commits; with `press`."""
         self.press(low, wanted)
+        if self._put_off:
+            self._put_off, self.shrinking = False, True
         if not self._tending:
             self._tending = True
             self._queue.put(_Tend())
@@ -293,7 +296,10 @@ class Committer:
         pages = schema.one(db, "PRAGMA page_count")[0]
         spare = 0 if self._wanted else max(_SPARE_PAGES, pages // 8)
         self.shrinking = free > spare + (0 if self._wanted else _VACUUM_PAGES)
-        if free > spare:
+        if free > spare and self._checkpoints.held:
+            # Each page that is moved would take room in the log, and none is given back before the log is free.
+            self.shrinking, self._put_off = False, True
+        elif free > spare:
             # Each step of this statement frees one page; execute() would take one, a script takes all.
             most = max(4, int(_VACUUM_PAGES * self._collector.vacuum_share))
             try:
