@@ -79,8 +79,8 @@ async def load(port: int, seconds: float, clients: int, size: int, until_full: b
         while not full.is_set():
             status = (await client("POST", f"load{number}", body))[0]
             seen[status] = seen.get(status, 0) + 1
-            if status == 507:
-                if until_full:
+            if status in (503, 507):
+                if until_full and status == 507:
                     full.set()
                 await trio.sleep(0.05)
         await client.close()
