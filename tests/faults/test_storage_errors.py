@@ -69,7 +69,8 @@ def test_no_room_is_no_room_by_whatever_name(faulty, name, how):
         assert it.ask("GET", "a")[2] == b"one"
         assert it.ask("GET", "/readyz")[0] == 503
     it.disk["full"] = 0
-    assert it.ask("POST", "a", b"two")[0] == 204
+    answer = it.ask("POST", "a", b"two")
+    assert answer[0] == 204, answer
     assert it.ask("GET", "a")[2] == b"onetwo" and it.ask("GET", "/readyz")[0] == 200
 
 
@@ -328,6 +329,19 @@ def of(name):
 )
 def test_the_store_goes_on_behind_what_is_over_some_time_and_nothing_else(tmp_path, name, kind):
     assert type(errors.refusal(tmp_path, of(name))) is kind
+
+
+def test_what_is_over_before_it_can_be_asked_about_is_no_failure(tmp_path, monkeypatch):
+    refusals = errors.Refusals(tmp_path)
+    assert refusals.of(of("SQLITE_IOERR_WRITE")) is None, "nobody knows why"
+    hindered = [StorageFull(), None, None]
+    monkeypatch.setattr(errors, "hindrance", lambda folder: hindered.pop(0))
+    assert type(refusals.of(of("SQLITE_IOERR_WRITE"))) is StorageFull
+    assert type(refusals.of(of("SQLITE_IOERR_WRITE"))) is StorageFull
+    for name in ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_READ", "SQLITE_CORRUPT"):
+        assert refusals.of(of(name)) is None
+    monkeypatch.setattr(errors, "_OVER_IN", 0.0)
+    assert refusals.of(of("SQLITE_IOERR_WRITE")) is None, "what stays is another matter"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ class Checkpoints:
         database: Database,
         most: int,
         counts: Upkeep,
+        refusals: errors.Refusals,
         failed: Callable[[StorageFailed], object],
     ) -> None:
         self._folder = folder
@@ -57,6 +58,7 @@ class Checkpoints:
         self._log = database.log
         self._most = min(_FRAMES, most // PAGE)
         self._counts = counts
+        self._refusals = refusals
         self._failed = failed
         self._mover: threading.Thread | None = None
         self._again = 0  # how long the log is when the next attempt is worth it
@@ -139,7 +141,7 @@ class Checkpoints:
         except StorageFailed as error:
             self._end(error)
         except sqlite3.Error as error:
-            if errors.refusal(self._folder, error) is None:
+            if self._refusals.of(error) is None:
                 self._end(errors.failed(self._folder, error))
 
     def _end(self, failure: StorageFailed) -> None:

@@ -56,8 +56,9 @@ class Committer:
     ) -> None:
         self._folder = folder
         self._db = database.writer
+        self._refusals = errors.Refusals(folder)
         self._checkpoints = Checkpoints(
-            folder, database, files.reserve_bytes(folder), counts, self._checkpoint_failed
+            folder, database, files.reserve_bytes(folder), counts, self._refusals, self._checkpoint_failed
         )
         self._finished = finished
         self._failed = failed
@@ -150,7 +151,7 @@ class Committer:
         try:
             step()
         except Exception as error:
-            if errors.refusal(self._folder, error) is not None:
+            if self._refusals.of(error) is not None:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 return
@@ -184,7 +185,7 @@ class Committer:
             self._write(batch)
         except sqlite3.Error as error:
             # What takes no room, and may give some, has the last there is.
-            full = not batch.grows and isinstance(errors.refusal(self._folder, error), StorageFull)
+            full = not batch.grows and isinstance(self._refusals.of(error), StorageFull)
             if not full or not files.give_reserve(self._folder):
                 raise
             if self._db.in_transaction:
@@ -316,7 +317,7 @@ class Committer:
     def _failure(self, error: Exception) -> Exception:
         if isinstance(error, StorageFailed):
             return error
-        refusal = errors.refusal(self._folder, error)
+        refusal = self._refusals.of(error)
         if refusal is not None:
             try:
                 if self._db.in_transaction:
