@@ -2,7 +2,7 @@
 # make test    every test                                  (ARGS="tests/core -k cbor" for options of pytest)
 # make lint    ruff and mypy
 # make docs    the API reference, from docstrings, into build/docs
-# make soak    kill -9, power cuts, I/O errors, bad pages    (CYCLES=500 SEED=7; a seed replays what it did)
+# make soak    kill -9, power cuts, I/O errors, bad pages, full disks (as root)  (CYCLES=500 SEED=7; a seed replays what it did)
 # make bench   benchmarks, ours and the peers'             (ARGS="--quick --only append,sse"; ARGS=--help)
 # make micro   cross-compile the device's client into build/micro, print the sizes
 # make demo    a sensor on MicroPython, a gateway, a live reader; power cuts; a proof  (ARGS="--seconds 60 --cuts 20")
@@ -57,6 +57,7 @@ soak: $(VENV)/.test
 	$(BIN)/python -m tests.faults.power --points $(CYCLES) --seed $(SEED)
 	$(BIN)/python -m tests.faults.errors --cycles $(CYCLES) --seed $(SEED)
 	$(BIN)/python -m tests.faults.corruption --seed $(SEED)
+	$(BIN)/python -m tests.faults.room
 
 SECONDS := $(or $(SECONDS),60)
 

@@ -68,12 +68,15 @@ class Commits:
 
 
 class Upkeep:
-    """What a store does beside its clients: `failures` are steps that failed, of one stream or of all together."""
+    """What a store does beside its clients: `failures` are steps that failed, of one stream or of all together;
+    `freed` the streams whose last row was freed. `log` and `held` are the bytes that its log takes, and those of
+    them that a reader keeps from being used again."""
 
-    __slots__ = ("failures",)
+    __slots__ = ("failures", "freed", "log", "held")
 
     def __init__(self) -> None:
-        self.failures = 0
+        self.failures = self.freed = 0
+        self.log = self.held = 0
 
 
 class Stats:

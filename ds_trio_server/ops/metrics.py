@@ -51,8 +51,12 @@ class Snapshot:
         yield gauge("ds_connections", "Connections open now.", self._open)
         yield counter("ds_tls_handshakes_failed", "Connections without a TLS handshake.", stats.handshakes_failed)
         yield gauge("ds_live_readers", "Long-polls and event streams waiting now.", self._live)
-        failures = self._upkeep.failures
-        yield counter("ds_upkeep_failures", "Streams passed over, or rounds ended, by a failure in upkeep.", failures)
+        upkeep = self._upkeep
+        text = "Streams passed over, or rounds ended, by a failure in upkeep."
+        yield counter("ds_upkeep_failures", text, upkeep.failures)
+        yield counter("ds_streams_freed", "Streams that ended and whose room is free.", upkeep.freed)
+        yield gauge("ds_log_bytes", "Bytes the write-ahead log takes.", upkeep.log)
+        yield gauge("ds_log_held_bytes", "Bytes of it that a long reader keeps from being used again.", upkeep.held)
         yield gauge("ds_streams", "Streams there are.", usage.streams)
         yield gauge("ds_store_bytes", "Bytes the store takes on its disk, or in memory.", usage.bytes)
 

@@ -13,6 +13,7 @@ from .base import (
     Change,
     Decide,
     Done,
+    LogHeld,
     Overloaded,
     Piece,
     StorageBusy,
@@ -34,10 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Store", "Decide", "Change", "Done", "Piece", "Usage", "WINDOW", "SLICES", "MOST_PRODUCERS",
-    "FORGET_PRODUCERS_AFTER",
-    "StorageFailed", "Unwritable", "StorageFull", "StorageReadOnly", "StorageBusy", "Overloaded", "TooManyProducers",
-    "Vanished",
-    "Watcher", "Watchers", "Retention", "retention", "MemoryStore",
+    "FORGET_PRODUCERS_AFTER", "StorageFailed", "Unwritable", "StorageFull", "StorageReadOnly", "StorageBusy", "LogHeld",
+    "Overloaded", "TooManyProducers", "Vanished", "Watcher", "Watchers", "Retention", "retention", "MemoryStore",
 ]
 
 

@@ -42,7 +42,8 @@ class Vanished(Exception):
 
 
 class Unwritable(ProtocolError):
-    """Nothing can be stored now, and nothing of the request was; reads go on. Made without arguments."""
+    """Nothing can be stored now, and nothing of the request was; reads go on. Made without arguments, but for
+    LogHeld."""
 
     def __init__(self) -> None:
         raise NotImplementedError
@@ -74,6 +75,18 @@ class StorageBusy(Unwritable):
         ProtocolError.__init__(
             self, 503, "BUSY", "another program has a lock on the server's data; try again shortly",
             (("Retry-After", "1"),),
+        )  # fmt: skip
+
+
+class LogHeld(Unwritable):
+    """503: somebody reads the file for so long that what is appended meanwhile takes more than it may. Made with the
+    name of the `reader`."""
+
+    def __init__(self, reader: str) -> None:
+        ProtocolError.__init__(
+            self, 503, "LOG_HELD",
+            f"{reader} has read the server's database for so long that its log is full; appends resume at its end",
+            (("Retry-After", "5"),),
         )  # fmt: skip
 
 

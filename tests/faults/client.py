@@ -51,7 +51,7 @@ class Client:
         if headers.get("connection") == "close":
             await self.close()
         status = int(lines[0].split()[1])
-        if status == 503:
+        if status == 503 and b"STORAGE_FAILED" in body:
             raise EOFError  # its storage has failed: as good as gone
         return status, headers, body
 

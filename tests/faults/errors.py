@@ -1,4 +1,4 @@
-"""I/O errors anywhere: the n-th sync, write or read fails, or the disk is full now and then.
+"""I/O errors anywhere: the n-th sync, write or read fails, or the disk has no room, or can only be read, now and then.
 
     python -m tests.faults.errors --cycles 200 --seed 7
 
@@ -9,6 +9,7 @@ after a full disk it must go on. Either way the next start explains itself by th
 from __future__ import annotations
 
 import argparse
+import errno
 import random
 import sys
 import tempfile
@@ -34,9 +35,10 @@ async def _cycle(
         if kind == "full":
             for _ in range(rng.randint(1, 6)):
                 await trio.sleep(rng.uniform(0, 0.2))
-                control["full"] = rng.choice((1, 2))
+                control["error"] = rng.choice((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+                control[rng.choice(("full", "full", "full", "read_only"))] = rng.choice((1, 2))
                 await trio.sleep(rng.uniform(0, 0.2))
-                control["full"] = 0
+                control["full"] = control["read_only"] = 0
             await trio.sleep(0.1)
             assert server.process.poll() is None, f"a full disk has ended it\n{server.output}"
             server.kill()

@@ -242,5 +242,5 @@ async def test_a_first_mortal_stream_that_finds_the_disk_full_keeps_the_time_wit
         await put(store, "a", **{"stream-ttl": "60"})
     monkeypatch.setattr(store._committer, "_write", write)
     await put(store, "b", **{"stream-ttl": "60"})
-    assert dict(store._reader.execute("SELECT name, value FROM meta"))["wall"] == pytest.approx(TODAY)
+    assert dict(store._db.reader.execute("SELECT name, value FROM meta"))["wall"] == pytest.approx(TODAY)
     await store.close()

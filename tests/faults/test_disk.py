@@ -341,8 +341,10 @@ def test_check_says_what_is_no_data_directory(tmp_path):
         ("UPDATE streams SET forks = 0", "forks"),
         ("DELETE FROM streams WHERE id = 1", "source"),
         ("UPDATE meta SET value = 1 WHERE name = 'newest'", "newest"),
-        ("INSERT INTO producers VALUES (77, 'p', 0, 0, 0.0)", "producers"),
+        ("INSERT INTO producers (stream, id, epoch, seq) VALUES (77, 'p', 0, 0)", "producers"),
         ("INSERT INTO appends VALUES (77, 0, 0, 0, x'00', NULL)", "left behind"),
+        ("UPDATE producing SET count = 7", "it counts 7 producers and has 1"),
+        ("DELETE FROM producing", "it counts 0 producers and has 1"),
         ("DELETE FROM blobs", "blob"),
         ("UPDATE appends SET blob = NULL WHERE stream = 4", "left|blob"),
         ("UPDATE appends SET data = x'616263' WHERE stream = 1 AND position = 3", "damaged"),
@@ -352,7 +354,7 @@ def test_check_finds_each_broken_promise(tmp_path, statement, says):
     with serve.start("--data", tmp_path) as server:
         ask(server, "PUT", "a", b"one")
         ask(server, "POST", "a", b"two")
-        ask(server, "POST", "a", b"six")
+        ask(server, "POST", "a", b"six", Producer_Id="p", Producer_Epoch="0", Producer_Seq="0")
         ask(server, "PUT", "b", b"xyz")
         ask(server, "PUT", "f", Stream_Forked_From="/v1/stream/a")
         ask(server, "PUT", "large", b"x" * 5000)

@@ -70,7 +70,7 @@ async def settle(store, time, seconds=0.0, step=1.0):
 def rows(store, path):
     return [
         position
-        for (position,) in store._reader.execute(
+        for (position,) in store._db.reader.execute(
             "SELECT position FROM appends WHERE stream = (SELECT id FROM streams WHERE path = ?)", (path,)
         )
     ]
@@ -172,7 +172,7 @@ async def test_age_counts_time_that_passed_and_is_never_early(tmp_path):
     assert await read(store, "a") == b""
     await append(store, "a", b"new")
     assert await read(store, "a") == b"new"
-    assert store._reader.execute("SELECT count(*) FROM times").fetchone()[0] <= 1
+    assert store._db.reader.execute("SELECT count(*) FROM times").fetchone()[0] <= 1
     await store.close()
 
 
@@ -200,7 +200,7 @@ async def test_times_cost_a_bounded_number_of_rows(tmp_path):
         time.seconds += 10
         if _ % 5 == 0:
             await store.sweep()
-    assert store._reader.execute("SELECT count(*) FROM times").fetchone()[0] <= 66
+    assert store._db.reader.execute("SELECT count(*) FROM times").fetchone()[0] <= 66
     await store.close()
 
 
@@ -271,8 +271,8 @@ async def test_forks_keep_what_they_need_and_no_more(tmp_path, seed):
     for path in sorted(whole):
         await delete(store, path)
     await settle(store, time, 5)
-    assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
-    assert store._reader.execute("SELECT count(*) FROM removed").fetchone() == (0,)
+    assert store._db.reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
+    assert store._db.reader.execute("SELECT count(*) FROM removed").fetchone() == (0,)
     await store.close()
 
 

@@ -69,7 +69,8 @@ def test_no_room_is_no_room_by_whatever_name(faulty, name, how):
         assert it.ask("GET", "a")[2] == b"one"
         assert it.ask("GET", "/readyz")[0] == 503
     it.disk["full"] = 0
-    assert it.ask("POST", "a", b"two")[0] == 204
+    answer = it.ask("POST", "a", b"two")
+    assert answer[0] == 204, answer
     assert it.ask("GET", "a")[2] == b"onetwo" and it.ask("GET", "/readyz")[0] == 200
 
 
@@ -122,7 +123,9 @@ def test_low_room_in_the_file_refuses_what_grows_and_nothing_else(tmp_path):
         assert ask(server, "PUT", "a", b"one")[0] == 201
         for _ in range(40):
             assert ask(server, "POST", "a", b"x" * 1_000_000)[0] in (204, 507)
-        eventually(lambda: ask(server, "POST", "a", b"x")[0] == 507)
+        # What is smaller may still go in, as long as there is room for it.
+        for size in (50_000, 2_000, 1):
+            eventually(lambda size=size: ask(server, "POST", "a", b"x" * size)[0] == 507, 60)
         assert ask(server, "POST", "a", Stream_Closed="true")[0] == 204
         assert ask(server, "DELETE", "a")[0] == 204
         eventually(lambda: ask(server, "PUT", "b", b"room again")[0] == 201, 60)
@@ -227,6 +230,19 @@ def test_a_log_that_can_only_be_read_by_writing_is_not_left_out_in_silence(tmp_p
         assert "backup" not in done.stderr
 
 
+@pytest.mark.parametrize("why", ["full", "read-only"])
+def test_a_new_directory_that_cannot_be_written_is_named_with_the_cause(tmp_path, why):
+    with volume.mounted(tmp_path / "v", "1M") as small:
+        (small.path / "data").mkdir()
+        if why == "full":
+            small.fill()
+        else:
+            small.read_only(True)
+        with pytest.raises(RuntimeError, match=r"streams\.db can't be made: the server's disk") as caught:
+            serve.start("--data", small.path / "data")
+        assert "Traceback" not in str(caught.value) and "backup" not in str(caught.value)
+
+
 # Busy
 
 
@@ -313,6 +329,19 @@ def of(name):
 )
 def test_the_store_goes_on_behind_what_is_over_some_time_and_nothing_else(tmp_path, name, kind):
     assert type(errors.refusal(tmp_path, of(name))) is kind
+
+
+def test_what_is_over_before_it_can_be_asked_about_is_no_failure(tmp_path, monkeypatch):
+    refusals = errors.Refusals(tmp_path)
+    assert refusals.of(of("SQLITE_IOERR_WRITE")) is None, "nobody knows why"
+    hindered = [StorageFull(), None, None]
+    monkeypatch.setattr(errors, "hindrance", lambda folder: hindered.pop(0))
+    assert type(refusals.of(of("SQLITE_IOERR_WRITE"))) is StorageFull
+    assert type(refusals.of(of("SQLITE_IOERR_WRITE"))) is StorageFull
+    for name in ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_READ", "SQLITE_CORRUPT"):
+        assert refusals.of(of(name)) is None
+    monkeypatch.setattr(errors, "_OVER_IN", 0.0)
+    assert refusals.of(of("SQLITE_IOERR_WRITE")) is None, "what stays is another matter"
 
 
 @pytest.mark.parametrize(

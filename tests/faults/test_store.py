@@ -75,7 +75,7 @@ async def test_a_new_stream_has_nothing_of_the_deadline_of_the_one_before(tmp_pa
     await put(store, "a", stream_ttl="1000000")
     await delete(store, "a")
     await put(store, "a", stream_ttl="5")
-    rows = store._reader.execute("SELECT deadline FROM streams").fetchall()
+    rows = store._db.reader.execute("SELECT deadline FROM streams").fetchall()
     assert rows[0][0] < store.now().steady + 10
     await store.close()
 
@@ -90,7 +90,7 @@ async def test_both_in_one_batch_too(tmp_path, monkeypatch):
         nursery.start_soon(_one_after_the_other, store)
         await trio.testing.wait_all_tasks_blocked()
         gate.set()
-    rows = store._reader.execute("SELECT deadline FROM streams WHERE path = 'a'").fetchall()
+    rows = store._db.reader.execute("SELECT deadline FROM streams WHERE path = 'a'").fetchall()
     assert rows[0][0] < store.now().steady + 10
     await store.close()
 
@@ -221,7 +221,7 @@ async def test_a_state_that_cannot_be_loaded_stops_the_store_before_anything_is_
     await store.open()
     await put(store, "a", b"x")
     await append(store, "a", b"x", producer_id="p", producer_epoch="0", producer_seq="0")
-    store._reader.set_authorizer(
+    store._db.reader.set_authorizer(
         lambda action, table, *others: sqlite3.SQLITE_DENY if table == "producers" else sqlite3.SQLITE_OK
     )
     # One that is in memory is not asked for in the file.
@@ -332,14 +332,14 @@ async def test_what_is_removed_is_freed_in_small_steps_and_the_file_shrinks(stor
     for _ in range(10):
         await append(store, "big", b"x" * 1_000_000)
     await delete(store, "big")
-    pages = lambda: store._reader.execute("PRAGMA page_count").fetchone()[0]  # noqa: E731
+    pages = lambda: store._db.reader.execute("PRAGMA page_count").fetchone()[0]  # noqa: E731
     before = pages()
     for _ in range(200):
         await store.sweep()
         if not store._sweeper.garbage and not store._committer.shrinking:
             break
     assert before > 2200 and pages() < 600
-    assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
+    assert store._db.reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
     assert not maintenance.check(store._folder).problems
 
 
@@ -354,7 +354,7 @@ async def test_what_is_removed_while_something_is_freed_is_freed_too(store, monk
         await trio.testing.wait_all_tasks_blocked()
         gate.set()
     await store.sweep()
-    assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
+    assert store._db.reader.execute("SELECT count(*) FROM appends").fetchone() == (0,)
 
 
 class Keeping(sqlite3.Connection):

@@ -13,7 +13,7 @@ from ds_core.server.stream import expire
 from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import StorageFailed
 from ds_trio_server.store.memory import MemoryStore
-from ds_trio_server.store.sqlite import maintenance, schema, sweeper
+from ds_trio_server.store.sqlite import files, maintenance, schema, sweeper
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree
 from tests.server.site import running
@@ -53,7 +53,7 @@ async def chain(folder, depth=DEEP, last_ttl=None):
 def counted(store):
     """The statements that the store's own connection runs from now on."""
     asked = []
-    store._reader.set_trace_callback(asked.append)
+    store._db.reader.set_trace_callback(asked.append)
     return asked
 
 
@@ -85,12 +85,12 @@ async def test_a_long_chain_is_deleted_whole(tmp_path):
     await delete(store, f"f{DEEP}")
     assert len(asked) <= 3 * DEEP, "one look at each, however long the chain is"
     assert await store.paths() == ["other"]
-    assert store._reader.execute("SELECT count(*) FROM streams").fetchone() == (1,)
+    assert store._db.reader.execute("SELECT count(*) FROM streams").fetchone() == (1,)
     for _ in range(100):
         if not store._sweeper.garbage:
             break
         await store.sweep()
-    assert store._reader.execute("SELECT count(*) FROM appends").fetchone() == (1,)
+    assert store._db.reader.execute("SELECT count(*) FROM appends").fetchone() == (1,)
     await store.close()
     assert not maintenance.check(tmp_path).problems
 
@@ -142,7 +142,7 @@ async def test_damaged_rows_keep_no_other_stream_from_ending(tmp_path, how, monk
     await put(store, "good", b"x", stream_ttl="50")
     await put(store, "lives", b"x")
     await store.close()
-    db = sqlite3.connect(tmp_path / schema.FILE)
+    db = sqlite3.connect(tmp_path / files.FILE)
     db.execute(DAMAGES[how])
     db.commit()
     db.close()
@@ -152,7 +152,7 @@ async def test_damaged_rows_keep_no_other_stream_from_ending(tmp_path, how, monk
         for _ in range(3):
             await store.sweep()
     assert store.upkeep.failures == 900 and caplog.text.count("can't be looked after") == 1
-    assert store._reader.execute("SELECT count(*) FROM streams").fetchone() == (301,), "what can't be read stays"
+    assert store._db.reader.execute("SELECT count(*) FROM streams").fetchone() == (301,), "what can't be read stays"
     assert await find(store, "good") is None
     await append(store, "lives", b"y")
     assert await read(store, "lives") == b"xy"
@@ -165,7 +165,7 @@ async def test_who_asks_for_a_damaged_stream_still_ends_the_store(tmp_path):
     store = await opened(tmp_path)
     await put(store, "bad1", b"x")
     await store.close()
-    db = sqlite3.connect(tmp_path / schema.FILE)
+    db = sqlite3.connect(tmp_path / files.FILE)
     db.execute(DAMAGES["content type"])
     db.commit()
     db.close()
@@ -185,7 +185,7 @@ async def test_a_damaged_ancestor_ends_no_sweep_either(tmp_path):
     await put(store, "d", b"z", stream_ttl="1")
     await delete(store, "b")
     await store.close()
-    db = sqlite3.connect(tmp_path / schema.FILE)
+    db = sqlite3.connect(tmp_path / files.FILE)
     db.execute("UPDATE streams SET tail = 99 WHERE path = 'a'")
     db.commit()
     db.close()
@@ -258,9 +258,9 @@ async def test_a_backup_and_a_check_name_what_else_is_wrong(tmp_path):
         await put(store, path, b"x")
         await append(store, path, b"y")
     await store.close()
-    db = sqlite3.connect(tmp_path / schema.FILE)
+    db = sqlite3.connect(tmp_path / files.FILE)
     db.execute("UPDATE streams SET tail = 'x' WHERE path = 'a'")
-    db.execute("INSERT INTO producers VALUES (77, 'p', 0, 0, 0.0)")
+    db.execute("INSERT INTO producers (stream, id, epoch, seq) VALUES (77, 'p', 0, 0)")
     db.commit()
     db.close()
     problems = "\n".join(maintenance.check(tmp_path).problems)

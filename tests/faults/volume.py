@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.tools import ci
 
 
 class Volume:
-    """A mounted file system; ``path`` is where."""
+    """A mounted file system; `path` is where."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -21,6 +22,12 @@ class Volume:
         with (self.path / "filler").open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(4096))
+
+    @property
+    def free(self) -> int:
+        """Bytes that are free."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
 
     def empty(self) -> None:
         """Give it back."""
@@ -33,13 +40,13 @@ class Volume:
 
 @contextlib.contextmanager
 def mounted(path: Path, size: str) -> Iterator[Volume]:
-    """A file system in memory of so many bytes. Skips where mounting isn't allowed."""
-    path.mkdir()
+    """A file system in memory of so many bytes. Skips where mounting isn't allowed, except under CI."""
+    path.mkdir(parents=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True, text=True
     )
     if done.returncode:
-        pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
+        ci.missing(f"needs the right to mount a file system: {done.stderr.strip()}")
     try:
         yield Volume(path)
     finally:

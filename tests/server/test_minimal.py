@@ -72,7 +72,7 @@ ROOMS = "ds_trio_server."
 UNUSED = {
     "access.file", "access.policy", "access.links", "cli.client", "cli.client_options", "cli.client_stream",
     "cli.append", "cli.input", "cli.output", "cli.tokens", "cli.maintenance", "http.tls", "store.memory",
-    "store.sqlite.maintenance",
+    "store.sqlite.maintenance", "store.sqlite.copying",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How a stream's bytes come out of the file: many small rows at once, each against its checksum, in fair turns."""
+"""How a stream's bytes come out of the file: many small rows at once, each against its checksum."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-import trio
 
 from ds_trio_server.store.base import StorageFailed
-from ds_trio_server.store.sqlite import ranges, schema
-from tests.store.rig import Rig, Time
+from ds_trio_server.store.sqlite import schema
+from tests.store.rig import Rig
 from tests.store.test_sqlite import opened
 
 
@@ -101,41 +100,3 @@ async def test_a_row_that_is_missing_among_small_ones_is_damage(tmp_path: Path) 
             with pytest.raises(StorageFailed, match="position 100 is damaged"):
                 await rig.read("s")
             await rig.create("more")
-
-
-async def test_many_readers_of_much_leave_every_second_turn_to_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with opened(tmp_path, Time()) as rig:
-        whole = await filled(rig, [100_000] * 12)
-        found = await rig.stream("s")
-        turns = [0]
-        bites: list[int] = []
-        fetch = ranges.Ranges.fetch
-
-        def counting(self: ranges.Ranges, *args: object) -> list[bytes]:
-            bites.append(turns[0])
-            return fetch(self, *args)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(ranges.Ranges, "fetch", counting)
-        monkeypatch.setattr(rig.store._queries, "_threads_until", 0.0)  # type: ignore[attr-defined]
-        monkeypatch.setattr("ds_trio_server.store.sqlite.queries._SLOW_READ", 60.0)
-
-        async def other() -> None:
-            while True:
-                turns[0] += 1
-                await trio.sleep(0)
-
-        async def reader() -> None:
-            at = 0
-            while at < len(whole):
-                at += sum(map(len, await rig.store.read(found, at, len(whole))))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
-            async with trio.open_nursery() as readers:
-                for _ in range(20):
-                    readers.start_soon(reader)
-            nursery.cancel_scope.cancel()
-        assert len(bites) >= 20 * 4
-        assert max(bites.count(turn) for turn in set(bites)) <= 2, "20 readers took one turn"

@@ -88,7 +88,7 @@ async def test_no_decision_asks_the_file(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(module, name, watched(getattr(module, name)))
     async with opened(tmp_path) as rig:
         assert isinstance(rig.store, SQLiteStore)
-        rig.store._reader.set_trace_callback(asked.append)
+        rig.store._db.reader.set_trace_callback(asked.append)
         for path in "abc":
             await rig.create(path, b"x", stream_ttl=60)
             for seq in range(3):
@@ -375,7 +375,7 @@ async def test_what_is_removed_gives_its_room_back(rig: Rig) -> None:
 
 
 async def _pages(rig: Rig) -> int:
-    db = rig.store._reader  # type: ignore[attr-defined]
+    db = rig.store._db.reader  # type: ignore[attr-defined]
     used = db.execute("PRAGMA page_count").fetchone()[0] - db.execute("PRAGMA freelist_count").fetchone()[0]
     assert isinstance(used, int)
     return used
@@ -426,7 +426,7 @@ async def test_a_full_disk_is_507_and_ends_when_there_is_room(rig: Rig, monkeypa
     monkeypatch.setattr(Committer, "_keep_up", lambda self, batch: None)
     await rig.create("s", b"before", stream_ttl=100)
     watch = Watch(rig, await rig.stream("s"))
-    writer = rig.store._writer  # type: ignore[attr-defined]
+    writer = rig.store._db.writer  # type: ignore[attr-defined]
     pages = schema.one(writer, "PRAGMA page_count")[0]
     schema.one(writer, f"PRAGMA max_page_count = {pages}")
     statuses: list[int] = []
@@ -524,7 +524,7 @@ async def test_what_never_waits_does_not_speak_before_the_disk_does(
 async def test_what_never_waits_hears_of_a_full_disk(rig: Rig) -> None:
     await rig.create("s", b"before")
     quick = Rig(Soon(rig.store), rig.time)
-    writer = rig.store._writer  # type: ignore[attr-defined]
+    writer = rig.store._db.writer  # type: ignore[attr-defined]
     pages = schema.one(writer, "PRAGMA page_count")[0]
     schema.one(writer, f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StorageFull):

@@ -38,16 +38,17 @@ def parts(stream: int, at: int, data: bytes) -> Iterator[Part]:
 
 
 class Entry:
-    """A path's state in memory; ``stream`` is None when there is none (any more).
+    """A path's state in memory; `stream` is None when there is none (any more).
 
-    ``batch`` is the last batch with a change of it that is not durable yet, ``structural`` the last
-    such batch that makes or removes it. ``stored_deadline`` is what the row says: at or after the
+    `batch` is the last batch with a change of it that is not durable yet, `structural` the last
+    such batch that makes or removes it. `stored_deadline` is what the row says: at or after the
     true deadline, so that a TTL runs late after a crash, never early, and not every use of a stream
-    costs a write. ``durable_deadline`` is the same as far as it is on disk. ``identity`` is the
-    constant part of the row's checksum.
+    costs a write. `durable_deadline` is the same as far as it is on disk. `identity` is the
+    constant part of the row's checksum. `most` is the size in bytes beyond which retention trims it, -1 while
+    that isn't known.
     """
 
-    __slots__ = ("path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline")
+    __slots__ = ("path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline", "most")
 
     def __init__(self, path: str, stream: Stream | None) -> None:
         self.path = path
@@ -55,6 +56,7 @@ class Entry:
         self.identity = 0 if stream is None else rows.identity(stream)
         self.batch: Batch | None = None
         self.structural: Batch | None = None
+        self.most = -1
         self.stored_deadline = None if stream is None else stream.deadline
         self.durable_deadline = self.stored_deadline
 
@@ -78,26 +80,27 @@ class Entry:
 class Batch:
     """What one transaction will hold.
 
-    ``structure`` are statements whose order matters (streams made and removed); ``appends`` are
-    whole appends as (stream id, position, bytes) in commit order; ``entries`` are the states it
-    changes, ``ended`` the streams it removes; ``producers`` maps (stream id, producer id) to
-    (epoch, seq). It ``collects_garbage`` when it also frees some rows, and tells whether ``garbage_remains``;
-    it ``leaves_garbage`` when it leaves some to be freed. ``rows`` are filled by ``seal``; ``seconds`` is
-    what its transactions took, ``synced`` the write and fsync of the last. ``done`` is set, and each
-    of the ``callbacks`` called with its response and ``error``, when the batch is ``durable`` or has
+    It `grows` when what it holds takes room: appends, new streams.
+    `structure` are statements whose order matters (streams made and removed); `appends` are
+    whole appends as (stream id, position, bytes) in commit order; `entries` are the states it
+    changes, `ended` the streams it removes; `producers` maps (stream id, producer id) to
+    (epoch, seq). It `collects_garbage` when it also frees some rows, and tells whether `garbage_remains`;
+    it `leaves_garbage` when it leaves some to be freed. `rows` are filled by `seal`; `seconds` is
+    what its transactions took, `synced` the write and fsync of the last. `done` is set, and each
+    of the `callbacks` called with its response and `error`, when the batch is `durable` or has
     failed.
 
-    Of a ``bulk`` batch, ``parts`` are the rows that are still to be staged, the last first; ``staged`` those
-    that are, ready to be published. It comes ``after``
+    Of a `bulk` batch, `parts` are the rows that are still to be staged, the last first; `staged` those
+    that are, ready to be published. It comes `after`
     a small batch that holds earlier changes of the same entries.
 
-    ``steady`` is when the first change came that time matters to, and ``saves_clock`` whether the batch keeps that.
+    `steady` is when the first change came that time matters to, and `saves_clock` whether the batch keeps that.
     """
 
     __slots__ = (
         "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced",
         "collects_garbage", "garbage_remains", "leaves_garbage", "callbacks", "done", "durable", "error", "bulk",
-        "parts", "staged", "after", "steady", "saves_clock",
+        "grows", "parts", "staged", "after", "steady", "saves_clock",
     )  # fmt: skip
 
     def __init__(self, bulk: bool = False) -> None:
@@ -118,6 +121,7 @@ class Batch:
         self.durable = False
         self.error: Exception | None = None
         self.bulk = bulk
+        self.grows = False
         self.parts: list[Part] = []
         self.staged: list[tuple[int, int, int, int, int]] = []
         self.after: Batch | None = None

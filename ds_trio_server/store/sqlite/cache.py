@@ -2,7 +2,7 @@
 
 A state that holds a change which is not durable yet, or that someone watches, is never dropped:
 for everything else the file is the truth and is asked again. What may not be dropped is neither counted nor in line:
-it gets a new place when its last change is durable, or its last watcher has left (``release``).
+it gets a new place when its last change is durable, or its last watcher has left (`release`).
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from .queries import Queries
 
 
 class StreamCache:
-    """Entries by path and by stream id, loaded on demand, at most about ``limit`` of them beside those in use.
+    """Entries by path and by stream id, loaded on demand, at most about `limit` of them beside those in use.
 
     What loads one raises StorageFailed when the file can't say, and DamagedRow when what it says is not what was
     written.
@@ -41,7 +41,7 @@ class StreamCache:
         return entry
 
     def sources(self, stream: Stream) -> list[Entry]:
-        """The entries that lose a fork when ``stream`` is removed: its source's and, as long as that is a deleted one
+        """The entries that lose a fork when `stream` is removed: its source's and, as long as that is a deleted one
         without another fork, which goes with it, the next one's up the chain (section 8)."""
         found = []
         lineage = stream.lineage
@@ -56,7 +56,7 @@ class StreamCache:
         return found
 
     def ancestor(self, id: int, lineage: tuple[tuple[int, int], ...] | None = None) -> Entry:
-        """The entry of a stream that must exist, because a fork needs it; ``lineage`` as for ``rows.load``."""
+        """The entry of a stream that must exist, because a fork needs it; `lineage` as for `rows.load`."""
         entry = self._by_id.get(id)
         if entry is None:
             stream = self._queries.run_nowait(rows.load, "id", id, lineage)
@@ -117,4 +117,3 @@ class StreamCache:
         """Take an entry's stream out of the index by id."""
         if entry.stream is not None and self._by_id.get(entry.stream.id) is entry:
             del self._by_id[entry.stream.id]
-

@@ -4,7 +4,7 @@ Decisions collect in the open batch. One thread writes batches one after the oth
 for the disk, the next batch fills. With one client a batch holds one append and costs one fsync;
 with hundreds of clients it holds hundreds of appends and still costs one.
 
-The bytes of a bulk batch come first, in transactions of their own: ``staged`` lists these blobs
+The bytes of a bulk batch come first, in transactions of their own: `staged` lists these blobs
 until the commit that publishes them. What a crash or a failure leaves in it was never acknowledged.
 """
 
@@ -18,17 +18,17 @@ from typing import Any
 
 import trio
 
-from ..base import StorageBusy, StorageFailed
-from . import errors, rows, schema
+from ...stats import Upkeep
+from ..base import StorageBusy, StorageFailed, StorageFull
+from . import errors, files, rows, schema
 from .batches import Batch, Part, parts
+from .checkpoints import Checkpoints
+from .database import Database
+from .garbage import Collector
 from .queues import STEP_BYTES
 
-_GARBAGE_ROWS = 512
-_GARBAGE_BYTES = 1024 * 1024
 _VACUUM_PAGES = 256
 _SPARE_PAGES = 1024
-_CHECKPOINT_PAGES = 1000
-_BULK_CHECKPOINT_PAGES = 250
 _STEP_SECONDS = 0.02
 
 _Blob = tuple[int, memoryview]
@@ -37,29 +37,42 @@ _Published = tuple[int, int, int, int, int]
 """The parameters of INSERT_ROW: stream, position, part, sum and blob."""
 
 
+class _Tend:
+    """Stands in the queue for a look at the log."""
+
+
 class Committer:
-    """The writer thread. In the trio thread, ``finished(batch)`` is called after every transaction
-    and ``failed(error)`` when the file can't be kept up behind one."""
+    """The writer thread. In the trio thread, `finished(batch)` is called after every transaction
+    and `failed(error)` when the file can't be kept up behind one."""
 
     def __init__(
         self,
         folder: Path,
-        db: sqlite3.Connection,
+        database: Database,
         last_blob: int,
+        counts: Upkeep,
         finished: Callable[[Batch], None],
         failed: Callable[[StorageFailed], object],
     ) -> None:
         self._folder = folder
-        self._db = db
+        self._db = database.writer
+        self._refusals = errors.Refusals(folder)
+        self._checkpoints = Checkpoints(
+            folder, database, files.reserve_bytes(folder), counts, self._refusals, self._checkpoint_failed
+        )
         self._finished = finished
         self._failed = failed
-        self._queue: SimpleQueue[Batch | None] = SimpleQueue()
+        self._queue: SimpleQueue[Batch | _Tend | None] = SimpleQueue()
+        self._tending = False
+        self._wanted = False
         self._last_blob = last_blob
         self._staging: Batch | None = None  # whose blobs may be staged
         self._step = STEP_BYTES
-        self._pages = _CHECKPOINT_PAGES  # what a crash left in the log is moved soon
+        self._collector = Collector()
+        self._counts = counts
         # Whether there may be more free pages than the file should hold (set by the thread).
         self.shrinking = True
+        self._put_off = False
         self._trio = trio.lowlevel.current_trio_token()
         self._broken = False
         self._patient = True
@@ -70,25 +83,54 @@ class Committer:
         """Hand over a sealed batch, one at a time; a bulk one until it is durable."""
         self._queue.put(batch)
 
+    @property
+    def holder(self) -> str | None:
+        """Who keeps the log from taking appends, if anybody does."""
+        return self._checkpoints.holder
+
+    def tend(self, low: bool, wanted: bool) -> None:
+        """See to the log between commits; with `press`."""
+        self.press(low, wanted)
+        if self._put_off:
+            self._put_off, self.shrinking = False, True
+        if not self._tending:
+            self._tending = True
+            self._queue.put(_Tend())
+
+    def press(self, low: bool, wanted: bool) -> None:
+        """Say whether there is little room, and whether something was refused for want of it: then no page that is
+        free is kept for later."""
+        if (low or wanted) and not self._wanted:
+            self.shrinking = True
+        self._wanted = low or wanted
+        self._checkpoints.pressed = low
+
     def use(self, db: sqlite3.Connection) -> None:
         """Write with another connection from now on; to be called when nothing is with the thread."""
         self._db = db
+        self._checkpoints.use(db)
 
     async def close(self, broken: bool = False) -> None:
         """End the thread after what it was given, move the log into the file, close it; leave the
-        file as it is when it is ``broken``."""
+        file as it is when it is `broken`."""
         self._broken = broken
         self._queue.put(None)
         await trio.to_thread.run_sync(self._ended.wait)
 
     def _run(self) -> None:
         while (batch := self._queue.get()) is not None:
+            if isinstance(batch, _Tend):
+                self._tending = False
+                self._see_to(self._between_commits)
+                continue
             started = time.monotonic()
             try:
+                if self._checkpoints.failure is not None:
+                    raise self._checkpoints.failure
                 if batch.parts:
                     self._stage(batch)
                 else:
-                    self._write(batch)
+                    self._commit(batch)
                     batch.durable = True
                     self._be_patient(True)
             except Exception as error:
@@ -96,24 +138,29 @@ class Committer:
             batch.seconds += time.monotonic() - started
             if not self._tell(self._finished, batch) or isinstance(batch.error, StorageFailed):
                 self._let_go(batch.error)
-            try:
-                self._keep_up(batch)
-            except Exception as error:
-                failure = errors.failed(self._folder, error)
-                self._tell(self._failed, failure)
-                self._let_go(failure)
+            self._see_to(lambda batch=batch: self._keep_up(batch))  # type: ignore[misc]
         if self._broken:
             self._let_go(None)
-        try:
-            schema.one(self._db, "PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error as error:
-            if errors.refusal(self._folder, error) is None:
-                failure = errors.failed(self._folder, error)
-                self._tell(self._failed, failure)
-                self._let_go(failure)
-            # The log stays and is replayed at the next start.
+        self._see_to(self._checkpoints.end)  # without room for it the log stays, and is replayed at the next start
         self._db.close()
         self._ended.set()
+
+    def _see_to(self, step: Callable[[], None]) -> None:
+        """Do what the file needs beside what has been answered; what is refused (for want of room, say) is tried again
+        later."""
+        try:
+            step()
+        except Exception as error:
+            if self._refusals.of(error) is not None:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                return
+            failure = errors.failed(self._folder, error)
+            self._tell(self._failed, failure)
+            self._let_go(failure)
+
+    def _checkpoint_failed(self, failure: StorageFailed) -> None:
+        self._tell(self._failed, failure)
 
     def _tell(self, function: Callable[[Any], object], argument: object) -> bool:
         try:
@@ -128,10 +175,28 @@ class Committer:
         self._ended.set()
         while True:
             batch = self._queue.get()
-            if batch is not None:
+            if isinstance(batch, Batch):
                 # Handed over before the trio thread had heard of the failure.
                 batch.error = failure
                 self._tell(self._finished, batch)
+
+    def _commit(self, batch: Batch) -> None:
+        try:
+            self._write(batch)
+        except sqlite3.Error as error:
+            # What takes no room, and may give some, has the last there is.
+            full = not batch.grows and isinstance(self._refusals.of(error), StorageFull)
+            if not full or not files.give_reserve(self._folder):
+                raise
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self._checkpoints.make_room()
+            self._write(batch)
+
+    def _between_commits(self) -> None:
+        self._checkpoints.between_commits()
+        if not self._checkpoints.pressed:
+            files.keep_reserve(self._folder)
 
     def _write(self, batch: Batch) -> None:
         db = self._db
@@ -150,16 +215,25 @@ class Committer:
             db.executemany(
                 schema.SAVE_PRODUCER, [(*key, *value, used) for key, value in batch.producers.items()]
             )
-        if batch.collects_garbage:
-            batch.garbage_remains = collect_garbage(db)
-            if self._staging is not None and self._staging.error is not None:
-                schema.unstage(db)
-                self._staging = None
+        self._clean(batch)
         began = time.monotonic()
         db.execute("COMMIT")
         batch.synced = time.monotonic() - began
-        # About what it wrote: a leaf and its path for each stream, and the bytes.
-        self._pages += 3 + 2 * len(batch.entries) + (0 if batch.bulk else batch.size // 2048)
+        self._counts.freed = self._collector.streams
+
+    def _clean(self, batch: Batch) -> None:
+        collector = self._collector
+        collector.remains |= batch.leaves_garbage
+        if batch.collects_garbage:
+            collector.step(self._db)
+            batch.garbage_remains = collector.remains
+            if self._staging is not None and self._staging.error is not None:
+                schema.unstage(self._db)
+                self._staging = None
+        else:
+            # The bytes of a bulk batch have been counted as they were staged.
+            size = 0 if batch.bulk else batch.size
+            collector.along(self._db, len(batch.appends) + 2 * len(batch.structure), size)
 
     def _insert(self, batch: Batch) -> None:
         inline: list[tuple[int, int, int, bytes]] = []
@@ -199,8 +273,8 @@ class Committer:
             self._staging = batch
         db.executemany(schema.INSERT_BLOB, blobs)
         db.executemany("INSERT INTO staged VALUES (?)", [(id,) for id, _ in blobs])
+        self._collector.along(db, len(blobs), size)
         db.execute("COMMIT")
-        self._pages += 8 + size // 4096
         # A slow disk takes smaller steps, so that small appends don't wait longer for one than they must.
         if time.monotonic() - started > _STEP_SECONDS:
             self._step = max(self._step // 2, schema.ROW_LIMIT)
@@ -208,37 +282,32 @@ class Committer:
             self._step = min(self._step * 2, STEP_BYTES)
 
     def _keep_up(self, batch: Batch) -> None:
-        """What the file needs behind a commit that has been answered already.
-
-        SQLite's own checkpoints would hide their errors, and one of those is a failed fsync.
-        """
-        db = self._db
-        try:
-            if batch.collects_garbage and batch.error is None:
+        """What the file needs behind a commit that has been answered already."""
+        if batch.collects_garbage:
+            if isinstance(batch.error, StorageFull):
+                self._collector.found_no_room()
+            elif batch.error is None:
                 self._shrink()
-            # Between the steps of a large append others wait for this: less at once, more often.
-            most = _BULK_CHECKPOINT_PAGES if batch.bulk else _CHECKPOINT_PAGES
-            if self._pages >= most:
-                self._pages = most // 2  # if it fails: not again at once
-                schema.one(db, "PRAGMA wal_checkpoint(PASSIVE)")
-                self._pages = 0
-        except sqlite3.Error as error:
-            if errors.refusal(self._folder, error) is None:
-                raise
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+        self._checkpoints.behind_commit(batch.bulk, full=isinstance(batch.error, StorageFull))
 
     def _shrink(self) -> None:
         """Give a bounded number of free pages back to the file system, if there are many."""
         db = self._db
         free = schema.one(db, "PRAGMA freelist_count")[0]
         pages = schema.one(db, "PRAGMA page_count")[0]
-        spare = max(_SPARE_PAGES, pages // 8)
-        self.shrinking = free > spare + _VACUUM_PAGES
-        if free > spare:
+        spare = 0 if self._wanted else max(_SPARE_PAGES, pages // 8)
+        self.shrinking = free > spare + (0 if self._wanted else _VACUUM_PAGES)
+        if free > spare and self._checkpoints.held:
+            # Each page that is moved would take room in the log, and none is given back before the log is free.
+            self.shrinking, self._put_off = False, True
+        elif free > spare:
             # Each step of this statement frees one page; execute() would take one, a script takes all.
-            db.executescript(f"PRAGMA incremental_vacuum({min(_VACUUM_PAGES, free - spare)})")
-            self._pages += _VACUUM_PAGES
+            most = max(4, int(_VACUUM_PAGES * self._collector.vacuum_share))
+            try:
+                db.executescript(f"PRAGMA incremental_vacuum({min(most, free - spare)})")
+            except sqlite3.Error:
+                self._collector.found_no_room()
+                raise
 
     def _be_patient(self, patient: bool) -> None:
         if patient != self._patient:
@@ -246,7 +315,9 @@ class Committer:
             self._patient = patient
 
     def _failure(self, error: Exception) -> Exception:
-        refusal = errors.refusal(self._folder, error)
+        if isinstance(error, StorageFailed):
+            return error
+        refusal = self._refusals.of(error)
         if refusal is not None:
             try:
                 if self._db.in_transaction:
@@ -260,42 +331,3 @@ class Committer:
         # seem to work (the kernel may have dropped the pages). Fail-stop.
         return errors.failed(self._folder, error)
 
-
-def collect_garbage(db: sqlite3.Connection) -> bool:
-    """Free a bounded part of what removed and trimmed streams left; True while there may be more."""
-    row = schema.one(db, "SELECT stream, below FROM removed LIMIT 1")
-    if row is None:
-        return False
-    stream, below = row
-    if below is not None:
-        # A trimmed stream's forks may begin before it does now (section 8).
-        needed = schema.one(db, schema.NEEDED, stream)[0]
-        if needed is not None:
-            below = min(below, needed)
-    else:
-        for table, key in (("producers", "id"), ("times", "at")):
-            db.execute(
-                f"DELETE FROM {table} WHERE stream = ? AND {key} IN"
-                f" (SELECT {key} FROM {table} WHERE stream = ? LIMIT {_GARBAGE_ROWS})",
-                (stream, stream),
-            )
-            if schema.one(db, "SELECT changes()")[0]:
-                return True
-    last = None
-    size = 0
-    cursor = db.execute(
-        "SELECT position, size FROM stored WHERE stream = ? AND position < ?"
-        f" ORDER BY position LIMIT {_GARBAGE_ROWS}",
-        (stream, schema.MAX_INTEGER if below is None else below),
-    )
-    for position, length in cursor:
-        last = position
-        size += length
-        if size >= _GARBAGE_BYTES:
-            break
-    cursor.close()
-    if last is None:
-        db.execute("DELETE FROM removed WHERE stream = ?", (stream,))
-    else:
-        db.execute("DELETE FROM appends WHERE stream = ? AND position <= ?", (stream, last))
-    return True

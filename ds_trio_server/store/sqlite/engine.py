@@ -1,10 +1,10 @@
 """Streams in one SQLite file: what an edge gateway keeps them in.
 
 Decisions are made at once on states in memory and collected in a batch; a response leaves when the
-transaction that holds its batch is on disk (``committer``). Readers see a stream only as far as it
+transaction that holds its batch is on disk (`committer`). Readers see a stream only as far as it
 is durable.
 
-A batch that finds no room, or the file locked or read-only (``errors`` has the table), fails as a whole,
+A batch that finds no room, or the file locked or read-only (`errors` has the table), fails as a whole,
 with everything that was decided on top of it, and the states it touched are dropped from the cache: the file is
 the truth again. Any other fault of the disk ends the store: nothing it could say afterwards would be a promise.
 
@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import trio
 
@@ -29,6 +29,7 @@ from ...stats import NEVER, Commits, Upkeep
 from ..base import (
     Change,
     Decide,
+    LogHeld,
     Overloaded,
     StorageBusy,
     StorageFailed,
@@ -45,7 +46,7 @@ from . import errors, files, lifecycle, rows, schema
 from .batches import Batch, Entry
 from .cache import StreamCache
 from .committer import Committer
-from .hold import Hold
+from .database import Database
 from .producers import Producers
 from .queries import Queries
 from .queues import Queues
@@ -53,15 +54,14 @@ from .ranges import Ranges
 from .space import MinFree, Space
 from .sweeper import Statements, Sweeper
 from .tail import TailCache
-from .trimmer import Trimmer
+from .trimmer import Cut, Trimmer
 
 T = TypeVar("T")
 log = logging.getLogger("ds")
 
 _CACHED_STREAMS = 4096
 _TAIL_BYTES = 8 * 1024 * 1024
-_READER_WAITS = 0.25
-"""Seconds that a query waits for somebody else's lock: it may run where everybody waits for it."""
+_LOG_ROOM = 8 * 1024 * 1024
 _KEEP_CLOCK_EVERY = 60.0
 _NOTHING: Statements = (("DELETE FROM staged WHERE blob < 0", ()),)
 """What changes nothing, and is refused like what does."""
@@ -78,7 +78,8 @@ class SQLiteStore(Store):
         min_free: MinFree | None = None,
     ) -> None:
         self._folder = Path(folder)
-        self._space = Space(self._folder, min_free)
+        self._db = Database(self._folder)
+        self._space = Space(self._folder, min_free, self._owed, self._log_room, self._unused)
         self._trimmer = Trimmer(retain) if retain else None
         self._clock = clock
         self.commits = Commits()
@@ -89,108 +90,59 @@ class SQLiteStore(Store):
         self._newest = 0
         self._failure: StorageFailed | None = None
         self._failed = trio.Event()
-        # Why nothing can be written: since it opened, or since the last batch, where that says more than no room.
-        self._only_reads: Unwritable | None = None
+        # Why the last batch could not be written, where that says more than no room.
         self._refused: StorageBusy | StorageReadOnly | None = None
-        self._reserved = False
         self._clock_kept = NEVER
 
     # Opening and closing
 
     async def open(self) -> None:
         await trio.to_thread.run_sync(self._open)
-        self._committer = Committer(self._folder, self._writer, self._last_blob, self._written, self._fail)
+        self._committer = Committer(
+            self._folder, self._db, self._last_blob, self.upkeep, self._written, self._fail
+        )
         self._sweeper = Sweeper(self, self, self._queries, self._committer, self._trimmer, self.upkeep)
 
     def _open(self) -> None:
-        files.make_folder(self._folder)
-        files.keep_others_out(self._folder)
-        self._hold = Hold(self._folder)
+        self._db.open()
         try:
-            self._writer = self._open_file()
-            try:
-                self._load()
-            except sqlite3.Error as error:
+            self._load()
+        except BaseException as error:
+            self._db.hold.close()
+            if isinstance(error, sqlite3.Error):
                 raise errors.failed(self._folder, error) from error
-            self._hold.watch()
-        except BaseException:
-            self._hold.close()
             raise
-        self._measure()
-
-    def _open_file(self) -> sqlite3.Connection:
-        """The writer's connection; one that can only read where nothing can be written."""
-        try:
-            return schema.prepare(self._folder)
-        except Unwritable as error:
-            refusal = error
-        if isinstance(refusal, StorageFull) and files.give_reserve(self._folder):
-            with suppress(Unwritable):
-                return schema.prepare(self._folder)
-        self._only_reads = refusal
-        db = self._connect_to_read(8192)
-        try:
-            schema.check_version(self._folder, db)
-        except sqlite3.Error as error:
-            raise errors.failed(self._folder, error) from error
-        log.warning(
-            "%s: %s: it is served for reading alone, and appends are answered with %d",
-            self._folder, refusal.message, refusal.status,
-        )  # fmt: skip
-        return db
+        self._space.measure()
+        if self._db.only_reads is None and not self._space.low:
+            files.keep_reserve(self._folder)
 
     def _load(self) -> None:
-        self._reader = self._connect_to_read(4096)
-        self._queries = Queries(self._folder, self._connect, self._reader, self._check_health, self._fail)
+        db = self._db
+        self._queries = Queries(self._folder, db.connect, db.reader, self._check_health, self._fail)
         self._ranges = Ranges(self._folder, self._queries, self._tails)
         self._cache = StreamCache(self._queries, _CACHED_STREAMS, self._watchers.watched)
         self._producers = Producers(self._queries)
-        meta = dict(self._writer.execute("SELECT name, value FROM meta"))
+        meta = dict(db.writer.execute("SELECT name, value FROM meta"))
         self._newest = meta.get("newest", 0)
-        self._last_blob = schema.last_blob(self._writer)
+        self._last_blob = schema.last_blob(db.writer)
         if self._clock is None:
             self._clock = Clock(meta.get("steady", 0.0), meta.get("wall", 0.0))
         if self._trimmer is not None:
-            self._trimmer.begin(self._reader)
-
-    def _connect_to_read(self, cache_kib: int) -> sqlite3.Connection:
-        # Never one that would make the file: it is there, or it is not where it was.
-        access = "mode=rw" if self._only_reads is None else schema.access_to_read(self._folder)
-        return schema.connect(self._folder, cache_kib=cache_kib, access=access, patience=_READER_WAITS)
-
-    def _connect(self) -> sqlite3.Connection:
-        db = self._connect_to_read(1024)
-        try:
-            self._hold.check_files()  # it was opened by its name
-        except StorageFailed:
-            db.close()
-            raise
-        return db
+            self._trimmer.begin(db.reader)
 
     def _try_to_write(self) -> None:
         """Take changes again, if what stood in the way is over."""
         if not self._queues.idle or self._queries.busy or errors.hindrance(self._folder) is not None:
             return
-        # One that can only read would pass that on to those that are opened beside it.
         self._queries.close()
-        self._reader.close()
-        self._writer.close()
         try:
-            try:
-                self._writer = schema.prepare(self._folder)
-                self._only_reads = None
-            except Unwritable:
-                self._writer = self._connect_to_read(8192)
-            self._reader = self._connect_to_read(4096)
-            self._hold.watch()
-        except sqlite3.Error as error:
-            raise self._fail(errors.failed(self._folder, error)) from error
+            self._db.reopen()
         except StorageFailed as error:
             raise self._fail(error) from error
-        self._queries.use(self._reader)
-        self._committer.use(self._writer)
-        if self._only_reads is None:
-            self._measure()
+        self._queries.use(self._db.reader)
+        self._committer.use(self._db.writer)
+        if self._db.only_reads is None:
+            self._space.measure()
             log.warning("%s can be written again: appends go on", self._folder)
 
     async def close(self) -> None:
@@ -207,8 +159,7 @@ class SQLiteStore(Store):
                 await pending.done.wait()
             await self._committer.close(broken=self._failure is not None)
             self._queries.close()
-            self._reader.close()
-            self._hold.close()
+            self._db.close(broken=self._failure is not None)
         if self._failure is not known:
             self._check_health()
 
@@ -270,22 +221,19 @@ class SQLiteStore(Store):
         view = View(entry.stream, self.now(), self._newest + 1, source, needs.piece, producer)
         response, change = decide(view)
         if change is not None:
-            if self._only_reads is not None:
-                raise type(self._only_reads)()
-            if self._space.low and _grows(change):
-                raise StorageFull
-            if producer is None and isinstance(change, Appended) and change.producer is not None:
-                self._admit(entry, change)
-            else:
-                self._apply(entry, change)
+            if self._db.only_reads is not None:
+                raise type(self._db.only_reads)()
+            newcomer = producer is None and isinstance(change, Appended) and change.producer is not None
+            if newcomer:
+                assert entry.stream is not None
+                self._producers.admit(entry.stream.id)
+            if _grows(change):
+                self._check_room(len(change.data))
+            self._apply(entry, change)
+            if newcomer:
+                assert entry.stream is not None
+                self._producers.admitted(entry.stream.id)
         return response, entry.batch
-
-    def _admit(self, entry: Entry, change: Appended) -> None:
-        """Apply the first append of a producer that its stream doesn't know."""
-        assert entry.stream is not None
-        self._producers.admit(entry.stream.id)
-        self._apply(entry, change)
-        self._producers.admitted(entry.stream.id)
 
     async def look(self, path: str, decide: Decide[T]) -> T:
         self._check_health()
@@ -330,21 +278,35 @@ class SQLiteStore(Store):
 
     def check_writable(self) -> None:
         self._check_health()
-        refusal = self._only_reads or self._refused or (StorageFull() if self._space.low else None)
+        refusal = self._db.only_reads or self._refused or (StorageFull() if self._space.low else None)
         if refusal is not None:
             raise type(refusal)()
-
-    def _measure(self) -> None:
-        self._space.measure(self._queries.run_nowait(schema.unused) if self._space.limited else 0)
-        if not self._reserved and self._only_reads is None:
-            self._reserved = files.keep_reserve(self._folder)
+        if self._committer.holder is not None:
+            raise LogHeld(self._committer.holder)
 
     def _check_place(self) -> None:
         """End the store when its files are not where they were."""
         try:
-            self._hold.check()
+            self._db.hold.check()
         except StorageFailed as error:
             raise self._fail(error) from None
+
+    def _check_room(self, size: int) -> None:
+        """Raise what keeps an append of so many bytes from being stored, if anything does."""
+        if self._committer.holder is not None:
+            raise LogHeld(self._committer.holder)
+        if not self._space.admit(size):
+            self._committer.press(self._space.low, self._space.wanted)
+            raise StorageFull
+
+    def _owed(self) -> int:
+        return 2 * self._queues.waiting + max(0, self._db.log.owed()) + files.reserve_missing(self._folder)
+
+    def _log_room(self) -> int:
+        return max(0, _LOG_ROOM - self._db.log.size())
+
+    def _unused(self) -> int:
+        return self._queries.run_nowait(schema.unused) - 2 * self._queues.waiting
 
     def _check_health(self) -> None:
         if self._failure is not None:
@@ -355,7 +317,7 @@ class SQLiteStore(Store):
         return self._fail(errors.failed(self._folder, error))
 
     def _readable(self, path: str, expired: bool = False) -> Entry:
-        """As ``_entry``, for reads; with one whose time is over left as it is when it may be ``expired``."""
+        """As `_entry`, for reads; with one whose time is over left as it is when it may be `expired`."""
         try:
             return self._cache.entry(path) if expired else self._entry(path)
         except rows.DamagedRow as error:
@@ -402,40 +364,26 @@ class SQLiteStore(Store):
         ties = lifecycle.Ties.of(self._cache, entry, change)
         batch = self._queues.of((entry, *ties.entries()), size, isinstance(change, Created))
         try:
-            self._restructured(batch, entry, change, ties)
+            if isinstance(change, Created):
+                self._newest = change.stream.id
+            lifecycle.change(self._cache, batch, entry, change, ties)
+            if batch.steady is None and lifecycle.is_mortal(change):
+                self._keep_clock(batch)
         except Exception as error:
             # Half of a change is in memory: what would be written now is no state that anybody decided.
             log.critical("a change of a stream failed halfway", exc_info=error)
             failure = StorageFailed(f"a fault of ours in a change of stream {entry.path!r}: {error!r}")
             raise self._fail(failure) from error
 
-    def _restructured(
-        self, batch: Batch, entry: Entry, change: Created | Removed | Trimmed, ties: lifecycle.Ties
-    ) -> None:
-        cache = self._cache
-        if isinstance(change, Created):
-            if entry.stream is not None:
-                lifecycle.remove(cache, batch, entry, ties.released)
-            self._newest = change.stream.id
-            lifecycle.create(cache, batch, entry, change, ties.source)
-            if batch.steady is None and (change.stream.ttl is not None or change.stream.expires is not None):
-                self._keep_clock(batch)
-        elif isinstance(change, Trimmed):
-            lifecycle.trim(cache, batch, entry, change)
-        elif change.soft:
-            lifecycle.soft_delete(cache, batch, entry)
-        else:
-            lifecycle.remove(cache, batch, entry, ties.released)
-
     # Upkeep
 
     def known(self, path: str) -> Stream | None:
-        """As ``sweeper.Streams.known``."""
+        """As `sweeper.Streams.known`."""
         self._check_health()
         return self._cache.entry(path).stream
 
     def change(self, path: str, decide: Decide[None]) -> Batch | None:
-        """As ``sweeper.Streams.change``."""
+        """As `sweeper.Streams.change`."""
         return self._decide(Needs(path), decide)[1]
 
     def _keep_clock(self, batch: Batch) -> None:
@@ -450,7 +398,7 @@ class SQLiteStore(Store):
     # Commits
 
     def add(self, statements: Statements = (), *, collects_garbage: bool = False) -> Batch:
-        """As ``sweeper.Streams.add``."""
+        """As `sweeper.Streams.add`."""
         self._check_health()
         batch = self._queues.small
         batch.structure += statements
@@ -467,7 +415,7 @@ class SQLiteStore(Store):
         self._queues.written(batch)
         if batch.durable:
             try:
-                self._hold.check_files()
+                self._db.hold.check_files()
             except StorageFailed as error:
                 batch.error = error
         if batch.error is not None:
@@ -476,16 +424,27 @@ class SQLiteStore(Store):
             if self._refused is not None:
                 self._refused = None
                 log.warning("%s can be written again: appends go on", self._folder)
-            self._publish(batch)
+            cuts = self._publish(batch)
             size = sum([len(data) for _, _, data in batch.appends])
             self.commits.count(len(batch.appends), size, batch.seconds, batch.synced)
             batch.finish()
+            if cuts:
+                # What is too much goes with the next commit, and frees what it left with that and those behind it:
+                # so retention follows appends however quickly they come.
+                self._trim(cuts)
         if self._failure is not None:
             self._give_up()
         else:
             self._write_next()
 
-    def _publish(self, batch: Batch) -> None:
+    def _trim(self, cuts: list[Cut]) -> None:
+        with suppress(StorageFailed):
+            self._sweeper.trim(cuts)
+
+    def _publish(self, batch: Batch) -> list[Cut]:
+        """Let readers see what is durable; returns what it has made too large."""
+        cuts: list[Cut] = []
+        trimmer = self._trimmer
         for entry in batch.entries:
             if entry.batch is batch:
                 entry.batch = None
@@ -514,10 +473,18 @@ class SQLiteStore(Store):
             found.durable_deadline = deadline
             if self._watchers.watched(stream):
                 self._watchers.notify(stream, before, b"".join(fresh.get(id, ())))
+            if trimmer is not None and tail - stream.start > found.most and not stream.deleted:
+                if found.most < 0:
+                    found.most = trimmer.most(found.path)
+                size = tail - stream.start
+                cut = trimmer.grown(id, found.path, size) if size > found.most else None
+                if cut is not None:
+                    cuts.append(cut)
         for stream in batch.ended:
             self._tails.forget(stream.id)
             self._watchers.notify(stream, stream.visible_tail, b"")
         self._sweeper.note(batch)
+        return cuts
 
     def _undo(self, batch: Batch) -> None:
         """Everything in the failed batch never happened, nor did what was decided on top of it."""
@@ -535,7 +502,7 @@ class SQLiteStore(Store):
                 self._cache.drop(entry)
                 entry.batch = entry.structural = None
             lost.finish()
-        self._sweeper.garbage = True
+        self._sweeper.lost()
 
     async def wait_failed(self) -> StorageFailed:
         await self._failed.wait()
@@ -589,10 +556,11 @@ class SQLiteStore(Store):
     async def sweep(self) -> int:
         self._check_health()
         self._check_place()
-        self._measure()
-        if self._only_reads is not None:
+        self._space.look()
+        if self._db.only_reads is not None:
             self._try_to_write()
             return 0
+        self._committer.tend(self._space.low, self._space.wanted)
         if self._refused is not None and self._queues.idle:
             self.add(_NOTHING)  # tells when that is over, though nobody appends
         forget = list(self._producers.walk(self.now().steady))
@@ -603,20 +571,12 @@ class SQLiteStore(Store):
         return ended
 
     async def paths(self) -> list[str]:
-        return await self._queries.run(_paths)
+        return await self._queries.run(rows.paths)
 
     async def usage(self) -> Usage:
-        count = await self._queries.run(_count)
+        count = await self._queries.run(rows.count)
         return Usage(count, sum(file.stat().st_size for file in self._folder.glob(schema.FILE + "*")))
 
 
-def _grows(change: Change) -> bool:
+def _grows(change: Change) -> TypeGuard[Created | Appended]:
     return isinstance(change, Created) or (isinstance(change, Appended) and bool(change.data))
-
-
-def _paths(db: sqlite3.Connection) -> list[str]:
-    return [path for (path,) in db.execute("SELECT path FROM streams WHERE deleted = 0 ORDER BY path")]
-
-
-def _count(db: sqlite3.Connection) -> int:
-    return int(schema.one(db, "SELECT count(*) FROM streams")[0])

@@ -18,6 +18,7 @@ SQLite knows ENOSPC and tells no other errno: a failed write is asked about by w
 
 import errno
 import sqlite3
+import time
 from pathlib import Path
 
 from ..base import StorageBusy, StorageFailed, StorageFull, StorageReadOnly, Unwritable
@@ -52,6 +53,7 @@ _ERRNOS: dict[int, type[Unwritable]] = {
     errno.EACCES: StorageReadOnly,
     errno.EPERM: StorageReadOnly,
 }
+_OVER_IN = 2.0
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -75,6 +77,26 @@ def refusal(folder: Path, error: Exception) -> Unwritable | None:
     if kind is None and (code in _ASKED or code & 0xFF in _ASKED):
         return hindrance(folder)
     return None if kind is None else kind()
+
+
+class Refusals:
+    """As `refusal`, with a memory: what stood in the way may be over before it can be asked about. An error that has
+    no other cause shortly after one that had is taken for the same; one that stays outlives that."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._last: tuple[float, type[Unwritable]] | None = None
+
+    def of(self, error: Exception) -> Unwritable | None:
+        """What a client is to be told when the store can go on behind this error; None when it can't."""
+        found = refusal(self._folder, error)
+        now = time.monotonic()
+        code = getattr(error, "sqlite_errorcode", 0)
+        if found is not None:
+            self._last = now, type(found)
+        elif (code in _ASKED or code & 0xFF in _ASKED) and self._last is not None and now < self._last[0] + _OVER_IN:
+            found = self._last[1]()
+        return found
 
 
 def hindrance(folder: Path) -> Unwritable | None:

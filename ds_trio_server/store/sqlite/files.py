@@ -15,9 +15,8 @@ log = logging.getLogger("ds")
 FILE = "streams.db"
 LOCK = "lock"
 RESERVE = "reserve"
-RESERVE_BYTES = 512 * 1024
-"""What a start needs on a disk that others have filled: SQLite's shared memory, and a log for some deletes."""
 
+_LEAST_RESERVE, _MOST_RESERVE = 1024 * 1024, 4 * 1024 * 1024
 _FAT_LARGEST = 2**32 - 1
 _FAT = ("vfat", "msdos", "fat")
 _PROBE_BYTES = 64 * 1024
@@ -62,22 +61,36 @@ def keep_others_out(folder: Path) -> None:
             log.warning("%s can be read by everybody on this machine, and its mode can't be changed: %s", path, error)
 
 
-def keep_reserve(folder: Path) -> bool:
-    """Set some room aside if there is plenty; whether it is there."""
+def reserve_bytes(folder: Path) -> int:
+    """How much is set aside for the day when somebody else has taken all the rest of the disk: enough for what a start
+    needs (SQLite's shared memory) and for moving the log into the file, where no more than that waits to be moved;
+    then deletes go into the log."""
+    found = os.statvfs(folder)
+    return max(_LEAST_RESERVE, min(_MOST_RESERVE, found.f_blocks * found.f_frsize // 128))
+
+
+def reserve_missing(folder: Path) -> int:
+    """How much of it is still to be set aside. Raises OSError where the disk can't say."""
+    return max(0, reserve_bytes(folder) - _size(folder / RESERVE))
+
+
+def keep_reserve(folder: Path) -> None:
+    """Set some room aside if there is plenty and it is not there."""
     path = folder / RESERVE
     try:
-        found = os.statvfs(folder)
-        if path.exists() or found.f_bavail * found.f_frsize < 8 * RESERVE_BYTES:
-            return path.exists()
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        size = reserve_bytes(folder)
+        if not reserve_missing(folder) or room(folder) < 4 * size:
+            return
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(handle, 0, RESERVE_BYTES)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, size)
+            else:
+                os.pwrite(handle, bytes(size), 0)
         finally:
             os.close(handle)
     except OSError:
         give_reserve(folder)
-        return False
-    return True
 
 
 def give_reserve(folder: Path) -> bool:
@@ -87,6 +100,12 @@ def give_reserve(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def room(folder: Path) -> int:
+    """The bytes that are free on the file system."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def probe(folder: Path) -> OSError | None:
@@ -117,7 +136,7 @@ def largest(folder: Path) -> int | None:
 
 
 def room_in_files(folder: Path, most: int) -> int:
-    """How much more fits into files that may have ``most`` bytes: what is in the log is yet to come to the file."""
+    """How much more fits into files that may have `most` bytes: what is in the log is yet to come to the file."""
     return max(0, most - sum(_size(folder / (FILE + suffix)) for suffix in ("", "-wal")))
 
 

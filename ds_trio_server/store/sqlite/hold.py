@@ -2,7 +2,7 @@
 
 What is locked is the directory itself, so that no file in it can be removed to let a second server in, and a
 directory that was renamed stays locked under its new name; and the database, should that alone be moved or linked
-elsewhere. The file ``lock`` names the process that has both.
+elsewhere. The file `lock` names the process that has both.
 
 A directory or file that was deleted, renamed or replaced would go on taking writes that nobody finds again. So no
 append is acknowledged before its path has been seen to lead to the file that was written; that costs 2 us a commit.
@@ -21,7 +21,7 @@ _Identity = tuple[int, int]
 
 
 class Hold:
-    """Holds ``folder`` from now on until ``close``. Raises StorageFailed, with a line for the operator, when
+    """Holds `folder` from now on until `close`. Raises StorageFailed, with a line for the operator, when
     another process has it."""
 
     def __init__(self, folder: Path) -> None:
@@ -60,7 +60,7 @@ class Hold:
         self.check_files()
 
     def check_files(self) -> None:
-        """As ``check``, for the files alone: for every commit."""
+        """As `check`, for the files alone: for every commit."""
         _compare(self._files)
 
     def _lock(self, handle: int) -> None:

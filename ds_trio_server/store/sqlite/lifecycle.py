@@ -15,7 +15,7 @@ from .cache import StreamCache
 
 
 class Ties(NamedTuple):
-    """The entries that forks tie to a change of one path: the ``source`` of the fork that it makes, and ``released``,
+    """The entries that forks tie to a change of one path: the `source` of the fork that it makes, and `released`,
     those that lose a fork by the stream that it removes, from that stream's source on up."""
 
     source: Entry | None
@@ -38,8 +38,27 @@ class Ties(NamedTuple):
         return self.released if self.source is None else [self.source, *self.released]
 
 
+def change(cache: StreamCache, batch: Batch, entry: Entry, change: Created | Removed | Trimmed, ties: Ties) -> None:
+    """Add to a batch what a change of one path takes, `ties` included."""
+    if isinstance(change, Created):
+        if entry.stream is not None:
+            remove(cache, batch, entry, ties.released)
+        create(cache, batch, entry, change, ties.source)
+    elif isinstance(change, Trimmed):
+        trim(cache, batch, entry, change)
+    elif change.soft:
+        soft_delete(cache, batch, entry)
+    else:
+        remove(cache, batch, entry, ties.released)
+
+
+def is_mortal(change: Change) -> bool:
+    """Whether a change makes a stream that ends by itself."""
+    return isinstance(change, Created) and (change.stream.ttl is not None or change.stream.expires is not None)
+
+
 def create(cache: StreamCache, batch: Batch, entry: Entry, change: Created, source: Entry | None) -> None:
-    """Make a stream where there is none, a fork of ``source``."""
+    """Make a stream where there is none, a fork of `source`."""
     stream = change.stream
     entry.replace(stream)
     cache.keep(entry)
@@ -69,7 +88,7 @@ def soft_delete(cache: StreamCache, batch: Batch, entry: Entry) -> None:
 
 
 def remove(cache: StreamCache, batch: Batch, entry: Entry, released: list[Entry]) -> None:
-    """Remove a stream, and every deleted ancestor that only it needed (section 8), out of ``Ties.released``."""
+    """Remove a stream, and every deleted ancestor that only it needed (section 8), out of `Ties.released`."""
     assert entry.stream is not None
     lineage = entry.stream.lineage
     _end(cache, batch, entry)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import StorageFailed, StorageFull, StorageReadOnly
-from . import errors, files, rows, schema
+from . import copying, errors, files, rows, schema
 
 _MOST_PROBLEMS = 20
 
@@ -37,7 +37,7 @@ class Report:
 def check(folder: Path) -> Report:
     """Verify everything in a data directory. Raises Unusable when it is none."""
     report = Report()
-    db = _connect(folder)
+    db, _ = _connect(folder)
     db.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # damaged text is to be told, too
     try:
         for statement in schema.as_current(db):
@@ -80,34 +80,25 @@ def backup(folder: Path, target: Path) -> Report:
     part = target / (files.FILE + ".part")
     part.unlink(missing_ok=True)
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    db = _connect(folder)
+    db, access = _connect(folder)
     try:
-        db.execute("VACUUM INTO ?", (str(part),))
+        copying.copy(schema.uri(folder, access), part)
     except sqlite3.Error as error:
         raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
     finally:
         db.close()
-    _sync(part)
     part.rename(file)
-    _sync(target)
+    copying.sync(target)
     return check(target)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _connect(folder: Path) -> sqlite3.Connection:
-    """A connection that changes nothing, to a file of any version that this code knows."""
+def _connect(folder: Path) -> tuple[sqlite3.Connection, str]:
+    """A connection that changes nothing, to a file of any version that this code knows, and the query of its URI."""
     file = folder / files.FILE
     if not file.is_file():
         raise Unusable(f"{file} is not there; give the directory that 'ds serve --data' is given")
     try:
-        db = _open(folder)
+        db, access = _open(folder)
         try:
             if not schema.is_known(db):
                 raise Unusable(f"{file} is not a stream store of version {schema.VERSION}, or of one before it")
@@ -122,19 +113,21 @@ def _connect(folder: Path) -> sqlite3.Connection:
         ) from error
     except StorageFailed as error:
         raise Unusable(str(error)) from error
-    return db
+    return db, access
 
 
-def _open(folder: Path) -> sqlite3.Connection:
+def _open(folder: Path) -> tuple[sqlite3.Connection, str]:
     # What has a log is left with it: only who may write would move it into the file. Without one, who may write also
     # takes away again what SQLite makes to read.
     log = folder / (files.FILE + "-wal")
+    access = "mode=ro" if log.exists() else "mode=rw"
     try:
-        return _open_as(folder, "mode=ro" if log.exists() else "mode=rw")
+        return _open_as(folder, access), access
     except sqlite3.Error as error:
         if not isinstance(errors.refusal(folder, error), (StorageFull, StorageReadOnly)):
             raise
-        return _open_as(folder, schema.access_to_read(folder))
+        access = schema.access_to_read(folder)
+        return _open_as(folder, access), access
 
 
 def _open_as(folder: Path, access: str) -> sqlite3.Connection:
@@ -223,7 +216,7 @@ def _expected(db: sqlite3.Connection) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _needed(db: sqlite3.Connection) -> dict[int, int]:
-    """From which position on forks need the bytes of a stream, of streams that have such forks: what ``schema.NEEDED``
+    """From which position on forks need the bytes of a stream, of streams that have such forks: what `schema.NEEDED`
     says of one, for all at once. Forks are younger than their sources, so the youngest come first."""
     needed: dict[int, int] = {}
     for id, source, at, start in db.execute(

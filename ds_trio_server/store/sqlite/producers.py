@@ -1,6 +1,6 @@
 """What producers last sent: looked up before a decision that needs it, in memory first, then in the file.
 
-States that are not durable yet are the batches' (``Queues.producer``); here are those that are, as many as fit.
+States that are not durable yet are the batches' (`Queues.producer`); here are those that are, as many as fit.
 A producer that appends often is found in memory, whatever its stream.
 
 A stream knows so many producers and no more: a new one beyond that is refused. None that may still retry is forgotten

@@ -23,8 +23,8 @@ _THREADS_FOR = 0.5
 
 
 class Queries:
-    """Runs functions of (connection, arguments). ``connect`` makes a connection for a thread; ``check`` raises when
-    the store has failed, and ``fail`` is told what ends it: a query that the file can't answer."""
+    """Runs functions of (connection, arguments). `connect` makes a connection for a thread; `check` raises when
+    the store has failed, and `fail` is told what ends it: a query that the file can't answer."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Queries:
     async def run(self, query: Callable[..., T], *args: object, window: bool = False) -> T:
         """Run a longer query with a connection of its own, in a thread.
 
-        To hand over and hear back costs about what a quick disk takes for a ``window``, so those are
+        To hand over and hear back costs about what a quick disk takes for a `window`, so those are
         read right here, until one is slow; then for a while in threads again.
         """
         self._check()

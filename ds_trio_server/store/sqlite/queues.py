@@ -34,9 +34,15 @@ class Queues:
         """Whether nothing is with the writer."""
         return self._writing is None
 
+    @property
+    def waiting(self) -> int:
+        """About how many bytes have been decided and are not durable yet."""
+        batches = (self.small, self.bulk, self._staging, self._writing)
+        return sum({batch: batch.size for batch in batches if batch is not None}.values())
+
     def of(self, entries: Sequence[Entry], size: int, grows: bool) -> Batch:
         """The batch for a change of some entries, which appends so many bytes. Raises Overloaded for
-        one that ``grows`` what waits, where too much does.
+        one that `grows` what waits, where too much does.
 
         To be called before the change: the rows that they have in another open batch are fixed here.
         """
@@ -46,6 +52,7 @@ class Queues:
         batch = self.bulk if bulk else self.small
         if grows and batch.size > _WAITING_BYTES:
             raise Overloaded
+        batch.grows = batch.grows or grows
         if bulk:
             for entry in entries:
                 if entry.batch is self.small:
@@ -74,7 +81,7 @@ class Queues:
         return self._writing
 
     def written(self, batch: Batch) -> None:
-        """Note that the writer has done what ``next`` gave it."""
+        """Note that the writer has done what `next` gave it."""
         self._writing = None
         if batch is self._staging and batch.durable:
             self._staging = None
@@ -92,8 +99,8 @@ class Queues:
         return None
 
     def fail(self, error: Exception, failed: Batch | None = None) -> list[Batch]:
-        """Take out everything that can't become durable: all, or when one batch ``failed``, that one
-        and what may have been decided on top of it. Those whose error was not known get ``error``."""
+        """Take out everything that can't become durable: all, or when one batch `failed`, that one
+        and what may have been decided on top of it. Those whose error was not known get `error`."""
         lost = {batch: None for batch in (failed, self._staging, self.bulk) if batch is not None}
         # Small changes are never on top of bulk ones, but states that both have changed are dropped.
         if failed is None or not failed.bulk or any(batch.after is self.small for batch in lost):

@@ -39,21 +39,16 @@ _NEXT_FIRST = "SELECT min(position) FROM appends WHERE stream = ? AND position >
 
 
 class Ranges:
-    """The reading half of the store's interface; see ``base.Store`` for the promises."""
+    """The reading half of the store's interface; see `base.Store` for the promises."""
 
     def __init__(self, folder: Path, queries: Queries, tails: TailCache) -> None:
         self._folder = folder
         self._queries = queries
         self._tails = tails
-        self._turn = trio.Lock()
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         """All of a range, or a first part of it."""
         owner, start, stop = owners(stream, start, end)[0]
-        if stop - start > _INLINE_READ:
-            # However many read much at once, the others are looked after between two such reads.
-            async with self._turn:
-                pass
         slices = self._tails.get(owner, start, min(stop, start + WINDOW))
         if slices is not None:
             if len(slices) >= SLICES:
@@ -87,7 +82,7 @@ class Ranges:
         return found[0], min(found[1], stop)
 
     def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
-        """The query for a range of one stream's own rows, up to about ``WINDOW`` bytes or ``SLICES`` rows."""
+        """The query for a range of one stream's own rows, up to about `WINDOW` bytes or `SLICES` rows."""
         slices = self._rows(db, owner, start, stop, min(_FEW, SLICES), WINDOW)
         size = sum(map(len, slices))
         at = start + size

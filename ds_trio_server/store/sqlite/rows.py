@@ -14,7 +14,7 @@ from .errors import Damage
 
 
 class StreamRow(NamedTuple):
-    """A row of ``streams``. ``closed_by`` is ``EPOCH SEQ ID``; ``recipe`` the stream's fork spec."""
+    """A row of `streams`. `closed_by` is `EPOCH SEQ ID`; `recipe` the stream's fork spec."""
 
     id: int
     path: str
@@ -54,7 +54,7 @@ class DamagedRow(Damage):
 
 
 def checksum(stream: int, position: int, data: bytes | memoryview) -> int:
-    """What ``sum`` is for a row: of its bytes and of where they belong."""
+    """What `sum` is for a row: of its bytes and of where they belong."""
     return zlib.crc32(data, (stream * 0x9E3779B1 + position) & 0xFFFFFFFF)
 
 
@@ -71,7 +71,7 @@ def identity(stream: Stream) -> int:
 
 
 def state_row(stream: Stream, deadline: float | None, identity: int) -> StateRow:
-    """What a stream's row becomes; ``identity`` is what the function of that name gives."""
+    """What a stream's row becomes; `identity` is what the function of that name gives."""
     by = stream.closed_by
     closed_by = None if by is None else f"{by[1]} {by[2]} {by[0]}"
     closed = int(stream.closed)  # what is no plain int, sqlite3 looks for an adapter of
@@ -97,10 +97,10 @@ def new_row(stream: Stream, deadline: float | None) -> StreamRow:
 def load(
     db: sqlite3.Connection, where: str, value: str | int, lineage: tuple[tuple[int, int], ...] | None = None
 ) -> Stream | None:
-    """The durable state of the stream with this ``path`` or ``id``.
+    """The durable state of the stream with this `path` or `id`.
 
     Its ancestors are walked up to, one row each, and held against their checksums; not those of a deleted one whose
-    ``lineage`` is given, because nobody reads through it. Raises DamagedRow.
+    `lineage` is given, because nobody reads through it. Raises DamagedRow.
     """
     found = read(db, where, value)
     if found is None:
@@ -111,7 +111,7 @@ def load(
 
 
 def read(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
-    """As ``load``, without a look at other rows: of a fork's lineage the last alone, as its own row has it."""
+    """As `load`, without a look at other rows: of a fork's lineage the last alone, as its own row has it."""
     try:
         found = schema.one(db, f"SELECT {_COLUMNS} FROM streams WHERE {where} = ?", value)
     except sqlite3.OperationalError as error:
@@ -131,8 +131,18 @@ def read(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
     return stream
 
 
+def paths(db: sqlite3.Connection) -> list[str]:
+    """The paths of all streams that can be asked for, in order."""
+    return [path for (path,) in db.execute("SELECT path FROM streams WHERE deleted = 0 ORDER BY path")]
+
+
+def count(db: sqlite3.Connection) -> int:
+    """How many streams there are, with those that only forks need."""
+    return int(schema.one(db, "SELECT count(*) FROM streams")[0])
+
+
 def number(db: sqlite3.Connection, where: str, value: str | int) -> int:
-    """The id of the stream with this ``path`` or ``id``, 0 when there is none."""
+    """The id of the stream with this `path` or `id`, 0 when there is none."""
     found = schema.one(db, f"SELECT id FROM streams WHERE {where} = ?", value)
     return 0 if found is None else int(found[0])
 

@@ -1,12 +1,12 @@
 """The SQLite file: its tables, its settings, and how it is made, upgraded and opened.
 
 Appends are clustered by (stream, position), so that a stream's bytes lie together and a range is
-one walk. An append longer than ``ROW_LIMIT`` takes several rows; ``part`` is how far into its
-append a row begins, 0 for the first, and ``sum`` its checksum: SQLite has none, and flash wears out.
+one walk. An append longer than `ROW_LIMIT` takes several rows; `part` is how far into its
+append a row begins, 0 for the first, and `sum` its checksum: SQLite has none, and flash wears out.
 A stream's row has one too.
-``staged`` lists blobs that no row has yet. ``removed`` lists streams whose rows are still to be
-freed, all of them or those ``below`` a position. A row of ``times`` says that a stream's tail was at
-``position`` at a (steady) time. ``producing`` counts the producers of each stream that has any, and ``used`` is the
+`staged` lists blobs that no row has yet. `removed` lists streams whose rows are still to be
+freed, all of them or those `below` a position. A row of `times` says that a stream's tail was at
+`position` at a (steady) time. `producing` counts the producers of each stream that has any, and `used` is the
 (steady) second in which one last appended.
 """
 
@@ -157,15 +157,23 @@ def one(db: sqlite3.Connection, statement: str, *values: object) -> Any:
         cursor.close()
 
 
+def uri(folder: Path, access: str) -> str:
+    """What SQLite takes for the name of the file, with how it is to be opened."""
+    return f"{(folder / FILE).absolute().as_uri()}?{access}"
+
+
 def connect(folder: Path, *, cache_kib: int, access: str = "mode=rwc", patience: float = 5.0) -> sqlite3.Connection:
-    """A connection with the settings that every connection needs, in autocommit mode. It waits ``patience`` seconds
-    for somebody else's lock; ``access`` is the query of its URI."""
-    name = f"{(folder / FILE).absolute().as_uri()}?{access}"
-    db = sqlite3.connect(name, timeout=patience, isolation_level=None, check_same_thread=False, uri=True)
+    """A connection with the settings that every connection needs, in autocommit mode. It waits `patience` seconds
+    for somebody else's lock; `access` is the query of its URI."""
+    db = sqlite3.connect(
+        uri(folder, access), timeout=patience, isolation_level=None, check_same_thread=False, uri=True
+    )
     try:
         db.execute(f"PRAGMA cache_size = -{cache_kib}")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA temp_store = MEMORY")
+        # Some builds write zeros over all that is freed: as much again as was written for it, on flash that wears out.
+        one(db, "PRAGMA secure_delete = OFF")
         one(db, "PRAGMA wal_autocheckpoint = 0")
     except BaseException:
         db.close()

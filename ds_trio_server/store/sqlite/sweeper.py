@@ -32,7 +32,7 @@ T = TypeVar("T")
 Statements = Iterable[tuple[str, tuple[object, ...]]]
 
 _SAVE_CLOCK_EVERY = 60.0
-_COLLECT_FOR = 0.1
+_COLLECT_FOR = 1.0
 _PAGE = 256
 _AT_ONCE = 0.002
 _MORTAL = tuple(f"SELECT 1 FROM streams WHERE {column} IS NOT NULL LIMIT 1" for column in ("deadline", "expires"))
@@ -47,7 +47,7 @@ _ENDED = tuple(
 
 class Streams(Protocol):
     """What upkeep asks of the engine. Raises DamagedRow where a stream's row is not what was written, before
-    anything is changed, and what ``Store.transact`` raises."""
+    anything is changed, and what `Store.transact` raises."""
 
     def known(self, path: str) -> Stream | None:
         """The stream at a path, if there is one."""
@@ -60,9 +60,9 @@ class Streams(Protocol):
 
 
 class Sweeper:
-    """Looks after ``store``: a sweep's parts, and what they remember from one sweep to the next.
+    """Looks after `store`: a sweep's parts, and what they remember from one sweep to the next.
 
-    ``garbage`` says that removed or trimmed streams may have left rows to free.
+    `garbage` says that removed or trimmed streams may have left rows to free.
     """
 
     def __init__(
@@ -83,6 +83,12 @@ class Sweeper:
         self._seldom = Seldom(log)
         self._saved_at = store.now().steady
         self.garbage = True  # the first sweep sees whether there is anything to free
+
+    def lost(self) -> None:
+        """Take in that what was decided has not become durable: it is to be done again."""
+        self.garbage = True
+        if self._trimmer is not None:
+            self._trimmer.scan()
 
     def note(self, batch: Batch) -> None:
         """Take in what a durable batch leaves to do."""
@@ -152,29 +158,49 @@ class Sweeper:
         self._seldom.warning("%s can't be looked after and is passed over: %r; run 'ds check'", what, error)
 
     async def _collect_garbage(self) -> None:
-        # A tenth of the time is for this, in steps so small that appends hardly wait.
+        # It follows the backlog. Alone it goes on; beside others it has a quarter of the time, in steps so small that
+        # they hardly wait.
         ends = trio.current_time() + _COLLECT_FOR
         while self.garbage or self._committer.shrinking:
             batch = self._streams.add(collects_garbage=True)
             await batch.done.wait()
             if batch.error is not None or trio.current_time() >= ends:
                 break
+            if batch.entries:
+                await trio.sleep(3 * batch.seconds)
 
     async def _retain(self, trimmer: Trimmer) -> None:
         now = self._store.now().steady
-        if not trimmer.due(now):
-            return
-        marks, cuts = await self._queries.run(trimmer.plan, now, trimmer.take(now))
-        if marks:
-            # Labelled with the time after they were looked up: an append may seem younger, never older.
-            at = self._store.now().steady
-            statement = "INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?"
-            await self._streams.add([(statement, (at, tail, id)) for id, tail in marks]).done.wait()
+        if trimmer.due(now):
+            plan = await self._queries.run(trimmer.planner(now))
+            trimmer.planned(now, plan)
+            if plan.marks:
+                # Labelled with the time after they were looked up: an append may seem younger, never older.
+                at = self._store.now().steady
+                statement = "INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?"
+                await self._streams.add([(statement, (at, tail, id)) for id, tail in plan.marks]).done.wait()
+            await self._trim(plan.cuts)
+        while cuts := trimmer.take_large():
+            if not await self._trim(cuts):
+                break
+
+    async def _trim(self, cuts: list[Cut]) -> bool:
         batch = None
+        started = time.perf_counter()
         for cut in cuts:
             batch = self._apart(f"stream {cut.stream}", self._cut, cut) or batch
+            worked = time.perf_counter() - started
+            if worked > _AT_ONCE:
+                await trio.sleep(worked)
+                started = time.perf_counter()
         if batch is not None:
             await batch.done.wait()
+        return batch is None or batch.error is None
+
+    def trim(self, cuts: list[Cut]) -> None:
+        """Trim streams that a commit has made too large, with the next one."""
+        for cut in cuts:
+            self._apart(f"stream {cut.stream}", self._cut, cut)
 
     def _cut(self, cut: Cut) -> Batch | None:
         position = cut.before

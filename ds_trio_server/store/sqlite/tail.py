@@ -26,7 +26,7 @@ class _Run:
 
 
 class TailCache:
-    """Holds at most ``limit`` bytes of appends, whichever streams they belong to."""
+    """Holds at most `limit` bytes of appends, whichever streams they belong to."""
 
     # What an append and a run cost beside the bytes; keeps floods of tiny ones within the bound too.
     _OVERHEAD = 120

@@ -1,22 +1,30 @@
 """Trimming: which streams keep more than the rules of retention let them, and from where on they stay.
 
-By bytes, whole appends go from the front as long as what remains is at least the limit. By age, appends go when
-they are older than the limit, up to a sixty-fourth of it later: their times are noted in steps of that, from
-outside, so that appends pay nothing for it.
+By bytes, whole appends go from the front as long as what remains is at least the limit: right behind the commit that
+made a stream too large by a sixteenth of that or 4 KiB, and a little later what is less. By age, appends go when they
+are older than the limit, up to a sixty-fourth of it later: their times are noted in steps of that, from outside,
+so that appends pay nothing for it.
 """
 
 import sqlite3
+import sys
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from ..retention import Retention
 from . import schema
 
 _STEPS = 64
 _CUTS_AT_ONCE = 500
+_SLACK = 16
+_LEAST_SLACK = 4096
+_SCANNED_AT_ONCE = 5000
+UNKNOWN, ENDLESS = -1, sys.maxsize
 
 
 class Cut:
-    """A stream that may keep less: what is ``before`` a position goes, and ``keep`` bytes stay."""
+    """A stream that may keep less: what is `before` a position goes, and `keep` bytes stay."""
 
     __slots__ = ("stream", "path", "before", "keep")
 
@@ -27,11 +35,25 @@ class Cut:
         self.keep = keep
 
 
+class Plan(NamedTuple):
+    """What a look at the file found: `marks` to make as (stream id, tail), `cuts` by age, streams that are
+    `large` as (id, path), those that stay `active` because their next mark isn't due; the last stream that was
+    looked at for its size (None: all were), and how long it took (seconds)."""
+
+    marks: list[tuple[int, int]]
+    cuts: list[Cut]
+    large: list[tuple[int, str]]
+    active: set[int]
+    scanned: int | None
+    seconds: float
+
+
 class Trimmer:
     """Finds out, now and then, which streams are to be trimmed.
 
-    ``active`` are the ids of streams that changed since their last mark. A mark (stream, time,
-    tail) in the table ``times`` says that everything before that tail is at least as old.
+    `active` are the ids of streams that changed since their last mark. A mark (stream, time,
+    tail) in the table `times` says that everything before that tail is at least as old. `large` maps the ids of
+    streams that are larger than they should be to their paths.
     """
 
     def __init__(self, rules: Retention) -> None:
@@ -39,7 +61,9 @@ class Trimmer:
         self._step = max(0.5, rules.ages[0] / _STEPS) if rules.ages else 0.0
         self._marked = 0.0
         self._next = 0.0
+        self._scanned: int | None = 0 if rules.sizes else None
         self.active: set[int] = set()
+        self.large: dict[int, str] = {}
 
     def begin(self, db: sqlite3.Connection) -> None:
         """Find what a crash left unmarked."""
@@ -52,66 +76,118 @@ class Trimmer:
                 )
             )
 
+    def most(self, path: str) -> int:
+        """From how many bytes on a stream at a path is too large."""
+        keep = self._rules.of(path)[1]
+        return ENDLESS if keep is None else keep + keep // _SLACK
+
+    def grown(self, id: int, path: str, size: int) -> Cut | None:
+        """Take in that a stream has become too large; a cut when it can't wait."""
+        keep = self._rules.of(path)[1]
+        if keep is not None and size > keep + max(keep // _SLACK, _LEAST_SLACK):
+            return Cut(id, path, 0, keep)
+        self.large[id] = path
+        return None
+
+    def take_large(self) -> list[Cut]:
+        """Some of those that are too large."""
+        ids = [id for id, _ in zip(self.large, range(_CUTS_AT_ONCE), strict=False)]
+        return [Cut(id, path, 0, self._rules.of(path)[1]) for id in ids if (path := self.large.pop(id))]
+
+    def scan(self) -> None:
+        """Look at the size of all streams again: cuts were lost."""
+        if self._rules.sizes:
+            self._scanned = 0
+
     def due(self, now: float) -> bool:
-        """Whether it is time to ``plan``."""
+        """Whether it is time to `plan`."""
         return now >= self._next
 
     def take(self, now: float) -> set[int]:
-        """The active streams, if it is time to look for marks; for ``plan``."""
+        """The active streams, if it is time to look for marks; for `plan`."""
         if not self._rules.ages or now < self._marked + self._step:
             return set()
         self._marked = now
         active, self.active = self.active, set()
         return active
 
-    def plan(
-        self, db: sqlite3.Connection, now: float, active: set[int]
-    ) -> tuple[list[tuple[int, int]], list[Cut]]:
-        """What to do at a (steady) time: marks as (stream id, tail), and cuts. Runs in a thread."""
-        started = time.monotonic()
-        marks = self._marks(db, now, active)
-        cuts: dict[int, Cut] = {}
-        self._find_old(db, now, cuts)
-        self._find_large(db, cuts)
-        # However many streams there are, this takes a small part of the time.
-        self._next = now + max(0.5, 20 * (time.monotonic() - started))
-        return marks, list(cuts.values())[:_CUTS_AT_ONCE]
+    def planner(self, now: float) -> Callable[[sqlite3.Connection], Plan]:
+        """The look for what is to be done at a (steady) time. It runs in a thread, and touches nothing but the file."""
+        active, scanned = self.take(now), self._scanned
+        return lambda db: _Look(db, self._rules).plan(now, active, scanned)
 
-    def _marks(self, db: sqlite3.Connection, now: float, active: set[int]) -> list[tuple[int, int]]:
+    def planned(self, now: float, plan: Plan) -> None:
+        """Take in what a look found."""
+        self.active |= plan.active
+        self.large.update(plan.large)
+        if self._scanned is not None:
+            self._scanned = plan.scanned
+        # However many streams there are, this takes a small part of the time.
+        self._next = now + max(0.5, 20 * plan.seconds)
+
+
+class _Look:
+    """One look at the file, by the rules. What can't be understood of a stream is left to whoever checks the file."""
+
+    def __init__(self, db: sqlite3.Connection, rules: Retention) -> None:
+        self._db = db
+        self._rules = rules
+
+    def plan(self, now: float, active: set[int], scanned: int | None) -> Plan:
+        started = time.monotonic()
+        marks, still = self._marks(now, active)
+        cuts = self._old(now)
+        large, scanned = self._large(scanned)
+        return Plan(marks, cuts, large, still, scanned, time.monotonic() - started)
+
+    def _of(self, path: bytes | None) -> tuple[str, float | None, int | None]:
+        try:
+            text = "" if path is None else path.decode()
+        except ValueError:
+            return "", None, None
+        return text, *self._rules.of(text)
+
+    def _marks(self, now: float, active: set[int]) -> tuple[list[tuple[int, int]], set[int]]:
         marks = []
+        still = set()
+        query = "SELECT CAST(path AS BLOB), tail FROM streams WHERE id = ?"
         for id in active:
-            path, tail = schema.one(db, "SELECT path, tail FROM streams WHERE id = ?", id) or (None, 0)
-            age = None if path is None else self._rules.of(path)[0]
+            path, tail = schema.one(self._db, query, id) or (None, 0)
+            age = None if path is None else self._of(path)[1]
             if age is None:
                 continue
-            at, position = schema.one(db, "SELECT max(at), max(position) FROM times WHERE stream = ?", id)
+            at, position = schema.one(self._db, "SELECT max(at), max(position) FROM times WHERE stream = ?", id)
             if at is not None and now < at + age / _STEPS:
-                self.active.add(id)
-            elif tail > (position or 0):
+                still.add(id)
+            elif isinstance(tail, int) and tail > (position or 0):
                 marks.append((id, tail))
-        return marks
+        return marks, still
 
-    def _find_old(self, db: sqlite3.Connection, now: float, cuts: dict[int, Cut]) -> None:
-        for age in self._rules.ages:
-            for id, position, path in db.execute(
-                "SELECT t.stream, max(t.position), s.path FROM times t JOIN streams s ON s.id = t.stream"
+    def _old(self, now: float) -> list[Cut]:
+        cuts: list[Cut] = []
+        for limit in self._rules.ages:
+            for id, position, raw in self._db.execute(
+                "SELECT t.stream, max(t.position), CAST(s.path AS BLOB) FROM times t JOIN streams s ON s.id = t.stream"
                 " WHERE t.at <= ? AND s.deleted = 0 AND t.position > s.start GROUP BY t.stream",
-                (now - age,),
+                (now - limit,),
             ):
-                if self._rules.of(path)[0] == age:
-                    cuts[id] = Cut(id, path, position, None)
+                path, age, _ = self._of(raw)
+                if age == limit and len(cuts) < _CUTS_AT_ONCE:
+                    cuts.append(Cut(id, path, position, None))
+        return cuts
 
-    def _find_large(self, db: sqlite3.Connection, cuts: dict[int, Cut]) -> None:
-        if not self._rules.sizes:
-            return
-        for id, path, size in db.execute(
-            "SELECT id, path, tail - start FROM streams WHERE tail - start > ? AND deleted = 0",
-            (self._rules.sizes[0],),
-        ):
-            keep = self._rules.of(path)[1]
-            # A sixteenth of slack: who lives at the limit isn't looked at every time.
-            if keep is not None and size > keep + keep // 16:
-                if id in cuts:
-                    cuts[id].keep = keep
-                else:
-                    cuts[id] = Cut(id, path, 0, keep)
+    def _large(self, after: int | None) -> tuple[list[tuple[int, str]], int | None]:
+        if after is None:
+            return [], None
+        large = []
+        found = self._db.execute(
+            "SELECT id, CAST(path AS BLOB), tail - start, deleted FROM streams WHERE id > ? ORDER BY id LIMIT ?",
+            (after, _SCANNED_AT_ONCE),
+        ).fetchall()
+        for id, raw, size, deleted in found:
+            if not deleted and isinstance(size, int) and size > self._rules.sizes[0]:
+                path, _, keep = self._of(raw)
+                # A sixteenth of slack: who lives at the limit isn't looked at every time.
+                if keep is not None and size > keep + keep // _SLACK:
+                    large.append((id, path))
+        return large, found[-1][0] if len(found) == _SCANNED_AT_ONCE else None

@@ -1,0 +1,118 @@
+"""Freeing: what streams that ended or were trimmed have left is deleted, of many streams in one transaction.
+
+A step is bounded in rows and bytes. It goes along with commits, in proportion to what they add
+(`Collector.along`), so that however much is appended or made, as much and more is freed without a sync of its own;
+and it goes by itself, from the sweep, for what is left then (`Collector.step`).
+"""
+
+import sqlite3
+import time
+
+from . import schema
+
+_ROWS = 512
+_BYTES = 1024 * 1024
+_STREAMS = 128
+_LONGEST = 0.02
+_SMALLEST, _LARGEST = 1 / 64, 8.0
+_ALONG_ROWS = 64
+_ALONG_BYTES = 64 * 1024
+_NEXT = (
+    "SELECT stream, below FROM removed WHERE stream > ? AND typeof(below) IN ('integer', 'null')"
+    f" ORDER BY stream LIMIT {_STREAMS}"
+)
+_ROWS_OF = "SELECT position, size FROM stored WHERE stream = ? AND position < ? ORDER BY position LIMIT ?"
+
+
+class Collector:
+    """Frees in the transactions of the writer's thread. `remains` says whether there may be more to free, `streams`
+    how many streams that ended it has freed for good."""
+
+    def __init__(self) -> None:
+        self.remains = True
+        self.streams = 0
+        self._scale = 1.0
+        self._rows = 0
+        self._bytes = 0
+
+    def along(self, db: sqlite3.Connection, rows: int, bytes: int) -> None:
+        """Free twice as much as a commit adds."""
+        if not self.remains:
+            return
+        self._rows += 2 * rows
+        self._bytes += 2 * bytes
+        if self._rows < _ALONG_ROWS and self._bytes < _ALONG_BYTES:
+            return
+        self._free(db, max(self._rows, 8), max(self._bytes, _ALONG_BYTES))
+        self._rows = self._bytes = 0
+
+    def step(self, db: sqlite3.Connection) -> None:
+        """Free as much as takes about a fiftieth of a second."""
+        began = time.monotonic()
+        self._free(db, max(4, int(_ROWS * self._scale)), int(_BYTES * self._scale))
+        took = time.monotonic() - began
+        if took > _LONGEST:
+            self._scale = max(self._scale / 2, _SMALLEST)
+        elif took < _LONGEST / 2:
+            self._scale = min(self._scale * 2, _LARGEST)
+
+    def found_no_room(self) -> None:
+        """A step did not fit into the log of a full disk: the next are smaller."""
+        self._scale = max(self._scale / 4, _SMALLEST)
+
+    @property
+    def vacuum_share(self) -> float:
+        """What part of a usual step fits, where there is little room."""
+        return min(1.0, self._scale)
+
+    def _free(self, db: sqlite3.Connection, rows: int, bytes: int) -> None:
+        after = 0
+        while rows > 0 and bytes > 0:
+            # What has been freed is out of the table; what remains stands first.
+            page = db.execute(_NEXT, (after,)).fetchall()
+            if not page:
+                self.remains = False
+                return
+            for stream, below in page:
+                after = stream
+                freed, size, whole = _free_stream(db, stream, below, rows, bytes)
+                rows -= freed + 1
+                bytes -= size
+                if not whole or rows <= 0 or bytes <= 0:
+                    return
+                self.streams += below is None
+                db.execute("DELETE FROM removed WHERE stream = ?", (stream,))
+
+
+def _free_stream(
+    db: sqlite3.Connection, stream: int, below: int | None, rows: int, bytes: int
+) -> tuple[int, int, bool]:
+    """Free rows of one stream, all or those below a position: how many, of how many bytes, and whether that is all."""
+    freed = 0
+    if below is not None:
+        # A trimmed stream's forks may begin before it does now (section 8).
+        needed = schema.one(db, schema.NEEDED, stream)[0]
+        if needed is not None:
+            below = min(below, needed)
+    else:
+        for table, key in (("producers", "id"), ("times", "at")):
+            freed += db.execute(
+                f"DELETE FROM {table} WHERE stream = ?1 AND {key} IN"
+                f" (SELECT {key} FROM {table} WHERE stream = ?1 LIMIT ?2)",
+                (stream, rows),
+            ).rowcount
+            if freed >= rows:
+                return freed, 0, False
+    last = None
+    size = count = 0
+    cursor = db.execute(_ROWS_OF, (stream, schema.MAX_INTEGER if below is None else below, rows - freed))
+    for position, length in cursor:
+        last = position
+        count += 1
+        size += length or 0
+        if size >= bytes:
+            break
+    cursor.close()
+    if last is not None:
+        db.execute("DELETE FROM appends WHERE stream = ? AND position <= ?", (stream, last))
+    return freed + count, size, count < rows - freed and size < bytes
