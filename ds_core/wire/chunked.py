@@ -34,16 +34,21 @@ class ChunkedDecoder:
             return len(piece), piece
         line = self._line
         used = 0
-        for byte in view:
-            used += 1
-            if byte == 10:
-                break
-            if byte < 32 and byte != 9 and byte != 13 or line[-1:] == b"\r" or len(line) > self._limit:
+        while line[-1:] != b"\n":
+            # In steps: what is there may be much, and a line is short.
+            piece = bytes(view[used : used + 64])
+            if not piece:
+                self._line = line
+                return used, None
+            end = piece.find(b"\n") + 1
+            line += piece[:end] if end else piece
+            used += end or len(piece)
+            if len(line) > self._limit:
                 raise BadMessage("bad chunk framing")
-            line += bytes((byte,))
-        else:
-            self._line = line
-            return used, None
+        line = line[:-1]
+        # Nothing that ends a line for anybody, but for a tab no control at all.
+        if min(line[:-1].replace(b"\t", b" ") or b" ") < 32:
+            raise BadMessage("bad chunk framing")
         state = self._state
         self._line = b""
         text = line[:-1]
