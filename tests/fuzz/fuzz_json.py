@@ -41,10 +41,13 @@ def constant(name: str) -> None:
 
 
 def parse(text: bytes) -> object:
-    """Numbers and repeated names stay as they are written: nothing is lost by being understood."""
-    return json.loads(
+    """Numbers and repeated names stay as they are written: nothing is lost by being understood. What has half of a
+    surrogate pair is no text, though `json` takes it."""
+    value = json.loads(
         text.decode(), parse_int=str, parse_float=str, parse_constant=constant, object_pairs_hook=lambda pairs: pairs
     )
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def one_input(data: bytes) -> None:
