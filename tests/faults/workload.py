@@ -17,6 +17,9 @@ import trio
 from .client import Client, Cut
 from .history import NEVER, Found, History, Life, Violation
 
+UNWRITABLE = (503, 507)
+"""No room, read-only, locked: nothing of the request was stored."""
+
 
 class Workload:
     """A history and those who make it. ``mark`` tells the present mark for acknowledgements."""
@@ -134,7 +137,7 @@ class Workload:
             life.used = began
             return life
         # A deleted source that forks still hold keeps its path.
-        assert status in ((404, 409, 410, 507) if after else (409, 507)), (status, path)
+        assert status in ((404, 409, 410, *UNWRITABLE) if after else (409, *UNWRITABLE)), (status, path)
         self._refused(status)
         life.ending = life.ended = self._mark()
         return None
@@ -183,9 +186,9 @@ class Workload:
                 raise Violation(f"{life.path}: life {life.number} is gone, though nobody has ended it")
             if status == 409 and life.closing == NEVER:
                 raise Violation(f"{life.path}: {record.line[:60]!r} is refused: {fields}")
-            assert status in (404, 409, 410, 507), (status, life.path, fields)
+            assert status in (404, 409, 410, *UNWRITABLE), (status, life.path, fields)
             self._refused(status)
-            if record.acked == NEVER and status == 507:
+            if record.acked == NEVER and status in UNWRITABLE:
                 del life.records[record.line]
             if expired and status == 404:
                 life.ending = life.ended = self._mark()
@@ -199,13 +202,13 @@ class Workload:
         if status == 204:
             life.closed = min(life.closed, self._mark())
         else:
-            assert status in (404, 410, 507), (status, life.path)
+            assert status in (404, 410, *UNWRITABLE), (status, life.path)
             self._refused(status)
 
     async def _delete(self, client: Client, life: Life) -> None:
         life.ending = min(life.ending, self._mark())
         status, _, _ = await client("DELETE", life.path)
-        if status == 507:
+        if status in UNWRITABLE:
             self._refused(status)
             life.ending = NEVER
             return
