@@ -36,13 +36,13 @@ class ChunkedDecoder:
         used = 0
         while line[-1:] != b"\n":
             # In steps: what is there may be much, and a line is short.
-            piece = bytes(view[used : used + 64])
-            if not piece:
+            some = bytes(view[used : used + 64])
+            if not some:
                 self._line = line
                 return used, None
-            end = piece.find(b"\n") + 1
-            line += piece[:end] if end else piece
-            used += end or len(piece)
+            end = some.find(b"\n") + 1
+            line += some[:end] if end else some
+            used += end or len(some)
             if len(line) > self._limit:
                 raise BadMessage("bad chunk framing")
         line = line[:-1]
