@@ -17,3 +17,8 @@ def is_loopback(address: str) -> bool:
 def plain(address: str) -> str:
     """An IPv4 address as such, also when it came to a socket of both families (`::ffff:192.0.2.1`)."""
     return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
+def client_of(peer: str) -> str:
+    """Whom an address belongs to: of IPv6, everybody has at least the 2^64 of one network."""
+    return str(ipaddress.IPv6Network((peer.partition("%")[0], 64), strict=False)) if ":" in peer else peer

@@ -5,7 +5,6 @@ live reads with a last control event, lets what is in flight finish, and closes 
 """
 
 import errno
-import ipaddress
 import logging
 import resource
 import select
@@ -19,6 +18,7 @@ import trio
 from ds_core.server.errors import ProtocolError
 
 from .access import Origins
+from .addresses import client_of
 from .app import App
 from .config import Config
 from .http.connection import Connection
@@ -40,6 +40,7 @@ _SWEEP_EVERY = 1.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LINGER = 1.0
 _MOST_LINGERING = 64
+_MOST_PARTING = 1024
 _FULL = ProtocolError(503, "OVERLOADED", "the server has as many connections as it may", (("Retry-After", "5"),))
 _CROWD = ProtocolError(
     429, "TOO_MANY_CONNECTIONS", "your address has as many connections as it may", (("Retry-After", "5"),)
@@ -70,7 +71,7 @@ class Server:
         self._connections: dict[Connection, None] = {}
         # Connections by client, where there is a limit to them.
         self._clients: dict[str, int] = {}
-        self._turning_away = 0
+        self._turning_away = self._parting = 0
         self._exhausted = Seldom(log)
         self._failures = Seldom(log)
         self._stopping = trio.Event()
@@ -150,7 +151,7 @@ class Server:
         if len(self._connections) >= self._config.max_connections:
             return _FULL
         if self._config.max_per_client:
-            client = _client(connection.transport.peer)
+            client = client_of(connection.transport.peer)
             count = self._clients.get(client, 0)
             if count >= self._config.max_per_client:
                 return _CROWD
@@ -189,7 +190,7 @@ class Server:
             return
         del self._connections[connection]
         if self._config.max_per_client:
-            client = _client(connection.transport.peer)
+            client = client_of(connection.transport.peer)
             self._clients[client] -= 1
             if not self._clients[client]:
                 del self._clients[client]
@@ -198,13 +199,25 @@ class Server:
         resting = False
         try:
             resting = await connection.run(unsent, may_rest=self._idle is not None)
+            unsent = b""  # what lingers holds no answer
         except Exception:
             _give_up(connection)
         finally:
             if resting:
                 self._take_over(connection)
             else:
+                # It is answered, and takes nobody's place while its client reads the last of that.
                 self._forget(connection)
+                await self._part(connection)
+
+    async def _part(self, connection: Connection) -> None:
+        self._parting += 1
+        try:
+            await connection.close(linger=self._parting <= _MOST_PARTING)
+        except Exception:
+            _give_up(connection)
+        finally:
+            self._parting -= 1
 
     async def _sweep_connections(self) -> None:
         """Cut off who makes no progress, and let nobody sit in silence: one look a second, no timer per request."""
@@ -255,11 +268,6 @@ def _give_up(connection: Connection) -> None:
     """What went wrong in a connection that nothing else took care of ends that connection, and no other."""
     log.exception("a connection failed inside the server")
     connection.transport.close_nowait()
-
-
-def _client(peer: str) -> str:
-    """Whom an address belongs to: of IPv6, everybody has at least the 2^64 of one network."""
-    return str(ipaddress.IPv6Network((peer.partition("%")[0], 64), strict=False)) if ":" in peer else peer
 
 
 async def serve(

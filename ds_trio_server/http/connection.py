@@ -43,7 +43,7 @@ class Connection:
         self._reader = Reader(transport, config)
 
     async def run(self, unsent: bytes | memoryview = b"", may_rest: bool = False) -> bool:
-        """Answer requests until the connection ends; never raises for what a peer does, or an application.
+        """Answer requests until the connection is to be closed; never raises for what a peer does, or an application.
 
         First sends what is `unsent` of an earlier answer. True when the connection lives on
         because it `may_rest` and has nothing to do.
@@ -71,10 +71,11 @@ class Connection:
         except ProtocolError as refusal:
             # The head could not be read, so nobody knows where the next one begins.
             self.parting = await self._last_words(_STOPPING if self.closing else refusal)
-        finally:
-            if not resting:
-                await self.transport.close(_LINGER if self.parting else 0.0)
         return resting
+
+    async def close(self, linger: bool) -> None:
+        """Close; one that is `parting` may `linger` for a little."""
+        await self.transport.close(_LINGER if self.parting and linger else 0.0)
 
     async def refuse(self, refusal: ProtocolError, linger: float) -> None:
         """Answer whatever comes with a refusal and end."""

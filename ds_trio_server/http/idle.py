@@ -254,7 +254,7 @@ class IdleConnections:
         if connection.closing or not keep_alive:
             # Its task sees to it that the client gets to read all of this.
             connection.closing = connection.parting = True
-            self._hand_over(connection, b"", memoryview(data)[sent:])
+            self._hand_over(connection, b"", memoryview(data)[sent:] if sent < len(data) else b"")
         elif sent < len(data):
             self._hand_over(connection, ahead, memoryview(data)[sent:])
         elif ahead or not self.add(connection):

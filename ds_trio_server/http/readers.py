@@ -24,6 +24,10 @@ from .transport import Disconnected, Transport
 _JOIN_IN_THREAD = 1024 * 1024
 # One packet may hold thousands of chunks, each of which takes its time.
 _CHUNKS_A_TURN = 100
+# Sizes, extensions and trailers of a chunked body: so many bytes, and so many for each byte of data (a chunk of one
+# byte has five).
+_FRAMING = 65536
+_FRAMING_SHARE = 8
 
 
 class BodyBudget:
@@ -160,7 +164,7 @@ class Reader:
         decoder = ChunkedDecoder()
         body = io.BytesIO()
         started = trio.current_time()
-        have = steps = 0
+        have = steps = framing = 0
         data = memoryview(self._buffer)
         self._buffer = b""
         try:
@@ -173,6 +177,10 @@ class Reader:
                     have += body.write(piece)
                     check_size(have, self._config)
                     reserve(have)
+                else:
+                    framing += used
+                    if framing > _FRAMING + have * _FRAMING_SHARE:
+                        raise ProtocolError(400, "BAD_HTTP", "this body's chunks are all but empty: send larger ones")
                 steps += 1
                 if steps % _CHUNKS_A_TURN == 0:
                     await trio.lowlevel.checkpoint()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 
+from ..addresses import client_of
 from ..config import Unusable
 from ..stats import Stats
 from .transport import Disconnected, Transport
@@ -112,9 +113,12 @@ class Handshakes:
         self._waiting: OrderedDict[str, deque[trio.Event]] = OrderedDict()
 
     @asynccontextmanager
-    async def one(self, client: str, scope: trio.CancelScope) -> AsyncIterator[None]:
-        """One more, when it is its turn. `scope` is what ends it: it may get an earlier deadline."""
+    async def one(self, client: str, scope: trio.CancelScope, timeout: float) -> AsyncIterator[None]:
+        """One more, when it is its turn. `scope` is what ends it: it has `timeout` to wait for that, and as much from
+        then on, or less while others wait."""
+        scope.deadline = trio.current_time() + timeout
         await self._turn(client)
+        scope.deadline = trio.current_time() + timeout
         self._unhurried[scope] = trio.current_time()
         if self._waiting:
             self._hurry()
@@ -205,7 +209,7 @@ class TLSTransport(Transport):
         with trio.move_on_after(self._timeout) as scope:
             try:
                 await self.wait_for_record()
-                async with self._handshakes.one(self.peer, scope):
+                async with self._handshakes.one(client_of(self.peer), scope, self._timeout):
                     if self.hung_up():
                         raise Disconnected  # while it waited, or without a word
                     tls = trio.SSLStream(_Wire(self), self._context, server_side=True, https_compatible=True)

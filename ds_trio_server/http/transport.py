@@ -11,6 +11,9 @@ import trio
 
 from ..addresses import LOCAL, plain
 
+_MOST_DRAINED = 256 * 1024
+"""What a peer may go on sending while it reads its last answer."""
+
 
 class Disconnected(Exception):
     """The peer is gone, or was cut off because it made no progress."""
@@ -131,10 +134,11 @@ class Transport:
         """Close; with `linger` first let the peer read an answer to a request it is still sending."""
         if linger:
             self._shut(socket.SHUT_WR)
+            drained = 0
             with trio.move_on_after(linger, shield=True):
                 try:
-                    while await self.receive():
-                        pass
+                    while drained < _MOST_DRAINED and (received := await self.receive()):
+                        drained += len(received)
                 except Disconnected:
                     pass
         self.close_nowait()

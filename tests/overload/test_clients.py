@@ -8,9 +8,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from ds_trio_server.addresses import client_of
 from ds_trio_server.cli.main import main
 from ds_trio_server.config import Config
-from ds_trio_server.server import _client
 from tests.server.site import ROOT, request, running
 
 S = ROOT + "s"
@@ -84,9 +84,9 @@ async def test_without_the_option_there_is_no_limit_and_no_count() -> None:
 
 
 def test_a_client_of_ipv6_is_its_network() -> None:
-    assert _client("192.0.2.1") != _client("192.0.2.2")
-    assert _client("2001:db8::1") == _client("2001:db8:0:0:ffff::2") != _client("2001:db8:0:1::1")
-    assert _client("fe80::1%eth0") == _client("fe80::2%eth0")
+    assert client_of("192.0.2.1") != client_of("192.0.2.2")
+    assert client_of("2001:db8::1") == client_of("2001:db8:0:0:ffff::2") != client_of("2001:db8:0:1::1")
+    assert client_of("fe80::1%eth0") == client_of("fe80::2%eth0")
 
 
 def test_the_limit_is_checked() -> None:
