@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import tracemalloc
 
 import pytest
 import trio
@@ -99,3 +101,35 @@ def test_a_limit_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit) as exit:
         main(["serve", "--max-per-client", text])
     assert exit.value.code == 2 and "--max-per-client" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+async def test_a_connection_that_is_answered_takes_nobodys_place(method: str) -> None:
+    async with running(max_per_client=1) as site:
+        setup = await site.connect("127.0.0.2")
+        await setup.ask("PUT", S, b"", content_type="text/plain")
+        for _ in range(50):
+            client = await site.connect()
+            body = b"x" if method == "POST" else None
+            answer = await client.ask(method, S, body, content_type="text/plain", connection="close")
+            assert answer.status in (200, 204)
+            await client.ended()
+            client.close()
+        await wait_all_tasks_blocked(0.01)
+        assert site.server._parting == 0
+
+
+async def test_what_lingers_holds_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as site:
+        await site.create("s", body=b"x" * 60_000)
+        clients = [await site.connect() for _ in range(20)]
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for client in clients:
+            assert (await client.ask("GET", S, connection="close")).status == 200
+            client.buffer = b""
+        await wait_all_tasks_blocked(0.01)
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert site.server._parting == 20 and held < 10 * 60_000

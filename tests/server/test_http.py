@@ -357,7 +357,9 @@ async def test_what_two_parsers_could_read_differently_is_refused_and_ends_the_c
      # What others might read differently: bare CR, bare LF and NUL in extensions and trailers, a space before CRLF.
      b"3;a\rb\r\nabc\r\n0\r\n\r\n", b"3;a\nb\r\nabc\r\n0\r\n\r\n", b"3;a=\0\r\nabc\r\n0\r\n\r\n",
      b"3 \r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n0\n\n", b"3\r\nabc\r\n0\r\n\n", b"3\r\nabc\r\n0\r\nX: a\n\n",
-     b"3\r\nabc\r\n0\r\nX: a\nY: b\r\n\r\n", b"3\r\nabc\r\n0\r\nX: a\rb\r\n\r\n"],
+     b"3\r\nabc\r\n0\r\nX: a\nY: b\r\n\r\n", b"3\r\nabc\r\n0\r\nX: a\rb\r\n\r\n",
+     # More framing than any honest body has.
+     (b"1;" + b"a" * 4000 + b"\r\nx\r\n") * 20],
 )  # fmt: skip
 async def test_bad_chunks_are_refused_and_end_the_connection(site: Site, body: bytes) -> None:
     await site.create("s")
