@@ -75,9 +75,11 @@ def state_row(stream: Stream, deadline: float | None, identity: int) -> StateRow
     by = stream.closed_by
     closed_by = None if by is None else f"{by[1]} {by[2]} {by[0]}"
     closed = int(stream.closed)  # what is no plain int, sqlite3 looks for an adapter of
+    # As the file gives it back: the column is REAL, and the core has whole numbers as such.
+    expires = None if stream.expires is None else float(stream.expires)
     state = (
         f"{stream.start} {stream.tail} {closed} {closed_by} {stream.stream_seq} {stream.ttl} {deadline} "
-        f"{stream.expires_at} {stream.expires} {stream.forks} {stream.deleted}"
+        f"{stream.expires_at} {expires} {stream.forks} {stream.deleted}"
     )
     sum = zlib.crc32(state.encode(), identity)
     return stream.tail, closed, closed_by, stream.stream_seq, deadline, sum, stream.id
