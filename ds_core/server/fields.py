@@ -33,7 +33,7 @@ _SINGLE = 1.0 + 2.0**-30 == 1.0
 _WRONG_INSTANT = "Stream-Expires-At must be an RFC 3339 time such as 2030-01-31T12:00:00Z"
 
 
-def instant(text: str) -> float:
+def instant(text: str) -> "int | float":
     """UNIX seconds of an RFC 3339 date-time with `Z` or a numeric zone: an int when they are whole.
 
     Where floats are single precision (MicroPython on most boards), the next whole second: they
