@@ -21,7 +21,7 @@ from .live.fanout import FanOut
 from .live.subscribers import LiveReads
 from .ops.endpoints import Endpoint, Endpoints
 from .reads.catchup import CatchUp
-from .reads.reading import Reading
+from .reads.reading import Reading, vanished
 from .stats import Stats
 from .store.base import StorageFailed, Store, Vanished
 from .streams import Streams, StreamsRoute
@@ -118,7 +118,7 @@ class App:
     def refused(self, exchange: Exchange | None, error: Exception) -> responses.Response:
         """The answer that an exception comes to. What is a fault of ours also ends its connection."""
         if isinstance(error, Vanished):
-            error = ProtocolError(404, "STREAM_NOT_FOUND", "the stream was deleted while it was being read")
+            error = vanished()
         if not isinstance(error, ProtocolError):
             if exchange is not None:
                 exchange.keep_alive = False
