@@ -20,7 +20,8 @@ from . import client_options
 from .append import append
 from .client_stream import connect
 from .input import InputError, StateError
-from .output import CursorError, CursorFile, Output, Progress, Signals, Stopped, printable
+from .notation import printable
+from .output import CursorError, CursorFile, Output, Progress, Signals, Stopped
 from .parser import Usage
 from .stdio import broken_pipe, discard_output
 
@@ -127,6 +128,8 @@ def _tail(options: argparse.Namespace, signals: Signals) -> int:
 
 
 def _print(options: argparse.Namespace, signals: Signals, live: str | None) -> int:
+    from ds_micro.batches import batches  # what the other commands do without
+
     stream = connect(options)
     file = place = None
     if options.cursor:
@@ -146,10 +149,10 @@ def _print(options: argparse.Namespace, signals: Signals, live: str | None) -> i
     if file:
         file.save(place)
     try:
-        for item in stream.read(
-            output.position, live=live, patience=options.retry_for, limit=MAX_ITEM, raw=options.raw
+        for batch in batches(
+            stream, output.position, live=live, patience=options.retry_for, limit=MAX_ITEM, raw=options.raw
         ):
-            output.write(item)
+            output.write(batch)
         output.save()
     except (Stopped, StreamError) as exc:
         progress.clear()

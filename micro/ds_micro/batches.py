@@ -1,4 +1,4 @@
-"""Reading in batches on CPython, for programs that read millions of items: decoded in machine code, handed out in lists.
+"""Reading in batches on CPython, for programs that read millions of items: decoded in machine code, given in lists.
 
     for batch in batches(stream, Cursor("cursor").load(), live="long-poll"):
         for item in batch: ...

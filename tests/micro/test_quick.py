@@ -114,9 +114,12 @@ def json_arrays(draw: Callable[..., Any]) -> bytes:
 
 
 TOKENS = st.sampled_from(
-    [*(bytes([byte]) for byte in b'[]{},:" \\\n0-1eE.+u'), b"[", b",", b",", b"]", b'"', b'""', b'{"":', b"null"]
-    + [b"true", b"nul", b"NaN", b"-Infinity", b"01", b"1.", b"-0.0", b"1e999", b"12345678901234567890"]
-    + [b'"\\ud83d\\ude00"', b'"\\ud83d"', b'"\\u00e9"', b'"\\x"', "é".encode(), "\ufeff".encode(), b"\xc3", b"\xff", b"\0"]
+    [
+        *(bytes([byte]) for byte in b'[]{},:" \\\n0-1eE.+u'),
+        *(b"[", b",", b",", b"]", b'"', b'""', b'{"":', b"null", b"true", b"nul", b"NaN", b"-Infinity", b"01", b"1."),
+        *(b"-0.0", b"1e999", b"12345678901234567890", b'"\\ud83d\\ude00"', b'"\\ud83d"', b'"\\u00e9"', b'"\\x"'),
+        *("é".encode(), "\ufeff".encode(), b"\xc3", b"\xff", b"\0"),
+    ]
 )
 
 
@@ -159,7 +162,8 @@ def test_json_nested_more_deeply_than_the_interpreter_goes() -> None:
 INTEGERS = st.one_of(st.integers(), st.integers(-70, 70))
 FLOATS = st.one_of(st.floats(), st.floats(width=32), st.floats(width=16))
 SIMPLE = st.one_of(st.integers(0, 19), st.integers(32, 255)).map(Simple)
-SCALARS = st.one_of(st.none(), st.booleans(), INTEGERS, FLOATS, TEXT, st.binary(max_size=12), SIMPLE, st.just(undefined))
+BINARY = st.binary(max_size=12)
+SCALARS = st.one_of(st.none(), st.booleans(), INTEGERS, FLOATS, TEXT, BINARY, SIMPLE, st.just(undefined))
 TAGS = st.one_of(st.sampled_from([*quick_cbor._KNOWN, 6, 24, 70000]), st.integers(0, (1 << 64) - 1))
 KEYS = st.one_of(INTEGERS, TEXT, st.binary(max_size=5), st.booleans(), st.tuples(INTEGERS, TEXT), SIMPLE, FLOATS)
 CBOR_VALUES = st.recursive(

@@ -34,7 +34,7 @@ from tests.tools import serve
 
 from .scenario import memory
 
-CLIENTS = 8
+CLIENTS = 16
 SAMPLE_SECONDS = 5.0
 LOGS = "64K"  # what retention leaves of each log
 SIZES = (20, 200, 3000)
