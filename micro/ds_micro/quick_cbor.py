@@ -46,8 +46,11 @@ def _alike(value):
     """Whether both decoders make the same of what cbor2 has made this of, its equal keys aside."""
     kind = type(value)
     if kind is dict:
-        if not _SCALARS.issuperset(map(type, value)):
-            return False
+        try:
+            "".join(value)  # the fastest way to see that all keys are text
+        except TypeError:
+            if not _SCALARS.issuperset(map(type, value)):
+                return False
         value = value.values()
     elif kind is not list:
         return kind in _SCALARS
@@ -99,6 +102,7 @@ class Decoder(cbor.Decoder):
             source,
             tag_hook=_other_tag,
             semantic_decoders=_TAGS,
+            read_size=64,  # each item reads again what the last one read ahead
             max_depth=self._max_depth,
             allow_duplicate_keys=False,
         ).decode
