@@ -253,7 +253,7 @@ async def test_who_waits_behind_a_batch_is_told_when_a_read_fails_the_store(tmp_
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(tries, b"2")
         await trio.testing.wait_all_tasks_blocked()
-        store._fail(errors.failed(tmp_path, sqlite3.DatabaseError("disk I/O error")))
+        store._health.fail(errors.failed(tmp_path, sqlite3.DatabaseError("disk I/O error")))
         gate.set()
     assert sorted(outcome) == ["failed", "stored"], "what was on its way is stored, the rest is told; nobody hangs"
     await store.close()

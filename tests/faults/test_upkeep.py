@@ -209,7 +209,7 @@ async def test_a_fault_of_ours_in_one_stream_ends_no_sweep(tmp_path, monkeypatch
         return expire(view)
 
     monkeypatch.setattr(sweeper, "expire", faulty)
-    monkeypatch.setattr("ds_trio_server.store.sqlite.engine.expire", lambda view: (None, None))
+    monkeypatch.setattr("ds_trio_server.store.sqlite.decider.expire", lambda view: (None, None))
     time.seconds += 10
     await store.sweep()
     assert await store.paths() == ["b"] and store.upkeep.failures == 1
