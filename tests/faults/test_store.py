@@ -12,7 +12,6 @@ import trio.testing
 from ds_core.server import stream
 from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import StorageFailed, StorageFull, Vanished
 from ds_trio_server.store.retention import Retention, parse
 from ds_trio_server.store.sqlite import committer, engine, errors, maintenance, producers, queries, schema
@@ -20,17 +19,8 @@ from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree
 from tests.store.rig import full
 
+from .stores import Time
 from .streams import append, delete, find, put, read
-
-
-class Time:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def clock(self, steady: float = 0.0) -> Clock:
-        return Clock(steady, 0.0, lambda: self.seconds, lambda: BUILT + self.seconds)
 
 
 @pytest.fixture
