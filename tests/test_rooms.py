@@ -60,6 +60,7 @@ CORE_MAY_USE = {
     *("array", "binascii", "collections", "errno", "gc", "hashlib", "io", "json", "math", "micropython"),
     *("re", "struct", "sys"),
 }
+MOST_LINES = 429
 DEPENDENCIES = {"cbor2", "h11", "msgspec", "prometheus_client", "trio"}
 SOURCES = {"ds_core": ROOT, "ds_trio_server": ROOT, "ds_micro": ROOT / "micro"}
 WITH_README = (
@@ -178,6 +179,13 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     found = circles(graph)
     assert [each for each in found if each not in LAZY_CIRCLES] == []
     assert len(found) == len(LAZY_CIRCLES), "a circle is gone: take it off the list"
+
+
+def test_modules_of_the_gateway_are_read_in_one_sitting() -> None:
+    """A module with more lines than any had when the gateway got its rooms holds more than one idea: split it by idea,
+    not by size."""
+    lengths = {name: len(path.read_text().splitlines()) for name, path in sources() if within(name, "ds_trio_server")}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
 def test_a_circle_is_found() -> None:

@@ -89,7 +89,7 @@ class Gate:
         (batch,) = self.held
         self.held.clear()
         batch.error = error
-        self.store._written(batch)
+        self.store._pipeline.written(batch)
 
 
 @asynccontextmanager
