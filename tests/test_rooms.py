@@ -7,7 +7,9 @@ has and what does no I/O: no clock, no randomness, no threads, no sockets, no ty
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ds_trio_server.http": ("ds_core", *LEAVES),
     "ds_trio_server.access": ("ds_core", *LEAVES),
     "ds_trio_server.store": ("ds_core", *LEAVES),
+    "ds_trio_server.store.engines": ("ds_core", "ds_trio_server.store", *LEAVES),
     "ds_trio_server.store.sqlite": ("ds_core", "ds_trio_server.store", *LEAVES),
     "ds_trio_server.reads": ("ds_core", EXCHANGE, STORE, *LEAVES),
     "ds_trio_server.live": ("ds_core", EXCHANGE, STORE, "ds_trio_server.reads", *LEAVES),
@@ -43,7 +46,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 # Rooms that an open door to the room around them does not lead into, but for these.
 ONLY_FOR = {
     "ds_trio_server.cli": (),
-    "ds_trio_server.store.sqlite": ("ds_trio_server", "ds_trio_server.cli"),
+    "ds_trio_server.store.sqlite": ("ds_trio_server", "ds_trio_server.cli", "ds_trio_server.store.engines"),
 }
 # Circles that save a device memory: the second module of a pair holds what is rare, and is imported inside of the
 # function of the first that needs it; it needs the first one's names in turn.
@@ -61,7 +64,16 @@ CORE_MAY_USE = {
     *("re", "struct", "sys"),
 }
 MOST_LINES = 429
-DEPENDENCIES = {"cbor2", "h11", "msgspec", "prometheus_client", "trio"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# What the gateway may import of others: what it needs and, by extras, may need. The other extras are for our tools.
+DEPENDENCIES = {
+    re.match(r"[\w-]+", needed)[0].replace("-", "_")
+    for needed in (
+        *PROJECT["dependencies"],
+        *(each for extra, needs in PROJECT["optional-dependencies"].items()
+          if extra not in ("test", "docs", "lint") for each in needs),
+    )
+}  # fmt: skip
 SOURCES = {"ds_core": ROOT, "ds_trio_server": ROOT, "ds_micro": ROOT / "micro"}
 WITH_README = (
     *("ds_core", "ds_core/wire", "ds_core/server", "ds_core/client"),
