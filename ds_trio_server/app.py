@@ -64,10 +64,10 @@ class App:
     ) -> None:
         self._origins = Origins() if origins is None else origins
         self.stats = Stats()
-        self.reading = Reading(store, config, by_origin=self._origins.guarded)
+        self.reading = Reading(store, config, self.stats, by_origin=self._origins.guarded)
         self.fanout = FanOut(store)
         self.streams = Streams(store, self.reading)
-        live = LiveReads(self.reading, CatchUp(store, self.reading), self.fanout, config)
+        live = LiveReads(self.reading, CatchUp(store, self.reading), self.fanout)
         endpoints = Endpoints(store, self.stats, access, lambda: (connections(), self.fanout.count()))
         self._streams_route = StreamsRoute(self.streams, live, access, store.now)
         self._routes: dict[str, Route] = {

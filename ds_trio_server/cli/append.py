@@ -13,7 +13,7 @@ from ds_core.client.errors import Disconnected, StreamError
 from ds_core.client.reader import kind_of
 from ds_core.client.writer import Writer
 from ds_core.wire import cbor
-from ds_micro import Outbox
+from ds_micro import Outbox, Stream
 from ds_micro.stream import random
 
 from .client_options import CBOR, JSON
@@ -139,7 +139,7 @@ def _patiently(options: argparse.Namespace, call: Callable[[], Any]) -> Any:
 class _Plain:
     """One POST after the other, none of them twice."""
 
-    def __init__(self, stream: Any, batches: Batches) -> None:
+    def __init__(self, stream: Stream, batches: Batches) -> None:
         self._stream = stream
         self._batches = batches
         self.unsure = False
@@ -163,7 +163,7 @@ class _Once:
 
     unsure = False
 
-    def __init__(self, stream: Any, options: argparse.Namespace, batches: Batches) -> None:
+    def __init__(self, stream: Stream, options: argparse.Namespace, batches: Batches) -> None:
         self._box = Outbox(None, stream, options.producer, in_flight=IN_FLIGHT)
         self._box.store = batches
         self._box.writer = Writer(batches, options.producer, Backoff(random), IN_FLIGHT)

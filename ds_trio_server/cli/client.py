@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from ds_core.client.errors import Disconnected, StreamError
 from ds_core.client.reader import kind_of
@@ -59,7 +59,7 @@ def _create(options: argparse.Namespace, signals: Signals) -> int:
     return 0
 
 
-def _expiry(options: argparse.Namespace) -> dict[str, object]:
+def _expiry(options: argparse.Namespace) -> dict[str, Any]:
     if options.expires_at:
         return {"expires_at": options.expires_at}
     return {} if options.ttl is None else {"ttl": options.ttl}
@@ -128,21 +128,25 @@ def _tail(options: argparse.Namespace, signals: Signals) -> int:
     return _print(options, signals, options.live)
 
 
-def _print(options: argparse.Namespace, signals: Signals, live: str | None) -> int:
+def _print(options: argparse.Namespace, signals: Signals, live: Literal["long-poll", "sse", "auto"] | None) -> int:
     from ds_micro.batches import batches  # what the other commands do without
 
     # Items are many and have no cycles: the collector looks at them too often otherwise, an eighth of the time.
     gc.set_threshold(100_000)
     stream = connect(options)
-    file = place = None
+    file = None
+    place: tuple[str, int] | None = None
     if options.cursor:
         file = CursorFile(options.cursor, stream.url, "bytes" if options.raw else "items")
         place = file.load()
     # Now, not in the middle: what cannot work says so at once, and "now" becomes an offset that a cursor can keep.
     head = stream.head()
     if place is None:
-        start = options.offset or ("now" if live and not file else "-1")
-        place = head.offset if start == "now" else start, 0
+        start: str = options.offset or ("now" if live and not file else "-1")
+        if start == "now":
+            assert head.offset is not None, "a success without one is none"
+            start = head.offset
+        place = start, 0
     content_type = head.headers.get("content-type", "")
     kind = "bytes" if options.raw else kind_of(content_type)
     if kind == "bytes" and sys.stdout.isatty() and _binary(content_type):

@@ -48,7 +48,7 @@ def url_of(stream: str, base: str) -> str:
     return f"{scheme.lower()}://{host}/{quote(path, safe=_PATH)}{found}{query}"
 
 
-def connect(options: argparse.Namespace, content_type: str | None = None, stream: str | None = None) -> Any:
+def connect(options: argparse.Namespace, content_type: str | None = None, stream: str | None = None) -> Stream:
     """The stream of a command. Nothing is sent yet. Raises Usage."""
     base = options.url or os.environ.get("STREAM_URL") or f"http://127.0.0.1:{DEFAULT_PORT}"
     url = url_of(stream or options.stream, base)
@@ -64,7 +64,7 @@ def connect(options: argparse.Namespace, content_type: str | None = None, stream
         if name.lower() in ("host", "content-length", "transfer-encoding", "connection"):
             raise Usage(f"'{name}' is of the connection; --header is for others")
         headers[name] = value.strip()
-    tls: dict[str, object] = {}
+    tls: dict[str, Any] = {}
     if options.ca:
         tls["ca"] = options.ca
     if options.pin:

@@ -12,7 +12,7 @@ import trio
 from .. import server
 from ..http import listeners
 from ..ops import logs, systemd
-from ..store import retention
+from ..store import engines
 from ..store.base import StorageFailed, Store
 from . import serve_options, stdio
 from .parser import Usage
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     settings = serve_options.settings(options, os.environ)
     logs.configure(settings.log_level, settings.log_format)
     server.raise_file_limit()
-    store = _store(settings)
+    store, place = _store(settings)
     security = Security(settings)
     try:
         sockets = _listen(settings)
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
     def started(running: server.Server) -> None:
         obedience.serving(running.stop)
-        log.info("streams are %s", "in memory only" if settings.memory else f"in {settings.data or 'data'}")
+        log.info("streams are %s", place)
         for listener in sockets:
             line = f"listening on {listeners.url_of(listener, security.scheme)}"
             try:
@@ -104,21 +104,20 @@ def _listen(settings: Settings) -> list[socket.socket]:
         raise
 
 
-def _store(settings: Settings) -> Store:
-    # Late imports: a server has one of them.
-    if settings.memory:
-        if settings.retain:
-            raise Usage(
-                "--retain trims what is kept on disk, and --memory keeps nothing there: give --data DIR instead "
-                "of --memory, or leave --retain out and give streams a Stream-TTL"
-            )
-        from ..store.memory import MemoryStore
-
-        return MemoryStore()
-    from ..store.sqlite.engine import SQLiteStore
-
-    rules = retention.Retention(settings.retain)
-    return SQLiteStore(settings.data or "data", retain=rules, min_free=settings.min_free)
+def _store(settings: Settings) -> tuple[Store, str]:
+    """The store, and where that is."""
+    name, where = engines.chosen("memory:" if settings.memory else settings.data or "data")
+    engine = engines.ENGINES[name]
+    if settings.retain and not engine.trims:
+        raise Usage(
+            f"--retain trims what is kept on disk, and --{name} keeps nothing there: give --data DIR instead "
+            f"of --{name}, or leave --retain out and give streams a Stream-TTL"
+        )
+    try:
+        store = engine.make(engines.Terms(where, settings.retain, settings.min_free))
+    except ValueError as error:
+        raise Usage(str(error)) from None
+    return store, engine.place.format(where=where)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -11,7 +11,6 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Read
 from ds_core.wire import media
 
-from ..config import Config
 from ..http.exchange import Exchange
 from ..reads.catchup import CatchUp
 from ..reads.reading import Reading
@@ -28,15 +27,14 @@ _COMMENT_PART = b"3\r\n:\n\n\r\n"
 class LiveReads:
     """Begins live reads of one store."""
 
-    def __init__(self, reading: Reading, catchup: CatchUp, fanout: FanOut, config: Config) -> None:
+    def __init__(self, reading: Reading, catchup: CatchUp, fanout: FanOut) -> None:
         self.reading = reading
         self.catchup = catchup
         self.fanout = fanout
-        self._config = config
 
     async def long_poll(self, exchange: Exchange, command: Read) -> Subscriber | None:
         """Answer at once when there is something to show; else the subscriber that will."""
-        deadline = trio.current_time() + self._config.long_poll_timeout
+        deadline = trio.current_time() + self.reading.config.long_poll_timeout
         plan = await self.reading.plan(command.path, command.offset, True)
         if plan.waits:
             return LongPoll(self, exchange, command, plan, deadline)
@@ -45,7 +43,7 @@ class LiveReads:
 
     async def events(self, exchange: Exchange, command: Read) -> Subscriber | None:
         """Begin an event stream; the subscriber that goes on with it, None when it has ended already."""
-        ends = trio.current_time() + self._config.sse_max
+        ends = trio.current_time() + self.reading.config.sse_max
         plan = await self.reading.plan(command.path, command.offset, True)
         exchange.keep_alive = False
         response = responses.sse(not media.is_text(plan.stream.content_type))

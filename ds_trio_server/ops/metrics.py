@@ -1,6 +1,6 @@
 """`/metrics` for Prometheus, through its official client library (the extra `metrics`).
 
-Everything is read from `stats` and the store at the moment Prometheus asks.
+Everything is read at the moment Prometheus asks: what the tables of `stats` have, and what there is just now.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ds_core.server.errors import ProtocolError
 
-from ..stats import Commits, Stats, Upkeep
+from ..stats import Commits, Histogram, Stats, Upkeep
 from ..store.base import Usage
 
 if TYPE_CHECKING:
@@ -32,33 +32,23 @@ class Snapshot:
         """The metrics, one after the other."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        stats, commits, usage = self._stats, self._commits, self._usage
         counter, gauge = CounterMetricFamily, GaugeMetricFamily
-        yield counter("ds_appends", "Appends made durable.", commits.appends)
-        yield counter("ds_append_bytes", "Bytes of appends made durable.", commits.bytes)
-        for name, text, histogram in (
-            ("ds_commit_appends", "Appends in one commit.", commits.sizes),
-            ("ds_commit_seconds", "How long a commit took, its fsync included.", commits.seconds),
-            ("ds_fsync_seconds", "How long the write and fsync of a commit took.", commits.fsync),
-        ):
+        for counts in (self._commits, self._stats, self._upkeep):
+            for field, (name, text) in counts.COUNTERS.items():
+                yield counter(name, text, getattr(counts, field))
+        for field, (name, text) in Commits.HISTOGRAMS.items():
+            histogram: Histogram = getattr(self._commits, field)
             yield HistogramMetricFamily(name, text, buckets=histogram.cumulative(), sum_value=histogram.sum)
-        yield counter("ds_requests", "Requests whose head was read.", stats.requests)
+        for field, (name, text) in Upkeep.GAUGES.items():
+            yield gauge(name, text, getattr(self._upkeep, field))
         rejected = counter("ds_rejected", "Requests refused, by status and code.", labels=("status", "code"))
-        for (status, code), count in stats.rejected.items():
+        for (status, code), count in self._stats.rejected.items():
             rejected.add_metric((str(status), code), count)
         yield rejected
-        yield counter("ds_connections_accepted", "Connections accepted.", stats.connections)
         yield gauge("ds_connections", "Connections open now.", self._open)
-        yield counter("ds_tls_handshakes_failed", "Connections without a TLS handshake.", stats.handshakes_failed)
         yield gauge("ds_live_readers", "Long-polls and event streams waiting now.", self._live)
-        upkeep = self._upkeep
-        text = "Streams passed over, or rounds ended, by a failure in upkeep."
-        yield counter("ds_upkeep_failures", text, upkeep.failures)
-        yield counter("ds_streams_freed", "Streams that ended and whose room is free.", upkeep.freed)
-        yield gauge("ds_log_bytes", "Bytes the write-ahead log takes.", upkeep.log)
-        yield gauge("ds_log_held_bytes", "Bytes of it that a long reader keeps from being used again.", upkeep.held)
-        yield gauge("ds_streams", "Streams there are.", usage.streams)
-        yield gauge("ds_store_bytes", "Bytes the store takes on its disk, or in memory.", usage.bytes)
+        yield gauge("ds_streams", "Streams there are.", self._usage.streams)
+        yield gauge("ds_store_bytes", "Bytes the store takes on its disk, or in memory.", self._usage.bytes)
 
 
 def exposition(snapshot: Snapshot, accept: str) -> tuple[str, bytes]:

@@ -17,6 +17,7 @@ from ds_core.server.stream import Renewed, Stream, View
 from ds_core.wire import media
 
 from ..config import Config
+from ..stats import Stats
 from ..store.base import WINDOW, Decide, Piece, Store, Vanished
 from .message_index import STEP, MessageIndex
 
@@ -25,16 +26,17 @@ _NARROW = 16 * 1024
 _BIG_AT_ONCE = 2
 
 
-
 class Reading:
-    """Reads of one store under one configuration.
+    """Reads of one store under one configuration: `config` and `stats` are those of the server, for whoever reads.
 
     `vary[worthwhile]` is the headers that say what an answer depends on: on Accept-Encoding whenever
     it is worthwhile to compress, whether this client asked for it or not; on who asks with access control,
     and `by_origin` where some web pages are refused: no cache may show them what it keeps for others.
     """
 
-    def __init__(self, store: Store, config: Config, *, by_origin: bool = False) -> None:
+    def __init__(self, store: Store, config: Config, stats: Stats, *, by_origin: bool = False) -> None:
+        self.config = config
+        self.stats = stats
         self._store = store
         self._chunk = config.chunk
         self._held = 0

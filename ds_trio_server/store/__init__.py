@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Store", "Decide", "Change", "Done", "Piece", "Usage", "WINDOW", "SLICES", "MOST_PRODUCERS",
     "FORGET_PRODUCERS_AFTER", "StorageFailed", "Unwritable", "StorageFull", "StorageReadOnly", "StorageBusy", "LogHeld",
-    "Overloaded", "TooManyProducers", "Vanished", "Watcher", "Watchers", "Retention", "retention", "MemoryStore",
+    "Overloaded", "TooManyProducers", "Vanished", "Watcher", "Watchers", "Retention", "retention", "engines",
+    "MemoryStore",
 ]
 
 

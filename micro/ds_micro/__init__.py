@@ -18,6 +18,13 @@ from ds_core.client.reader import MARK
 from ds_micro.net import Net
 from ds_micro.stream import Flows, alone
 
+if __debug__:  # not in what is compiled for a device
+    __all__ = [
+        "Stream", "Outbox", "Cursor", "MARK", "aio", "StreamError", "Disconnected", "Timeout", "Untrusted",
+        "BadResponse", "BadRequest", "Unauthorized", "Forbidden", "Fenced", "NotFound", "Conflict", "Closed", "Gone",
+        "TooLarge", "Busy", "ServerError", "NoSpace", "OutboxFull",
+    ]  # fmt: skip
+
 
 def run(flow):
     """Run a flow over a transport that never suspends."""
@@ -29,6 +36,14 @@ def run(flow):
 
 
 class Stream(Flows):
+    """A stream on a server, and the one connection to it; this module says with what it is made.
+
+    `create(ttl=, expires_at=, closed=, values=)`, `append(*values, raw=, seq=, close=)`, `close()`, `head()`,
+    `delete()`, `fork(source, offset=, sub_offset=)` and `adopt()` return a Result; `read()` iterates. Each raises a
+    StreamError, of the kind that the server's answer stands for, and ValueError or TypeError for a value that does not
+    suit the content type.
+    """
+
     _net = Net
     _turn = staticmethod(lambda flow: flow)
 

@@ -42,6 +42,7 @@ class Net:
         self._reader = self._writer = self._address = None
 
     async def open(self, host, port, ms, tls=None):
+        """Connect, after closing what was open before."""
         self.close()
         address = self._address or await look_up(host, port, ms())
         self._address = None
@@ -56,6 +57,7 @@ class Net:
         self._address = address
 
     def close(self):
+        """Close at once; what is under way is void."""
         if self._writer:
             if _CPYTHON:
                 self._writer.transport.abort()
@@ -64,6 +66,7 @@ class Net:
             self._reader = self._writer = None
 
     def stale(self):
+        """Whether an idle connection is no use any more."""
         if _CPYTHON:
             return self._reader.at_eof() or self._writer.transport.is_closing()
         import select
@@ -73,6 +76,7 @@ class Net:
         return bool(poll.poll(0))
 
     async def recv(self, view, ms):
+        """Receive into `view`; how many bytes, 0 when the peer has closed."""
         while True:
             wait = ms()
             if _CPYTHON:
@@ -84,11 +88,13 @@ class Net:
                 return n
 
     async def send(self, view, ms):
+        """Send all of `view`."""
         wait = ms()
         self._writer.write(bytes(view) if _CPYTHON else view)
         await within(self._writer.drain(), wait)
 
     async def sleep(self, ms):
+        """Wait for so many milliseconds."""
         await asyncio.sleep(ms / 1000)
 
 
@@ -150,6 +156,8 @@ class _Turn:
 
 
 class Stream(Flows):
+    """As `ds_micro.Stream`, with operations to be awaited, and `async for` over what `read()` returns."""
+
     _net = Net
     _items = _Items
 
@@ -181,6 +189,8 @@ class Stream(Flows):
 
 
 class Outbox(ds_micro.outbox.Outbox):
+    """As `ds_micro.Outbox`; `flush` and `close_stream` are to be awaited, and `run` is for a task of its own."""
+
     _sending = 0  # flushes under way, or waiting for their turn
 
     def _keep(self, call, *args):
@@ -208,6 +218,7 @@ class Outbox(ds_micro.outbox.Outbox):
             self._sending -= 1
 
     async def close_stream(self, timeout=30):
+        """Send what waits and close the stream, exactly once; whether it is closed, else `error` says why not."""
         from ds_micro.closing import closing
 
         until = now() + int(timeout * 1000)

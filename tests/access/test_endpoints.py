@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ds_trio_server.access.file import Access
 from ds_trio_server.ops import logs
 from ds_trio_server.ops.endpoints import is_loopback
-from ds_trio_server.stats import Commits, Histogram
+from ds_trio_server.stats import Commits, Histogram, Stats, Upkeep
 from ds_trio_server.store.base import StorageFailed, StorageFull
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite.engine import SQLiteStore
@@ -164,6 +164,15 @@ async def test_metrics_count_what_happened() -> None:
     assert found["ds_live_readers"] == 1 and found["ds_streams"] == 1 and found["ds_store_bytes"] == 8
     assert found["ds_requests_total"] == 8 and found["ds_connections_accepted_total"] == 8
     assert 1 <= found["ds_connections"] <= 8
+
+
+async def test_all_that_is_counted_is_shown() -> None:
+    async with running() as site:
+        found = values(await site.ask("GET", "/metrics"))
+    counters = {name for kind in (Stats, Commits, Upkeep) for name, _ in kind.COUNTERS.values()}
+    assert {f"{name}_total" for name in counters} <= set(found) and len(counters) == 7
+    assert {f"{name}_count" for name, _ in Commits.HISTOGRAMS.values()} <= set(found)
+    assert {name for name, _ in Upkeep.GAUGES.values()} <= set(found)
 
 
 async def test_metrics_of_a_store_on_disk(tmp_path: Path) -> None:

@@ -12,20 +12,13 @@ import trio
 from ds_core.server import stream
 from ds_core.server.decide import Needs
 from ds_trio_server.store.sqlite import copying, files, maintenance, schema
-from ds_trio_server.store.sqlite.engine import SQLiteStore
-from ds_trio_server.store.sqlite.space import MinFree
 from tests.tools import serve
 
 from . import room
+from .stores import opened
 from .streams import append, delete, find, put, read
 
 MIB = 1 << 20
-
-
-async def opened(folder):
-    store = SQLiteStore(folder, min_free=MinFree())
-    await store.open()
-    return store
 
 
 async def changed(store, rng, number):

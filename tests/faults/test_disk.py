@@ -15,56 +15,8 @@ import time
 
 import pytest
 
-from tests.faults import disk
+from tests.faults.servers import ask
 from tests.tools import serve
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory):
-    return disk.library(tmp_path_factory.mktemp("shim"))
-
-
-class Faulty:
-    """A server process on a disk under command."""
-
-    def __init__(self, shim, tmp_path, *args):
-        self.data = tmp_path / "data"
-        self.data.mkdir(exist_ok=True)
-        self.disk = disk.Control(tmp_path / "control")
-        env = disk.preload(shim, self.data, tmp_path / "control")
-        self.server = serve.start("--data", self.data, "--min-free", "0", *args, env=env)
-        # The first commit is followed by a checkpoint, which no test is about; the second comes after that.
-        assert self.ask("PUT", "first", b"x")[0] == 201
-        assert self.ask("PUT", "second", b"x")[0] == 201
-
-    def ask(self, method, path, body=b"", **headers):
-        return ask(self.server, method, path, body, **headers)
-
-
-def ask(server, method, path, body=b"", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    try:
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        if body:
-            given["Content-Type"] = "text/plain"
-        connection.request(method, path if path[0] == "/" else f"/v1/stream/{path}", body, given)
-        response = connection.getresponse()
-        return response.status, {n.lower(): v for n, v in response.getheaders()}, response.read()
-    finally:
-        connection.close()
-
-
-@pytest.fixture
-def faulty(shim, tmp_path):
-    started = []
-
-    def start(*args):
-        started.append(Faulty(shim, tmp_path, *args))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.server.kill()
 
 
 def test_a_failed_fsync_ends_the_server_and_is_never_tried_again(faulty, tmp_path):

@@ -8,34 +8,16 @@ import threading
 import pytest
 import trio
 
-from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import StorageFull
-from ds_trio_server.store.retention import Retention, parse
 from ds_trio_server.store.sqlite import files, garbage, maintenance, sweeper, trimmer
-from ds_trio_server.store.sqlite.engine import SQLiteStore
-from ds_trio_server.store.sqlite.space import MinFree
 from tests.tools import serve
 
 from . import room
+from .stores import Time, opened
 from .streams import append, delete, find, put, read
 from .test_store import fail, full
 
 MIB = 1 << 20
-
-
-class Time:
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def clock(self) -> Clock:
-        return Clock(0.0, 0.0, lambda: self.seconds, lambda: BUILT + self.seconds)
-
-
-async def opened(folder, *rules, time=None):
-    retain = Retention(map(parse, rules)) if rules else None
-    store = SQLiteStore(folder, None if time is None else time.clock(), retain, MinFree())
-    await store.open()
-    return store
 
 
 def stored(store):
@@ -47,7 +29,7 @@ def stored(store):
 async def test_what_is_kept_is_bounded_without_any_sweep(tmp_path, size):
     """Rows that nobody may read any more go with the commits behind them."""
     keep = 64 * 1024
-    store = await opened(tmp_path, f"one={keep}", "other=forever")
+    store = await opened(tmp_path, None, f"one={keep}", "other=forever")
     await put(store, "one")
     await put(store, "other", b"stays")
     count = max(20, 6 * keep // size) if size > 1 else 0
@@ -170,7 +152,7 @@ async def test_no_query_of_a_sweep_reads_more_than_it_needs(tmp_path, query):
 
 
 async def test_a_cut_that_found_no_room_is_made_later(tmp_path, monkeypatch):
-    store = await opened(tmp_path, "1000")
+    store = await opened(tmp_path, None, "1000")
     await put(store, "a")
     for _ in range(50):
         await append(store, "a", b"x" * 100)
@@ -200,7 +182,7 @@ async def test_streams_that_were_too_large_at_the_start_are_found_page_by_page(t
     db.execute("UPDATE streams SET path = CAST(x'ff' || path AS TEXT) WHERE path = 's4'")
     db.commit()
     db.close()
-    store = await opened(tmp_path, "200")
+    store = await opened(tmp_path, None, "200")
     for _ in range(6):
         store._trimmer._next = 0.0
         await store.sweep()
@@ -213,7 +195,7 @@ async def test_streams_that_were_too_large_at_the_start_are_found_page_by_page(t
 
 async def test_a_plan_changes_nothing_that_others_use(tmp_path):
     """It is made in a thread."""
-    store = await opened(tmp_path, "64s", "1000")
+    store = await opened(tmp_path, None, "64s", "1000")
     await put(store, "a")
     for _ in range(30):
         await append(store, "a", b"x" * 100)

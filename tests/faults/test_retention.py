@@ -17,7 +17,6 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
 from ds_trio_server import server
 from ds_trio_server.cli import main as cli
-from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.retention import Retention, parse
 from ds_trio_server.store.sqlite import maintenance, trimmer
@@ -27,8 +26,9 @@ from tests.server.site import Client, request, running
 from tests.tools import serve
 
 from . import retention as trimming
+from .servers import ask
+from .stores import Time, opened
 from .streams import append, delete, find, put, read
-from .test_disk import ask
 
 DAY = 86400.0
 
@@ -37,20 +37,6 @@ DAY = 86400.0
 def looking_takes_no_time(monkeypatch):
     """The rhythm of retention follows how long a look takes, and these clocks are set by hand."""
     monkeypatch.setattr(trimmer, "time", SimpleNamespace(monotonic=lambda: 0.0))
-
-
-class Time:
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def clock(self, steady: float = 0.0) -> Clock:
-        return Clock(steady, 0.0, lambda: self.seconds, lambda: BUILT + self.seconds)
-
-
-async def opened(folder, time, *rules):
-    store = SQLiteStore(folder, time.clock(), Retention(map(parse, rules)), MinFree())
-    await store.open()
-    return store
 
 
 async def settle(store, time, seconds=0.0, step=1.0):

@@ -12,20 +12,14 @@ import trio
 from ds_core.server.errors import ProtocolError
 from ds_trio_server.store.base import LogHeld, StorageFull
 from ds_trio_server.store.sqlite import checkpoints, files, maintenance
-from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree, Space
 
 from . import room
+from .stores import opened
 from .streams import append, delete, put, read
 from .test_store import fail, full
 
 MIB = 1 << 20
-
-
-async def opened(folder):
-    store = SQLiteStore(folder, min_free=MinFree())
-    await store.open()
-    return store
 
 
 async def until(condition, seconds=20):

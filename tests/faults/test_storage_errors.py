@@ -15,27 +15,9 @@ import pytest
 
 from ds_trio_server.store.base import StorageBusy, StorageFull, StorageReadOnly
 from ds_trio_server.store.sqlite import errors, files
-from tests.faults import disk, volume
-from tests.faults.test_disk import Faulty, ask
+from tests.faults import volume
+from tests.faults.servers import ask
 from tests.tools import serve
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory):
-    return disk.library(tmp_path_factory.mktemp("shim"))
-
-
-@pytest.fixture
-def faulty(shim, tmp_path):
-    started = []
-
-    def start(*args):
-        started.append(Faulty(shim, tmp_path, *args))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.server.kill()
 
 
 def run(*args):

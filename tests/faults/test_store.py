@@ -12,7 +12,6 @@ import trio.testing
 from ds_core.server import stream
 from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import StorageFailed, StorageFull, Vanished
 from ds_trio_server.store.retention import Retention, parse
 from ds_trio_server.store.sqlite import committer, engine, errors, maintenance, producers, queries, schema
@@ -20,17 +19,8 @@ from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree
 from tests.store.rig import full
 
+from .stores import Time
 from .streams import append, delete, find, put, read
-
-
-class Time:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def clock(self, steady: float = 0.0) -> Clock:
-        return Clock(steady, 0.0, lambda: self.seconds, lambda: BUILT + self.seconds)
 
 
 @pytest.fixture
@@ -253,7 +243,7 @@ async def test_who_waits_behind_a_batch_is_told_when_a_read_fails_the_store(tmp_
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(tries, b"2")
         await trio.testing.wait_all_tasks_blocked()
-        store._fail(errors.failed(tmp_path, sqlite3.DatabaseError("disk I/O error")))
+        store._health.fail(errors.failed(tmp_path, sqlite3.DatabaseError("disk I/O error")))
         gate.set()
     assert sorted(outcome) == ["failed", "stored"], "what was on its way is stored, the rest is told; nobody hangs"
     await store.close()

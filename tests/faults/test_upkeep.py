@@ -10,31 +10,16 @@ import trio
 
 from ds_core.server import create
 from ds_core.server.stream import expire
-from ds_trio_server.clock import BUILT, Clock
 from ds_trio_server.store.base import StorageFailed
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import files, maintenance, schema, sweeper
 from ds_trio_server.store.sqlite.engine import SQLiteStore
-from ds_trio_server.store.sqlite.space import MinFree
 from tests.server.site import running
 
+from .stores import Time, opened
 from .streams import append, delete, find, put, read
 
 DEEP = 700
-
-
-class Time:
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def clock(self) -> Clock:
-        return Clock(0.0, 0.0, lambda: self.seconds, lambda: BUILT + self.seconds)
-
-
-async def opened(folder, time=None):
-    store = SQLiteStore(folder, None if time is None else time.clock(), min_free=MinFree())
-    await store.open()
-    return store
 
 
 async def chain(folder, depth=DEEP, last_ttl=None):
@@ -209,7 +194,7 @@ async def test_a_fault_of_ours_in_one_stream_ends_no_sweep(tmp_path, monkeypatch
         return expire(view)
 
     monkeypatch.setattr(sweeper, "expire", faulty)
-    monkeypatch.setattr("ds_trio_server.store.sqlite.engine.expire", lambda view: (None, None))
+    monkeypatch.setattr("ds_trio_server.store.sqlite.decider.expire", lambda view: (None, None))
     time.seconds += 10
     await store.sweep()
     assert await store.paths() == ["b"] and store.upkeep.failures == 1

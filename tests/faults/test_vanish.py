@@ -14,8 +14,8 @@ from ds_trio_server.store.base import Vanished
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.tools import serve
 
+from .servers import ask
 from .streams import append, find, put, read
-from .test_disk import ask
 
 
 @pytest.fixture(scope="module")

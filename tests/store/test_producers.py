@@ -111,7 +111,7 @@ async def test_who_appends_while_it_is_about_to_be_forgotten_is_not(tmp_path: Pa
         statements = list(store._producers.walk(store.now().steady))  # type: ignore[attr-defined]
         assert len(statements) == 1
         assert (await rig.append("a", b"x", producer=("p", 0, 1))).status == 200
-        store.add(statements)  # type: ignore[attr-defined]
+        store._decider.add(statements)  # type: ignore[attr-defined]
         assert (await rig.append("a", b"x", producer=("p", 0, 1))).status == 204
         assert (await rig.append("a", b"x", producer=("p", 0, 2))).status == 200
     async with opened(tmp_path) as rig:

@@ -33,6 +33,9 @@ def public(name: str) -> dict[str, object]:
             found[each] = importlib.import_module(f"{name}.{each}")
         if inspect.ismodule(found[each]):
             describe(found[each])
+        elif isinstance(found[each], type) and not found[each].__doc__:
+            for made in ("errors", "refusals"):
+                describe(importlib.import_module(f"ds_core.client.{made}"))
     return found
 
 
@@ -51,7 +54,11 @@ def describe(module: types.ModuleType) -> None:
 def build(output: Path) -> None:
     """Write the reference into a folder. Raises what pdoc warns of."""
     import pdoc
+    import pdoc.doc_pyi
     import pdoc.render
+
+    # The stubs are for type checkers: some of what they say (that an iteration is generic) is not so when it runs.
+    pdoc.doc_pyi.find_stub_file = lambda name: None
 
     for name in (*PAGES, *CORE):
         room = importlib.import_module(name)

@@ -1,0 +1,3 @@
+from ds_micro.outbox import Outbox
+
+async def closing(box: Outbox, until: int) -> bool: ...

@@ -1,0 +1,9 @@
+from typing import Self
+
+class Cursor:
+    path: str | None
+    offset: str
+    items: int
+    def __init__(self, path: str | None = None, offset: str = "-1", items: int = 0) -> None: ...
+    def load(self) -> Self: ...
+    def save(self) -> None: ...

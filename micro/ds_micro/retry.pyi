@@ -1,0 +1,9 @@
+from typing import Any, NoReturn
+
+from ds_core.client.errors import StreamError
+from ds_micro.outbox import Outbox
+from ds_micro.stream import Items
+
+def pause(items: Items[Any], exc: StreamError) -> int: ...
+def full() -> NoReturn: ...
+def refused(box: Outbox, status: int, headers: dict[str, str], text: bytes, outcome: int) -> None: ...
