@@ -97,7 +97,7 @@ class Sweeper:
         elif batch.leaves_garbage:
             self.garbage = True
         if self._trimmer is not None:
-            self._trimmer.active.update([id for *_, id in batch.rows])
+            self._trimmer.note([id for *_, id in batch.rows])
 
     async def sweep(self) -> int:
         """Do what is due; returns how many streams were over."""
