@@ -25,7 +25,7 @@ def test_the_slope_is_of_the_second_half() -> None:
     def sample(at: float, resident: int) -> Sample:
         return Sample(at, 0, resident, 0, 0)
 
-    grown = [sample(0, 10), *(sample(60 * n, 5000) for n in range(10)), *(sample(600 + 30 * n, 5000) for n in range(12))]
+    grown = [sample(10 * n, 100 * n) for n in range(10)] + [sample(600 + 30 * n, 5000) for n in range(12)]
     assert traffic.slope(grown) == 0
     assert traffic.slope([sample(60 * n, 1000 + 7 * n) for n in range(20)]) == pytest.approx(7)
     assert traffic.slope([sample(0, 1)]) == 0
