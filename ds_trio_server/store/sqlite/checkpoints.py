@@ -56,6 +56,7 @@ class Checkpoints:
         self._connect = database.connect
         self._db = database.writer
         self._log = database.log
+        self._index = database.index
         self._most = min(_FRAMES, most // PAGE)
         self._counts = counts
         self._refusals = refusals
@@ -71,6 +72,10 @@ class Checkpoints:
     def use(self, db: sqlite3.Connection) -> None:
         """As `Committer.use`."""
         self._db = db
+
+    def before_commit(self, size: int) -> None:
+        """See to what a commit of so many bytes needs. Raises StorageFull."""
+        self._index.cover(self._frames, size)
 
     def behind_commit(self, bulk: bool, full: bool) -> None:
         """See to what a commit has made due, one that found the disk `full` included. Raises sqlite3.Error."""

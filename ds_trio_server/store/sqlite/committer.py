@@ -183,7 +183,7 @@ class Committer:
     def _commit(self, batch: Batch) -> None:
         try:
             self._write(batch)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StorageFull) as error:
             # What takes no room, and may give some, has the last there is.
             full = not batch.grows and isinstance(self._refusals.of(error), StorageFull)
             if not full or not files.give_reserve(self._folder):
@@ -199,6 +199,7 @@ class Committer:
             files.keep_reserve(self._folder)
 
     def _write(self, batch: Batch) -> None:
+        self._checkpoints.before_commit(batch.size)
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         for statement, values in batch.structure:
@@ -263,6 +264,7 @@ class Committer:
         blobs: list[_Blob] = []
         size = 0
         started = time.monotonic()
+        self._checkpoints.before_commit(self._step)
         while batch.parts and size < self._step:
             part = batch.parts.pop()
             size += len(part.data)

@@ -70,6 +70,8 @@ class Corrupt(Damage):
 
 def refusal(folder: Path, error: Exception) -> Unwritable | None:
     """What a client is to be told when the store can go on behind this error; None when it can't."""
+    if isinstance(error, Unwritable):
+        return error
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return None
