@@ -172,6 +172,48 @@ async def test_a_long_reader_stops_appends_only_beyond_a_bound_and_is_named(tmp_
     await store.close()
 
 
+async def test_the_bound_holds_while_a_reader_does_however_often_its_log_is_moved(tmp_path, small_log, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_FAR", 100)  # more than that is moved by a thread of its own
+    monkeypatch.setattr(checkpoints, "_FRAMES", 25)
+    store = await opened(tmp_path)
+    await put(store, "a", b"")
+    reader = room.Reader(tmp_path)
+    for _ in range(100):
+        try:
+            await append(store, "a", b"x" * 100_000)
+        except LogHeld:
+            await trio.sleep(0.001)
+    assert 4 * MIB < store._db.log.size() < 8 * MIB
+    for _ in range(30):
+        await store.sweep()
+        await trio.sleep(0.005)
+        assert store._committer.holder is not None, "a reader that holds it does so all the time"
+        with pytest.raises(LogHeld):
+            store.check_writable()
+    reader.leave()
+    with trio.fail_after(30):
+        while store._committer.holder is not None or store._db.log.size() > MIB:
+            await store.sweep()
+            await trio.sleep(0.02)
+    await append(store, "a", b"x")
+    await store.close()
+
+
+async def test_a_long_log_that_nobody_holds_takes_appends_while_it_is_moved(tmp_path, small_log, monkeypatch):
+    monkeypatch.setattr(checkpoints, "LOG_MOST", 1 << 40)
+    store = await opened(tmp_path)
+    await put(store, "a", b"")
+    reader = room.Reader(tmp_path)
+    for _ in range(200):
+        await append(store, "a", b"x" * 100_000)
+    reader.leave()
+    monkeypatch.setattr(checkpoints, "LOG_MOST", 4 * MIB)  # as if a crash had left it
+    for _ in range(50):
+        await store.sweep()
+        await append(store, "a", b"y")
+    await store.close()
+
+
 async def test_a_log_is_cut_when_its_reader_has_left(tmp_path, monkeypatch, small_log):
     monkeypatch.setattr(checkpoints, "LOG_MOST", 1 << 40)
     store = await opened(tmp_path)

@@ -20,7 +20,7 @@ from ...stats import Upkeep
 from ..base import StorageFailed
 from . import errors, files, schema
 from .database import Database
-from .wal import PAGE
+from .wal import FRAME, PAGE, State
 
 log = logging.getLogger("ds")
 
@@ -62,6 +62,7 @@ class Checkpoints:
         self._refusals = refusals
         self._failed = failed
         self._mover: threading.Thread | None = None
+        self._moving_of = 0  # how many frames there were when the mover began
         self._again = 0  # how long the log is when the next attempt is worth it
         self._frames = 0
         self._seldom = Seldom(logging.getLogger("ds"))
@@ -81,7 +82,7 @@ class Checkpoints:
         """See to what a commit has made due, one that found the disk `full` included. Raises sqlite3.Error."""
         state = self._log.state()
         if state.frames < self._frames:
-            self._again = 0  # it has begun again
+            self._again = self._moving_of = 0  # it has begun again
         self._frames = state.frames
         # Between the steps of a large append others wait for this: less at once, more often.
         most = min(_BULK_FRAMES, self._most) if bulk else self._most
@@ -95,9 +96,13 @@ class Checkpoints:
     def between_commits(self) -> None:
         """See to what nobody's commit does: what was held up, and a long log. Raises sqlite3.Error."""
         self._counts.log = self._log.size()
-        if self._moving():
-            return
         state = self._log.state()
+        self._counts.held = state.bytes if state.bytes > LOG_KEPT else 0
+        if self._moving():
+            if state.bytes > max(LOG_MOST, self._moving_of * FRAME) + _TELL:
+                self.holder = "this server, which moves it into the file,"
+            return
+        self._notice_reader(state)
         if state.waiting > _FAR:
             self._move(self._most)
         elif self._counts.log > LOG_KEPT:
@@ -105,7 +110,6 @@ class Checkpoints:
             self._counts.log = self._log.size()
         elif state.waiting and (self.pressed or self._log.owed() < -_GIVEN_BACK):
             self._move(self._most)
-        self._notice_reader()
 
     @property
     def held(self) -> bool:
@@ -126,7 +130,9 @@ class Checkpoints:
     def _move(self, most: int) -> None:
         if self._moving():
             return
-        if self._log.state().waiting > _FAR:
+        state = self._log.state()
+        if state.waiting > _FAR:
+            self._moving_of = state.frames
             self._mover = threading.Thread(target=self._move_far, name="checkpoint", daemon=True)
             self._mover.start()
             return
@@ -162,14 +168,15 @@ class Checkpoints:
         finally:
             schema.one(self._db, f"PRAGMA busy_timeout = {patience}")
 
-    def _notice_reader(self) -> None:
-        held = 0 if self._moving() else self._log.state().bytes
-        self._counts.held = held if held > LOG_KEPT else 0
-        holder = self._log.reader() if held > _TELL else None
-        if holder is not None:
+    def _notice_reader(self, state: State) -> None:
+        """See whether somebody holds the log, when it is not being moved: then it is long though it was moved, or was
+        not moved as far as it went by then."""
+        held = state.waiting <= _FAR or state.moved < self._moving_of
+        reader = self._log.reader() if held and state.bytes > _TELL else None
+        if reader is not None:
             self._seldom.warning(
                 "%s has read %s for so long that the log beside it takes %d MiB; "
                 "beyond %d MiB appends wait for its end",
-                holder, self._folder / files.FILE, held >> 20, LOG_MOST >> 20,
+                reader, self._folder / files.FILE, state.bytes >> 20, LOG_MOST >> 20,
             )  # fmt: skip
-        self.holder = holder if held > LOG_MOST else None
+        self.holder = reader if state.bytes > LOG_MOST else None
