@@ -17,8 +17,10 @@ _LONGEST = 0.02
 _SMALLEST, _LARGEST = 1 / 64, 8.0
 _ALONG_ROWS = 64
 _ALONG_BYTES = 64 * 1024
+# What a stream that lives has is never freed as a whole, whatever a row says.
 _NEXT = (
-    "SELECT stream, below FROM removed WHERE stream > ? AND typeof(below) IN ('integer', 'null')"
+    "SELECT stream, below FROM removed WHERE stream > ? AND (typeof(below) = 'integer'"
+    " OR typeof(below) = 'null' AND stream NOT IN (SELECT id FROM streams))"
     f" ORDER BY stream LIMIT {_STREAMS}"
 )
 _ROWS_OF = "SELECT position, size FROM stored WHERE stream = ? AND position < ? ORDER BY position LIMIT ?"

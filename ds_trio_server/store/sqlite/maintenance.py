@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import StorageFailed, StorageFull, StorageReadOnly
-from . import copying, errors, files, rows, schema
+from . import copying, errors, files, meta, rows, schema
 from .shm import SharedIndex
 
 _MOST_PROBLEMS = 20
@@ -158,7 +158,10 @@ def _open_as(folder: Path, access: str) -> sqlite3.Connection:
 
 
 def _check_streams(db: sqlite3.Connection, report: Report) -> None:
+    for problem in meta.problems(db):
+        report.add(problem)
     newest = db.execute("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'newest'").fetchone()[0]
+    newest = newest if isinstance(newest, int) else schema.MAX_INTEGER
     streams = db.execute(
         "SELECT s.id, s.path, s.incarnation, s.start, s.tail, s.source, s.fork_at, s.forks, s.deleted, s.closed_by,"
         " (SELECT count(*) FROM streams f WHERE f.source = s.id), o.incarnation, o.tail, r.stream"
@@ -288,6 +291,13 @@ def _check_leftovers(db: sqlite3.Connection, report: Report) -> None:
             " GROUP BY stream) p LEFT JOIN producing c ON c.stream = p.stream WHERE ifnull(c.count, 0) != p.there"
         ):
             report.add(f"stream {id}: it counts {counted} producers and has {there}")
+    used = ", typeof(used) NOT IN ('integer', 'null')" if schema.is_ours(db) else ", 0"
+    for stream, id, wrong, late in db.execute(
+        "SELECT stream, CAST(id AS BLOB), typeof(stream) != 'integer' OR typeof(id) != 'text'"
+        f" OR typeof(epoch) != 'integer' OR typeof(seq) != 'integer' OR min(epoch, seq) < 0{used} FROM producers"
+    ):
+        if wrong or late or not _is_text(id):
+            report.add(f"stream {stream}: what it says of producer {id!r:.60} can't be so")
     for (id,) in db.execute(
         "SELECT id FROM blobs WHERE id NOT IN (SELECT blob FROM appends WHERE blob IS NOT NULL)"
         " AND id NOT IN (SELECT blob FROM staged)"
@@ -299,3 +309,11 @@ def _check_leftovers(db: sqlite3.Connection, report: Report) -> None:
             " AND stream NOT IN (SELECT stream FROM removed WHERE below IS NULL)"
         ):
             report.add(f"stream {id}: it is gone, but its {table} were left behind")
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

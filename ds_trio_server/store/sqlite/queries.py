@@ -85,6 +85,10 @@ class Queries:
         except StorageFailed as error:
             raise self._fail(error) from None
 
+    def lost(self, error: errors.Damage) -> None:
+        """End the store for what should be there and isn't."""
+        raise self._fail(errors.failed(self._folder, error)) from error
+
     def _open(self) -> sqlite3.Connection:
         try:
             return self._connect()

@@ -117,7 +117,8 @@ SAVE_PRODUCER = (
     " ON CONFLICT DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, used = excluded.used"
 )
 NEWEST = (
-    "INSERT INTO meta VALUES ('newest', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
+    "INSERT INTO meta VALUES ('newest', ?) ON CONFLICT DO UPDATE SET"
+    " value = CASE typeof(value) WHEN 'integer' THEN max(value, excluded.value) ELSE excluded.value END"
 )
 NEEDED = (
     "WITH RECURSIVE forks (id, start, upto) AS ("
