@@ -32,7 +32,7 @@ REQUESTS = b"".join(
         request("PUT", S, b"", content_type="text/plain"),
         request("POST", S, b"first", content_type="text/plain"),
         b"POST /v1/stream/s HTTP/1.1\r\nHost: test\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b"3\r\n se\r\n4;x=y\r\ncond\r\n0\r\nTrailer: t\r\n\r\n",
+        b"3\r\n se\r\n4 ; x=y\r\ncond\r\n0\r\nTrailer: t\r\n\r\n",
         request("GET", S),
         request("OPTIONS", S, b"GET /v1/stream/none HTTP/1.1\r\n\r\n"),
         request("BREW", S, b"coffee"),
@@ -111,6 +111,31 @@ async def test_expect_100_continue(site: Site) -> None:
     await client.send("1\r\n!\r\n0\r\n\r\n")
     assert (await client.answer()).status == 204
     assert (await client.ask("GET", S)).body == b"body!"
+
+
+@pytest.mark.parametrize(
+    ("expect", "asked"),
+    [
+        # A list, whose members may stand in lines of their own (RFC 9110 sections 5.3 and 10.1.1).
+        ("Expect: 100-continue\r\nExpect: 100-continue\r\n", True),
+        ("Expect: 100-continue, 100-Continue\r\n", True),
+        ("Expect: other\r\nExpect: 100-continue\r\n", True),
+        ("Expect: , 100-continue ,\r\n", True),
+        # What is not understood may be left alone, and asks for nothing.
+        ("Expect: other\r\n", False),
+        ("Expect: 100-continue-not\r\n", False),
+        ('Expect: other="100-continue"\r\n', False),
+    ],
+)
+async def test_expectations_are_a_list(site: Site, expect: str, asked: bool) -> None:
+    await site.create("s")
+    client = await site.connect()
+    head = "POST /v1/stream/s HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n"
+    await client.send(head + expect + "\r\n" + ("" if asked else "body"))
+    if asked:
+        assert (await client.head())[0] == 100
+        await client.send("body")
+    assert (await client.answer()).status == 204
 
 
 @pytest.mark.parametrize(
@@ -358,6 +383,9 @@ async def test_what_two_parsers_could_read_differently_is_refused_and_ends_the_c
      b"3;a\rb\r\nabc\r\n0\r\n\r\n", b"3;a\nb\r\nabc\r\n0\r\n\r\n", b"3;a=\0\r\nabc\r\n0\r\n\r\n",
      b"3 \r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n0\n\n", b"3\r\nabc\r\n0\r\n\n", b"3\r\nabc\r\n0\r\nX: a\n\n",
      b"3\r\nabc\r\n0\r\nX: a\nY: b\r\n\r\n", b"3\r\nabc\r\n0\r\nX: a\rb\r\n\r\n",
+     # Trailers that are no field lines: space before the colon, junk, folding.
+     b"3\r\nabc\r\n0\r\nX : a\r\n\r\n", b"3\r\nabc\r\n0\r\njunk\r\n\r\n", b"3\r\nabc\r\n0\r\nX: a\r\n b\r\n\r\n",
+     b"3  \r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n0 \r\n\r\n",
      # More framing than any honest body has.
      (b"1;" + b"a" * 4000 + b"\r\nx\r\n") * 20],
 )  # fmt: skip
