@@ -11,6 +11,7 @@ import select
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -224,9 +225,10 @@ class Server:
         while True:
             await trio.sleep(_SWEEP_EVERY)
             now = trio.current_time()
+            rested = now + self._config.idle_timeout
             for connection in list(self._connections):
                 if connection.transport.deadline <= now:
-                    self._look_after(connection.transport.expire)
+                    self._look_after(partial(connection.transport.expire, rested))
             self._look_after(self.app.fanout.break_silence)
 
     def _look_after(self, step: Callable[[], object]) -> None:

@@ -16,7 +16,7 @@ from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.server.stream import Now
 from ds_core.wire import media, names
 
-from .access import without_access
+from .access import ANYBODY, without_access
 from .http.exchange import Exchange, Suspended
 from .live.subscribers import LiveReads
 from .parsers import FastParsers, Parsed
@@ -124,14 +124,15 @@ class StreamsRoute:
     def answer_nowait(self, exchange: Exchange) -> None:
         """Appends and small catch-up reads need no waiting, mostly."""
         if exchange.method == "POST":
-            command = self._command(exchange)
-            assert isinstance(command, Append)
-            command.body = exchange.body_nowait()
-            self._streams.append_nowait(command, exchange.finish)
+            append = Append(resolve(exchange.target, False)[0], exchange.headers)
+            self._identify(exchange, append)
+            append.body = exchange.body_nowait()
+            self._streams.append_nowait(append, exchange.finish)
         elif exchange.method == "GET":
-            command = self._command(exchange)
-            assert isinstance(command, Read)
-            exchange.finish(self._catchup.answer_nowait(command, accepted(exchange)))
+            path, query = resolve(exchange.target, True)
+            read = Read(path, exchange.headers, query)
+            self._identify(exchange, read)
+            exchange.finish(self._catchup.answer_nowait(read, accepted(exchange)))
         else:
             raise trio.WouldBlock
 
@@ -161,14 +162,19 @@ class StreamsRoute:
         if exchange.method == "PUT" and (authority := exchange.authority):
             origin = f"{exchange.scheme}://{authority}"
         command = requests.parse(exchange.method, exchange.target, exchange.headers, origin, resolve=resolve)
+        self._identify(exchange, command)
+        return command
+
+    def _identify(self, exchange: Exchange, command: Command) -> None:
+        """Note who asks for that. Raises ProtocolError when nobody may do so, or not this one."""
         if self._access is None:
-            exchange.identity = without_access(exchange.certified)
+            certified = exchange.certified
+            exchange.identity = without_access(certified) if certified else ANYBODY
         else:
             wall = self._now().wall
             exchange.identity = self._access.check(
                 command, exchange.headers, exchange.target, exchange.certified, wall
             )
-        return command
 
     async def _read(self, exchange: Exchange, command: Read) -> Suspended | None:
         if command.live == names.SSE:

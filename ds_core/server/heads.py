@@ -10,7 +10,7 @@ MAX_HEAD = 16384
 
 END = b"\r\n\r\n"
 
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_TOKEN = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-0123456789!#$%&'*+.^_`|~"
 
 CHUNKED = -1
 """The `length` of a body in chunks, which `ds_core.wire.chunked.ChunkedDecoder` reads."""
@@ -54,21 +54,20 @@ def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
     except UnicodeError:
         return None
     lines = text.split("\r\n")
-    if len(lines) < 3 or lines[-1] or lines[-2] or not _printable(lines):
+    if len(lines) < 3 or lines[-1] or lines[-2] or not _printable(lines[0]):
         return None
     parts = lines[0].split(" ")
     if len(parts) != 3 or parts[2] != "HTTP/1.1" or not parts[0].isalpha() or parts[1][:1] != "/":
         return None
     headers: "dict[str, str]" = {}
+    known = _known[transport]
     for line in lines[1:-2]:
-        raw, colon, value = line.partition(":")
-        name = _names.get(raw) or _name(raw)
-        if not colon or not name or name in headers:
+        field = known.get(line) or _field(line, transport)
+        if field is None:
             return None
-        value = value.strip(" ")
-        if name in _TRANSPORT and not (transport and value.lower() in _TRANSPORT[name]):
-            return None
-        headers[name] = value
+        headers[field[0]] = field[1]
+    if len(headers) != len(lines) - 3:
+        return None  # a field that comes twice
     if "host" not in headers:
         return None
     if "transfer-encoding" in headers:
@@ -81,28 +80,35 @@ def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
     return RequestHead(parts[0], parts[1], headers, int(length))
 
 
-# Field names as they were written, in lower case: the few that clients use are checked once. Others fill this at
-# most, and only until it is full.
-_names: "dict[str, str]" = {}
-_MOST_NAMES = 64
+# Fields as clients write them again and again (Host, Content-Type, Authorization): each is checked once. By
+# `transport`, as that decides which are accepted. What changes with every request is not worth its place here.
+_known: "tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]]" = ({}, {})
+_MOST_KNOWN = 256
+_LONGEST_KNOWN = 256
+_CHANGING = frozenset(("producer-seq", "stream-seq", "if-none-match"))
 
 
-def _name(raw: str) -> "str | None":
-    for char in raw:
-        if char not in _TOKEN:
-            return None
+def _field(line: str, transport: bool) -> "tuple[str, str] | None":
+    """Name, in lower case, and value of a field line; None for what isn't accepted."""
+    raw, colon, value = line.partition(":")
+    # What is left of a name without the characters of a token at either end holds another one.
+    if not colon or not raw or raw.strip(_TOKEN) or not _printable(line):
+        return None
     name = raw.lower()
-    if name and len(raw) <= 32:
-        if len(_names) >= _MOST_NAMES:
-            _names.clear()  # names that nobody else sends must not keep out those that everybody does
-        _names[raw] = name
-    return name
+    value = value.strip(" ")
+    if name in _TRANSPORT and not (transport and value.lower() in _TRANSPORT[name]):
+        return None
+    if _IS_PRINTABLE is not None and len(line) <= _LONGEST_KNOWN and name not in _CHANGING:
+        known = _known[transport]
+        if len(known) >= _MOST_KNOWN:
+            del known[next(iter(known))]  # the oldest: what everybody sends is soon back
+        known[line] = (name, value)
+    return name, value
 
 
-def _printable(lines: "list[str]") -> bool:
+def _printable(text: str) -> bool:
     # The split took every CRLF; a bare CR or LF, a tab and any other control is still inside. Beyond
     # ASCII: MicroPython decodes "ascii" as UTF-8.
-    text = "".join(lines)
     if _IS_PRINTABLE is not None:
         printable: bool = _IS_PRINTABLE(text)
         return printable

@@ -19,7 +19,8 @@ from ds_micro.stream import random
 from .client_options import CBOR, JSON
 from .client_stream import connect
 from .input import Batches, Items, Lines, Raw, Source, State
-from .output import Progress, Signals, Stopped, item_of, printable, size
+from .notation import item_of, printable
+from .output import Progress, Signals, Stopped, size
 from .parser import Usage
 
 IN_FLIGHT = 5

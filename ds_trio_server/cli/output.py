@@ -1,20 +1,7 @@
-"""What the command line shows: items as JSON lines, a reader's cursor in a file, a progress line.
-
-CBOR knows more than JSON. What JSON has no word for is written as an object with one or two names that begin with "$",
-and `ds append --cbor` reads it back as the same item:
-
-    bytes                        {"$hex":"0aff"}
-    a tag                        {"$tag":0,"$value":"2013-03-21T20:04:00Z"}
-    undefined, other simples     {"$simple":23}
-    NaN and infinities           {"$float":"nan"}     "inf", "-inf"
-    a map with other keys        {"$map":[[1,"a"],[2,"b"]]}
-
-A map that has a text key beginning with "$" is written as the last, so nothing is ambiguous.
-"""
+"""What the command line shows: a stream's items, a reader's cursor in a file, a progress line."""
 
 import codecs
 import json
-import math
 import os
 import re
 import signal
@@ -23,83 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ds_core.wire.cbor import Simple, Tag, undefined
 from ds_micro.flash import replace
 
-# A terminal may act on these, and JSON does not escape them.
-_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")
+from . import notation
+
 _ACTIVE = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")  # of a text; a tab and an end of line do no harm
 FLUSH_SECONDS = 0.5
 PROGRESS_AFTER = 1.0
-_FLOATS = ("nan", "inf", "-inf")
-
-
-def plain(value: Any) -> Any:
-    """A CBOR item as what `json` can write."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"$float": str(value)}
-    if isinstance(value, bytes):
-        return {"$hex": value.hex()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        if all(isinstance(key, str) and key[:1] != "$" for key in value):
-            return {key: plain(item) for key, item in value.items()}
-        return {"$map": [[plain(key), plain(item)] for key, item in value.items()]}
-    if isinstance(value, Tag):
-        return {"$tag": value.tag, "$value": plain(value.value)}
-    if value is undefined:
-        return {"$simple": 23}
-    if isinstance(value, Simple):
-        return {"$simple": value.value}
-    return value
-
-
-def item_of(value: Any) -> Any:
-    """The CBOR item that `plain` wrote like this. Raises ValueError."""
-    if isinstance(value, list):
-        return [item_of(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    names = sorted(value)
-    if not names or names[0][:1] != "$":
-        return {key: item_of(item) for key, item in value.items()}
-    try:
-        if names == ["$hex"]:
-            return bytes.fromhex(value["$hex"])
-        if names == ["$tag", "$value"] and type(value["$tag"]) is int and value["$tag"] >= 0:
-            return Tag(value["$tag"], item_of(value["$value"]))
-        if names == ["$simple"] and type(value["$simple"]) is int:
-            number = value["$simple"]
-            return {20: False, 21: True, 22: None, 23: undefined}.get(number, Simple(number))
-        if names == ["$float"] and value["$float"] in _FLOATS:
-            return float(value["$float"])
-        if names == ["$map"]:
-            return {_key(item_of(key)): item_of(item) for key, item in value["$map"]}
-    except (ValueError, TypeError):
-        pass
-    raise ValueError(f"{json.dumps(value)[:60]} is none of $hex, $tag with $value, $simple, $float, $map")
-
-
-def _key(value: Any) -> Any:
-    """As a key of a dict: what cannot be one becomes a tuple, as in the decoder."""
-    if isinstance(value, list):
-        return tuple(_key(item) for item in value)
-    if isinstance(value, dict):
-        return tuple((_key(key), _key(item)) for key, item in value.items())
-    if isinstance(value, Tag):
-        return Tag(value.tag, _key(value.value))
-    return value
-
-
-def line(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def printable(text: str) -> str:
-    """One line that no terminal acts on."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
 
 
 class CursorError(Exception):
@@ -223,19 +140,21 @@ class Output:
         self.position = Position(*place, self.settle)
         self._place = place
 
-    def write(self, item: Any) -> None:
+    def write(self, batch: Any) -> None:
+        """A list of items, or a piece of bytes. Its place is that of the reader now."""
+        items = 0 if self._kind == "bytes" else len(batch)
         if self._kind == "cbor":
-            data = line(plain(item)).encode() + b"\n"
+            data = notation.cbor_lines(batch)
         elif self._kind == "json":
-            data = line(item).encode() + b"\n"
+            data = notation.json_lines(batch)
         elif self._text:
-            data = _ACTIVE.sub("?", self._text.decode(item)).encode()
+            data = _ACTIVE.sub("?", self._text.decode(batch)).encode()
         else:
-            data = item
+            data = batch
         with self._signals:
             self._out.write(data)
             self._place = self.position.offset, self.position.items
-        self._progress.add(len(data), 0 if self._kind == "bytes" else 1)
+        self._progress.add(len(data), items)
         if self._prompt:
             self._out.flush()
         if time.monotonic() - self._flushed > FLUSH_SECONDS:

@@ -25,7 +25,7 @@ from ..config import Config
 from .connection import Connection
 from .exchange import Application, Exchange
 from .readers import begin
-from .transport import Disconnected
+from .transport import RESTING, Disconnected
 
 log = logging.getLogger("ds")
 
@@ -56,7 +56,6 @@ class IdleConnections:
         closed: Callable[[Connection], None],
     ) -> None:
         self._app = app
-        self._idle_timeout = config.idle_timeout
         self._largest_body = config.max_body
         self._serve = serve
         self._closed = closed
@@ -73,7 +72,7 @@ class IdleConnections:
     def add(self, connection: Connection) -> bool:
         """Take over a connection that has nothing to do; False when there is no room for it here."""
         connection.idle = True
-        connection.transport.deadline = trio.current_time() + self._idle_timeout
+        connection.transport.deadline = RESTING
         number = connection.transport.fileno()
         if number not in self._watched:
             try:
@@ -226,8 +225,7 @@ class IdleConnections:
         if exchange.started:
             return  # it has failed meanwhile, and its client was told
         exchange.started = True
-        connection = exchange.connection
-        assert isinstance(connection, Connection)
+        connection: Connection = exchange.connection  # type: ignore[assignment]  # `_exchange` made it of one
         try:
             if error is not None:
                 response = self._app.refused(exchange, error)

@@ -11,6 +11,10 @@ import trio
 
 from ..addresses import LOCAL, plain
 
+RESTING = float("-inf")
+"""The deadline of a transport that waits for its next request: the next sweep says how long it may. So a request
+costs no look at the clock."""
+
 _MOST_DRAINED = 256 * 1024
 """What a peer may go on sending while it reads its last answer."""
 
@@ -22,7 +26,7 @@ class Disconnected(Exception):
 class Transport:
     """A non-blocking TCP socket in the hands of one task.
 
-    `deadline` is on trio's clock; `overdue` tells that it has passed. `send_nowait` may be called
+    `deadline` is on trio's clock, or RESTING; `overdue` tells that it has passed. `send_nowait` may be called
     by other tasks while the owner waits in `wait_readable`. `identities` are the names that the
     peer has proved to be its own.
     """
@@ -109,8 +113,12 @@ class Transport:
         self._sending = False
         self.deadline = float("inf")
 
-    def expire(self) -> None:
-        """Cut off a peer that is overdue: its reads end, and its writes fail."""
+    def expire(self, rested: float) -> None:
+        """Cut off a peer that is overdue: its reads end, and its writes fail. One that has come to rest since the last
+        sweep may do so up to `rested`."""
+        if self.deadline == RESTING:
+            self.deadline = rested
+            return
         self.overdue = True
         self.deadline = float("inf")
         # Shutting down the reading side wouldn't wake a task that waits to write.

@@ -11,6 +11,7 @@ import trio
 from ds_core.server import messages, reads
 from ds_core.server.requests import Read
 from ds_core.server.responses import Position, Response
+from ds_core.wire import names
 
 from ..http.exchange import Exchange
 from ..store.base import Store, Vanished
@@ -18,6 +19,8 @@ from . import compression
 from .reading import Reading, vanished
 
 _AT_ONCE = 64 * 1024
+_MOST_KEPT = 256
+_LARGEST_KEPT = 4096
 
 
 class Answer:
@@ -41,6 +44,9 @@ class CatchUp:
     def __init__(self, store: Store, reading: Reading) -> None:
         self._store = store
         self._reading = reading
+        # The small answers that were given last, by what their ETags stand for: those who follow a stream all ask for
+        # the same. Whether a reader may have one is decided each time; nothing of them is ever changed.
+        self._kept: dict[tuple[int, int, int, bool], Response] = {}
 
     async def send(self, exchange: Exchange, command: Read, plan: reads.Plan) -> None:
         """Answer an exchange with what a read may show."""
@@ -86,6 +92,22 @@ class CatchUp:
         size = plan.tail - plan.start
         if size > _AT_ONCE or size > reading.limit(command):
             raise trio.WouldBlock
+        alike = size < compression.WORTHWHILE or (size <= _LARGEST_KEPT and accept is None)
+        if not alike or command.if_none_match is not None or command.offset == names.NOW:
+            return self._whole(command, plan, accept)
+        key = (plan.stream.id, plan.start, plan.tail, plan.closed)
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._whole(command, plan, None)
+            if len(self._kept) >= _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]  # the oldest
+            self._kept[key] = kept
+        return kept
+
+    def _whole(self, command: Read, plan: reads.Plan, accept: str | None) -> Response:
+        """The answer that shows all there is to read. Raises trio.WouldBlock where it is to be compressed, or its
+        bytes must be waited for."""
+        size = plan.tail - plan.start
         response, packed = self.response(command, plan.position(plan.tail), accept, "")
         if size and response.status == 200:
             if packed:

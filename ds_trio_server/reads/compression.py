@@ -7,14 +7,16 @@ import trio
 
 from ds_core.server.responses import Response
 
-_WORTHWHILE = 1024
+WORTHWHILE = 1024
+"""Smaller bodies are never compressed."""
+
 _IN_THREAD = 64 * 1024
 _COMPRESSED = ("image/", "video/", "audio/", "application/zip", "application/gzip", "application/zstd")
 
 
 def is_worthwhile(content_type: str, size: int) -> bool:
     """Whether a body of that type and size is worth compressing."""
-    return size >= _WORTHWHILE and not content_type.lower().startswith(_COMPRESSED)
+    return size >= WORTHWHILE and not content_type.lower().startswith(_COMPRESSED)
 
 
 def wants_gzip(accepted: str) -> bool:

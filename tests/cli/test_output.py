@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given, strategies as st
 
 from ds_core.wire import cbor
-from ds_trio_server.cli.output import item_of, line, plain, printable, size
+from ds_trio_server.cli.notation import cbor_lines, item_of, json_lines, plain, printable
+from ds_trio_server.cli.output import size
 
 scalars = (
     st.none()
@@ -35,7 +37,7 @@ items = st.recursive(
 
 @given(items)
 def test_every_item_survives_as_a_line_of_json(item: object) -> None:
-    text = line(plain(item))
+    text = cbor_lines([item]).decode().removesuffix("\n")
     assert all(" " <= char < "\x7f" or char > "\x9f" for char in text)
     assert text.splitlines() == [text]
 
@@ -48,8 +50,33 @@ def test_every_item_survives_as_a_line_of_json(item: object) -> None:
 @given(items)
 def test_what_was_encoded_elsewhere_survives_too(item: object) -> None:
     decoded = cbor.decode(cbor.encode(item))
-    again = item_of(json.loads(line(plain(decoded))))
+    again = item_of(json.loads(cbor_lines([decoded])))
     assert cbor.encode(again) == cbor.encode(decoded)
+
+
+def one(value: object) -> str:
+    """One value as a line, with nothing but the standard library's encoder."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return re.sub("[\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+
+
+# Texts with what stands between two values while many are encoded at once.
+marks = st.sampled_from(["\x1e", "\x1e\x1e", '"\x1e"', ',"\\u001e",', "\n"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | marks,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3) | marks, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(values, min_size=1, max_size=6))
+def test_many_values_are_the_lines_of_each(batch: list[object]) -> None:
+    assert json_lines(batch).decode() == "".join(map(one, batch))
+
+
+@given(st.lists(items | marks, min_size=1, max_size=6))
+def test_many_items_are_the_lines_of_each(batch: list[object]) -> None:
+    assert cbor_lines(batch).decode() == "".join(one(plain(item)) for item in batch)
 
 
 @pytest.mark.parametrize(

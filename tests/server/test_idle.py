@@ -18,10 +18,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from ds_core.server.decide import Needs
+from ds_core.server.stream import trim
 from ds_trio_server import server
 from ds_trio_server.access.file import Access
 from ds_trio_server.http import idle
 from ds_trio_server.http.exchange import Exchange
+from ds_trio_server.reads import catchup
 from ds_trio_server.store.base import StorageFailed, StorageFull, Store
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite.engine import SQLiteStore
@@ -310,6 +313,54 @@ async def test_ttls_are_renewed_and_end_by_either_path(kind: str, tmp_path: Path
         time.tick += 10
         assert (await client.ask("GET", S)).status == 404
         assert (await client.ask("POST", S, b"b", content_type="text/plain")).status == 404
+
+
+# Answers that are kept: what one reader was told, another is told as well
+
+
+async def test_an_answer_that_is_kept_ends_with_what_it_says(store: Store) -> None:
+    async with running(store) as site:
+        await site.create("s", body=b"old")
+        client, other = await site.connect(), await site.connect()
+        for _ in range(3):
+            assert (await client.ask("GET", S)).body == (await other.ask("GET", S)).body == b"old"
+        await site.append("s", b"new")
+        assert (await client.ask("GET", S)).body == (await other.ask("GET", S)).body == b"oldnew"
+        assert (await client.ask("GET", S)).header("stream-closed") is None
+        await site.append("s", b"", stream_closed="true")
+        assert (await client.ask("GET", S)).header("stream-closed") == "true"
+        await store.transact(Needs("s"), lambda view: trim(view, 1, 3))
+        assert (await client.ask("GET", S)).body == b"new"
+        await site.ask("DELETE", S)
+        assert (await client.ask("GET", S)).status == 404
+        await site.create("s", body=b"another")
+        assert (await client.ask("GET", S)).body == (await other.ask("GET", S)).body == b"another"
+
+
+async def test_an_answer_that_is_kept_is_as_each_reader_wants_it(store: Store) -> None:
+    async with running(store) as site:
+        await site.create("s", "application/json", body=b"1")
+        await site.create("large", body=b"x" * 3000)
+        client = await site.connect()
+        etag = (await client.ask("GET", S)).header("etag")
+        for _ in range(2):
+            assert (await client.ask("GET", S)).body == b"[1]"
+            assert (await client.ask("GET", S, if_none_match=etag)).status == 304
+            assert (await client.ask("GET", S + "?offset=now")).header("cache-control") == "no-store"
+            assert (await client.ask("GET", ROOT + "large")).body == b"x" * 3000
+            packed = await client.ask("GET", ROOT + "large", accept_encoding="gzip")
+            assert packed.header("content-encoding") == "gzip"
+            assert (await client.ask("GET", S, origin="http://localhost")).header("access-control-allow-origin") == "*"
+
+
+async def test_answers_are_kept_within_a_bound(store: Store) -> None:
+    async with running(store) as site:
+        await site.create("s")
+        client = await site.connect()
+        for number in range(catchup._MOST_KEPT + 50):
+            await site.append("s", b"x")
+            assert len((await client.ask("GET", S)).body) == number + 1
+        assert len(site.server.app._streams_route._catchup._kept) == catchup._MOST_KEPT
 
 
 # No task, little memory

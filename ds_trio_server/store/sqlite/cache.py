@@ -95,6 +95,8 @@ class StreamCache:
     def touch(self, entry: Entry, batch: Batch, structural: bool = False) -> None:
         """Note that a batch will hold a change of an entry, which stays in until that is durable:
         it is the only copy of that state."""
+        if entry.batch is batch and not structural:
+            return  # it is in already
         entry.batch = batch
         if structural:
             entry.structural = batch

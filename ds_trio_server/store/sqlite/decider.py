@@ -6,7 +6,7 @@ so what fails has changed nothing.
 
 import logging
 from collections.abc import Callable
-from typing import TypeGuard, TypeVar
+from typing import TypeVar
 
 from ds_core.server.decide import Needs
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire
@@ -80,7 +80,7 @@ class Decider:
             if newcomer:
                 assert entry.stream is not None
                 self._producers.admit(entry.stream.id)
-            if _grows(change):
+            if isinstance(change, (Appended, Created)) and (change.data or isinstance(change, Created)):
                 self._check_room(len(change.data))
             self.apply(entry, change)
             if newcomer:
@@ -194,7 +194,3 @@ class Decider:
         batch.collects_garbage |= collects_garbage
         self._pipeline.write_next()
         return batch
-
-
-def _grows(change: Change) -> TypeGuard[Created | Appended]:
-    return isinstance(change, Created) or (isinstance(change, Appended) and bool(change.data))

@@ -25,12 +25,31 @@ def test_names_are_lowered_and_values_stripped():
     assert parsed.headers == {"host": "h", "producer-id": "p 1", "x-empty": "", "content-length": "0012"}
 
 
-def test_names_that_nobody_else_sends_keep_no_others_out():
-    for number in range(1000):
-        assert heads.parse(with_fields(b"X-Junk-%d: 1" % number))
-    assert len(heads._names) <= 64
-    heads.parse(GET)
-    assert heads._names["Host"] == "host"
+def test_fields_that_nobody_else_sends_keep_no_others_out():
+    for transport in (False, True):
+        for number in range(1000):
+            assert heads.parse(with_fields(b"X-Junk-%d: 1" % number), transport)
+        assert len(heads._known[transport]) <= 256
+        heads.parse(GET, transport)
+        assert heads._known[transport]["Host: example.org"] == ("host", "example.org")
+
+
+def test_fields_that_are_long_or_change_each_time_are_not_kept():
+    for field in (b"X: " + b"x" * 300, b"Producer-Seq: 17", b"stream-seq: 17", b'If-None-Match: "1"'):
+        assert heads.parse(with_fields(field), True)
+        assert field.decode() not in heads._known[True]
+
+
+def test_what_one_kind_of_server_accepts_another_does_not():
+    for field in (b"Connection: close", b"Expect: 100-continue", b"Transfer-Encoding: chunked"):
+        for _ in range(2):
+            assert heads.parse(with_fields(field), True)
+            assert heads.parse(with_fields(field)) is None
+
+
+def test_a_field_that_comes_twice_is_left_to_others_however_it_is_written():
+    for fields in ((b"X: 1", b"X: 1"), (b"X: 1", b"x: 1"), (b"X: 1", b"x:2"), (b"Host: h", b"host: h")):
+        assert heads.parse(with_fields(*fields)) is None
 
 
 def test_a_colon_in_a_value_is_its_own():

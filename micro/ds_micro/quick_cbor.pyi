@@ -1,0 +1,6 @@
+# The shapes of CBOR items, many at a time.
+
+from ds_core.wire import cbor
+
+class Decoder(cbor.Decoder):
+    def many(self) -> list[object]: ...
