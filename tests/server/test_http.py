@@ -152,6 +152,22 @@ async def test_a_body_that_is_not_wanted_is_not_asked_for(change: tuple[str, str
         assert answer.header("connection") == "close"
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("framing", ["Content-Length: 65537", "Transfer-Encoding: chunked",
+                                     "Content-Length: 4\r\nExpect: 100-continue"])  # fmt: skip
+@pytest.mark.parametrize("target", [S, "/healthz", "*"])
+async def test_a_body_that_means_nothing_is_not_waited_for(
+    site: Site, method: str, framing: str, target: str
+) -> None:
+    """Answered at once, though nothing of the body has come; what would be long or has no end ends the connection."""
+    await site.create("s")
+    client = await site.connect()
+    await client.send(f"{method} {target} HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n")
+    with trio.fail_after(5):
+        answer = await client.answer(method)
+    assert answer.status in (200, 204, 400, 404, 405) and answer.header("connection") == "close"
+
+
 async def test_targets_in_absolute_form(site: Site) -> None:
     client = await site.connect()
     created = await client.ask("PUT", "http://elsewhere:80/v1/stream/s", content_type="text/plain")
