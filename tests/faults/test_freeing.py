@@ -200,12 +200,12 @@ async def test_a_plan_changes_nothing_that_others_use(tmp_path):
     for _ in range(30):
         await append(store, "a", b"x" * 100)
     it = store._trimmer
-    before = (it._next, it._marked, it._scanned, dict(it.large))
+    before = (it._next, it._noted, it._scanned, dict(it.large))
     look = it.planner(store.now().steady + 1000)
     after_taking = (it._next, it._scanned, dict(it.large), set(it.active))
     plan = await store._queries.run(look)
     assert (it._next, it._scanned, dict(it.large), set(it.active)) == after_taking and before[0] == it._next
-    assert plan.marks
+    assert plan.times
     it.planned(5.0, plan)
     assert it._next >= 5.5
     await store.close()

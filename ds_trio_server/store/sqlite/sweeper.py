@@ -46,7 +46,7 @@ _ENDED = tuple(
 
 
 class Streams(Protocol):
-    """What upkeep asks of the engine. Raises DamagedRow where a stream's row is not what was written, before
+    """What a sweep asks of the engine. Raises DamagedRow where a stream's row is not what was written, before
     anything is changed, and what `Store.transact` raises."""
 
     def known(self, path: str) -> Stream | None:
@@ -141,7 +141,7 @@ class Sweeper:
         return self._streams.change(path.decode(), expire)
 
     def _apart(self, name: str, step: Callable[[T], Batch | None], argument: T) -> Batch | None:
-        """Do one step of upkeep for one stream; what is wrong with that stream stays with it."""
+        """Do one step of a sweep for one stream; what is wrong with that stream stays with it."""
         try:
             return step(argument)
         except (ProtocolError, Vanished):
@@ -174,11 +174,11 @@ class Sweeper:
         if trimmer.due(now):
             plan = await self._queries.run(trimmer.planner(now))
             trimmer.planned(now, plan)
-            if plan.marks:
+            if plan.times:
                 # Labelled with the time after they were looked up: an append may seem younger, never older.
                 at = self._store.now().steady
                 statement = "INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?"
-                await self._streams.add([(statement, (at, tail, id)) for id, tail in plan.marks]).done.wait()
+                await self._streams.add([(statement, (at, tail, id)) for id, tail in plan.times]).done.wait()
             await self._trim(plan.cuts)
         while cuts := trimmer.take_large():
             if not await self._trim(cuts):

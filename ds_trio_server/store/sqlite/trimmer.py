@@ -36,11 +36,11 @@ class Cut:
 
 
 class Plan(NamedTuple):
-    """What a look at the file found: `marks` to make as (stream id, tail), `cuts` by age, streams that are
-    `large` as (id, path), those that stay `active` because their next mark isn't due; the last stream that was
+    """What a look at the file found: `times` to note as (stream id, tail), `cuts` by age, streams that are
+    `large` as (id, path), those that stay `active` because their next time isn't due; the last stream that was
     looked at for its size (None: all were), and how long it took (seconds)."""
 
-    marks: list[tuple[int, int]]
+    times: list[tuple[int, int]]
     cuts: list[Cut]
     large: list[tuple[int, str]]
     active: set[int]
@@ -51,22 +51,22 @@ class Plan(NamedTuple):
 class Trimmer:
     """Finds out, now and then, which streams are to be trimmed.
 
-    `active` are the ids of streams that changed since their last mark. A mark (stream, time,
-    tail) in the table `times` says that everything before that tail is at least as old. `large` maps the ids of
+    `active` are the ids of streams that changed since their last time was noted. A row (stream, time,
+    tail) of the table `times` says that everything before that tail is at least as old. `large` maps the ids of
     streams that are larger than they should be to their paths.
     """
 
     def __init__(self, rules: Retention) -> None:
         self._rules = rules
         self._step = max(0.5, rules.ages[0] / _STEPS) if rules.ages else 0.0
-        self._marked = 0.0
+        self._noted = 0.0
         self._next = 0.0
         self._scanned: int | None = 0 if rules.sizes else None
         self.active: set[int] = set()
         self.large: dict[int, str] = {}
 
     def begin(self, db: sqlite3.Connection) -> None:
-        """Find what a crash left unmarked."""
+        """Find the streams whose times a crash left out."""
         if self._rules.ages:
             self.active.update(
                 id
@@ -104,10 +104,10 @@ class Trimmer:
         return now >= self._next
 
     def take(self, now: float) -> set[int]:
-        """The active streams, if it is time to look for marks; for `plan`."""
-        if not self._rules.ages or now < self._marked + self._step:
+        """The active streams, if it is time to note times; for `plan`."""
+        if not self._rules.ages or now < self._noted + self._step:
             return set()
-        self._marked = now
+        self._noted = now
         active, self.active = self.active, set()
         return active
 
@@ -135,10 +135,10 @@ class _Look:
 
     def plan(self, now: float, active: set[int], scanned: int | None) -> Plan:
         started = time.monotonic()
-        marks, still = self._marks(now, active)
+        times, still = self._times(now, active)
         cuts = self._old(now)
         large, scanned = self._large(scanned)
-        return Plan(marks, cuts, large, still, scanned, time.monotonic() - started)
+        return Plan(times, cuts, large, still, scanned, time.monotonic() - started)
 
     def _of(self, path: bytes | None) -> tuple[str, float | None, int | None]:
         try:
@@ -147,8 +147,8 @@ class _Look:
             return "", None, None
         return text, *self._rules.of(text)
 
-    def _marks(self, now: float, active: set[int]) -> tuple[list[tuple[int, int]], set[int]]:
-        marks = []
+    def _times(self, now: float, active: set[int]) -> tuple[list[tuple[int, int]], set[int]]:
+        times = []
         still = set()
         query = "SELECT CAST(path AS BLOB), tail FROM streams WHERE id = ?"
         for id in active:
@@ -160,8 +160,8 @@ class _Look:
             if at is not None and now < at + age / _STEPS:
                 still.add(id)
             elif isinstance(tail, int) and tail > (position or 0):
-                marks.append((id, tail))
-        return marks, still
+                times.append((id, tail))
+        return times, still
 
     def _old(self, now: float) -> list[Cut]:
         cuts: list[Cut] = []
