@@ -4,6 +4,7 @@
 # make docs    the API reference, from docstrings, into build/docs
 # make soak    kill -9, power cuts, I/O errors, bad pages, full disks (as root)  (CYCLES=500 SEED=7; a seed replays what it did)
 # make bench   benchmarks, ours and the peers'             (ARGS="--quick --only append,sse"; ARGS=--help)
+# make bench-growth   what grows, beside a fresh store   (ARGS="--quick --only freeing,tiny")
 # make micro   cross-compile the device's client into build/micro, print the sizes
 # make demo    a sensor on MicroPython, a gateway, a live reader; power cuts; a proof  (ARGS="--seconds 60 --cuts 20")
 # make bench-device   measure the device's client: size, heap, bytes on the wire beside MQTT, records/s
@@ -20,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 HEADLESS := $(filter-out 0 false no,$(CI))
 
-.PHONY: help serve test lint docs bench micro demo bench-device soak fuzz compile clean setup-tests
+.PHONY: help serve test lint docs bench bench-growth micro demo bench-device soak fuzz compile clean setup-tests
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -39,6 +40,9 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.serve
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-growth: $(VENV)/.test
+	@$(BIN)/python -m tests.bench.growth $(ARGS)
 
 micro: $(VENV)/.test
 	$(BIN)/python micro/build.py $(ARGS)

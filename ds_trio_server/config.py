@@ -79,7 +79,7 @@ class Config:
     long_poll_timeout: float = duration(25.0, "how long a long-poll waits for data")
     sse_max: float = duration(60.0, "how long an SSE connection lasts before its client comes back")
     max_body: int = size(16 * MIB, "largest request body")
-    chunk: int = size(MIB, "most bytes of a stream in one response")
+    chunk: int = size(16 * MIB, "most bytes of a stream in one response")
     max_connections: int = count(20_000)
     """Connections there may be at once; the next is told 503."""
     max_per_client: int = count(

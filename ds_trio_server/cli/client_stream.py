@@ -13,6 +13,8 @@ from .client_options import CBOR
 from .parser import Usage
 
 BUFFER = 1 << 16
+# Of a stream in one answer: what is read anew after a break. A server gives more to those who don't ask.
+ANSWER = 1 << 20
 # What a path may have besides letters and digits (RFC 3986), and "%" of what is encoded already.
 _PATH = "/%:@!$&'()*+,;=~-._"
 
@@ -82,6 +84,7 @@ def connect(options: argparse.Namespace, content_type: str | None = None, stream
             params=dict(parse_qsl(query, keep_blank_values=True)),
             timeout=options.timeout,
             buffer=BUFFER,
+            max_bytes=ANSWER,
             **tls,
         )
     except ValueError as exc:

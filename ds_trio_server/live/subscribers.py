@@ -18,6 +18,7 @@ from ..store.base import Vanished
 from .fanout import FanOut, Subscriber
 
 _BATCH = 256 * 1024
+_SHARED = 1024 * 1024  # of an answer that is encoded once for many; a longer one is read by each, in windows
 _CHARACTER = 4  # bytes of the longest in UTF-8: a batch of text can't be smaller
 _COMMENT = b":\n\n"
 _COMMENT_PART = b"3\r\n:\n\n\r\n"
@@ -66,7 +67,7 @@ class LongPoll(Subscriber):
         reading = live.reading
         shared = reading.shared_cursor(command.cursor)
         self._cursor = shared or reading.cursor(command.cursor)
-        self._limit = reading.limit(command)
+        self._limit = min(reading.limit(command), _SHARED)
         if shared and command.max_bytes is None and exchange.keep_alive and not exchange.http10:
             self.key = ("long-poll", shared)
 

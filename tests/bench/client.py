@@ -69,15 +69,21 @@ class Client:
             offset = answer.headers["Stream-Next-Offset"]
 
 
-def fill(server: Server, requests: Iterable[tuple[str, str, bytes]], kind: str = OPAQUE, connections: int = 64) -> None:
-    """Send (method, path, small body) exactly once each, many at a time. For setting up, not for measuring."""
+def fill(
+    server: Server,
+    requests: Iterable[tuple[str, str, bytes]],
+    kind: str = OPAQUE,
+    connections: int = 64,
+    headers: str = "",
+) -> None:
+    """Send (method, path, small body) exactly once each, many at a time; `headers` are more lines of each head."""
     todo = iter(requests)
     poll = select.epoll()
     busy: dict[int, socket.socket] = {}
 
     def send_next(sock: socket.socket) -> bool:
         for method, path, body in todo:
-            head = f"{method} {server.root}{path} HTTP/1.1\r\nHost: {server.host}\r\nContent-Type: {kind}\r\n"
+            head = f"{method} {server.root}{path} HTTP/1.1\r\nHost: {server.host}\r\nContent-Type: {kind}\r\n{headers}"
             sock.sendall(b"%bContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body))
             return True
         return False

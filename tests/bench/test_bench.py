@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import __main__ as bench, load, machine, profile, report
+from tests.bench import __main__ as bench, growth, load, machine, profile, report
 from tests.bench.rows import ROWS, SMOKE, Row
 from tests.bench.subjects import node_missing
 from tests.tools import ci
@@ -30,6 +30,16 @@ def test_row(row: Row, tmp_path: Path) -> None:
     for figure in result["figures"]:
         assert math.isfinite(figure["values"]["ours"]["median"])
         assert ("target" in figure or "target_ratio" in figure) <= (figure["unit"] != "%")
+
+
+@pytest.mark.parametrize("case", growth.CASES)
+def test_growth(case: str, tmp_path: Path) -> None:
+    lines = list(growth.CASES[case](tmp_path / "data", growth.SMOKE))
+    assert lines
+    for line in lines:
+        assert math.isfinite(line.grown) and line.grown >= 0
+        assert math.isfinite(line.fresh) == bool(line.than)
+        assert growth.show(line).count("|") == 4
 
 
 def test_beside_a_peer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

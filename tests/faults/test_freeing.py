@@ -193,6 +193,50 @@ async def test_streams_that_were_too_large_at_the_start_are_found_page_by_page(t
     await store.close()
 
 
+async def brief(store, count):
+    """Streams that come, take an append and go."""
+    for n in range(count):
+        await put(store, f"brief{n}")
+        await append(store, f"brief{n}", b"x")
+        await delete(store, f"brief{n}")
+
+
+async def test_streams_that_come_and_go_leave_nothing_in_memory(tmp_path, monkeypatch):
+    """However seldom a rule by age is looked at, and where there are rules by size alone."""
+    monkeypatch.setattr(trimmer, "_NOTED", 20)
+    time = Time()
+    for number, rules in enumerate((["log*=1000"], ["log*=1000", "log*=30d"], ["30d"])):
+        store = await opened(tmp_path / str(number), time, *rules)
+        await put(store, "log")
+        for _ in range(10):
+            await append(store, "log", b"x")
+            await brief(store, 30)
+            time.seconds += 2
+            await store.sweep()
+            assert len(store._trimmer.active) <= 50, rules
+        await store.close()
+        assert not maintenance.check(tmp_path / str(number)).problems
+
+
+async def test_what_stays_is_not_looked_at_again_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(trimmer, "_NOTED", 20)
+    time = Time()
+    store = await opened(tmp_path, time, "30d")
+    it = store._trimmer
+    for n in range(60):
+        await put(store, f"s{n}")
+    looks = []
+    for _ in range(40):
+        for n in range(60):
+            await append(store, f"s{n}", b"x")
+        time.seconds += 2
+        marked = it._marked
+        await store.sweep()
+        looks.append(it._marked != marked)
+    assert sum(looks) <= 3, looks
+    await store.close()
+
+
 async def test_a_plan_changes_nothing_that_others_use(tmp_path):
     """It is made in a thread."""
     store = await opened(tmp_path, None, "64s", "1000")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 
@@ -93,6 +94,17 @@ def test_json_items_come_back_and_resume(new_url: NewUrl) -> None:
         for position, offset in enumerate(offsets):
             with read(url, offset=offset, live=False) as res:
                 assert res.read_json() == items[position + 1 :]
+
+
+def test_a_stream_of_some_megabytes_comes_whole(new_url: NewUrl) -> None:
+    url = new_url()
+    with DurableStream.create(url, content_type="application/json", batching=False) as handle:
+        for first in range(0, 6000, 1000):
+            body = json.dumps([{"n": n, "pad": "x" * 1000} for n in range(first, first + 1000)])
+            assert httpx.post(url, content=body, headers={"Content-Type": "application/json"}).is_success
+        with handle.stream(live=False) as res:
+            assert [item["n"] for item in res.read_json()] == list(range(6000))
+            assert res.up_to_date
 
 
 def test_batched_appends_of_many_threads_all_arrive(new_url: NewUrl) -> None:

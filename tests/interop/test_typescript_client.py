@@ -12,7 +12,7 @@ import pytest
 from tests.interop.conftest import PAUSE
 from tests.tools import ci, node, serve
 
-AT_LEAST = 25
+AT_LEAST = 27
 
 
 @pytest.mark.timeout(240)

@@ -96,6 +96,40 @@ describe("streams", () => {
     expect((await readJson(url)).map((item) => item.n)).toEqual(Array.from({ length: 200 }, (_, n) => n))
   })
 
+  test("all of a stream of some megabytes, without following it", async () => {
+    const url = newUrl()
+    await DurableStream.create({ url, contentType: "application/json" })
+    const headers = { "Content-Type": "application/json" }
+    for (let i = 0; i < 6; i++) {
+      const body = JSON.stringify(Array.from({ length: 1000 }, (_, n) => ({ n: 1000 * i + n, pad: "x".repeat(1000) })))
+      expect((await fetch(url, { method: "POST", headers, body })).ok).toBe(true)
+    }
+    const res = await stream({ url, live: false })
+    expect((await res.json()).map((item) => item.n)).toEqual(Array.from({ length: 6000 }, (_, n) => n))
+    expect(res.upToDate).toBe(true)
+  })
+
+  test("what comes behind the first answer is read from its offset", async () => {
+    const url = newUrl()
+    await DurableStream.create({ url, contentType: "application/octet-stream" })
+    const headers = { "Content-Type": "application/octet-stream" }
+    const body = new Uint8Array(1 << 20)
+    for (let i = 0; i < 20; i++) {
+      body.fill(i)
+      expect((await fetch(url, { method: "POST", headers, body })).ok).toBe(true)
+    }
+    const parts = []
+    let offset, upToDate
+    while (!upToDate) {
+      const res = await stream({ url, offset, live: false })
+      parts.push(await res.body())
+      ;({ offset, upToDate } = res)
+    }
+    const whole = Buffer.concat(parts)
+    expect(whole.length).toBe(20 << 20)
+    expect(Array.from({ length: 20 }, (_, i) => whole[i << 20])).toEqual(Array.from({ length: 20 }, (_, i) => i))
+  })
+
   test("a streamed body is one append", async () => {
     const url = newUrl()
     const handle = await DurableStream.create({ url, contentType: "text/plain" })

@@ -202,6 +202,18 @@ async def test_a_live_answer_respects_the_chunk_size(store: Store) -> None:
         assert len(answer.body) == 1000 and answer.header("stream-up-to-date") is None
 
 
+async def test_a_long_poll_gets_all_of_a_large_append(store: Store) -> None:
+    """What is too long to be encoded for all that wait is read by each, in windows."""
+    async with running(store, max_body=1 << 23) as site:
+        await site.create("s")
+        clients = [await poll(site) for _ in range(3)]
+        body = bytes(range(256)) * (5 << 12)
+        await site.append("s", body)
+        for client in clients:
+            answer = await client.answer()
+            assert answer.body == body and answer.header("stream-up-to-date") == "true"
+
+
 async def test_cursors(site: Site) -> None:
     await site.create("s", body=b"abc")
     for given, expected in (("", CURSOR), ("5", CURSOR), ("nonsense", CURSOR), (str(int(CURSOR) - 1), CURSOR)):

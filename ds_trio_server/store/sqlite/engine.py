@@ -88,7 +88,9 @@ class SQLiteStore(Store):
             self._db, self._cache, self._producers, self._queues, self._space, self._committer, pipeline, publisher,
             self._health, self._clock.now, self._newest,
         )  # fmt: skip
-        self._sweeper = Sweeper(self, self._decider, self._queries, self._committer, self._trimmer, self.upkeep)
+        self._sweeper = Sweeper(
+            self, self._decider, self._queries, self._ranges, self._committer, self._trimmer, self.upkeep
+        )
         pipeline.committer = self._committer
         pipeline.sweeper = self._sweeper
         self._publisher, self._pipeline = publisher, pipeline
@@ -307,7 +309,11 @@ class SQLiteStore(Store):
         self._committer.tend(self._space.low, self._space.wanted)
         if self._pipeline.refused is not None and self._queues.idle:
             self._decider.add(_NOTHING)  # tells when that is over, though nobody appends
-        forget = list(self._producers.walk(self.now().steady))
+        try:
+            forget = list(self._producers.walk(self.now().steady))
+        except errors.Damage as error:
+            self._sweeper.failed("a producer", error)
+            forget = []
         if forget:
             await self._decider.add(forget).done.wait()
         ended = await self._sweeper.sweep()

@@ -110,6 +110,14 @@ def hindrance(folder: Path) -> Unwritable | None:
     return None if kind is None else kind()
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether an error says that what is there is not what was written; else a disk or a program has failed."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # text that is none is met by Python's module, not by SQLite
+        return isinstance(error, Damage) or (isinstance(error, sqlite3.Error) and "decode" in str(error))
+    return code & 0xFF in _DAMAGE
+
+
 def failed(folder: Path, error: Exception) -> StorageFailed:
     """What to tell the operator when SQLite can't read or write its file, and the store ends."""
     file = folder / files.FILE

@@ -90,11 +90,12 @@ class Producers:
         """
         if steady < self._walk_at:
             return
-        rows = self._queries.run_nowait(_some, self._walked)
+        self._walk_at = steady + _REST  # unless it goes well
+        rows = self._queries.look_after_nowait(_some, self._walked)
         if len(rows) < _WALK_ROWS:
-            self._walked, self._walk_at = _START, steady + _REST
+            self._walked = _START
         else:
-            self._walked = rows[-1][:2]
+            self._walked, self._walk_at = rows[-1][:2], steady
         last = int(steady) - base.FORGET_PRODUCERS_AFTER
         for stream, raw, used in rows:
             try:

@@ -92,10 +92,16 @@ class Ranges:
         return found[0], min(found[1], stop)
 
     def _check_gone(self, stream: Stream, owner: int, start: int) -> None:
-        """Bytes that aren't there were trimmed, or went with their stream; or are lost: then this raises StorageFailed."""
+        """Bytes that aren't there were trimmed, or went with their stream; where they are lost, raise StorageFailed."""
         entry = self._cache.get(stream.id)
         if entry is not None and entry.stream is stream and stream.start <= start and not stream.deleted:
             self._queries.lost(errors.Corrupt(owner, start))
+
+    def span_to_trim(self, stream: Stream, position: int) -> tuple[int, int]:
+        """As `span`, for upkeep: raises `errors.Damage` where the file is."""
+        owner, _, stop = owners(stream, position, stream.visible_tail)[0]
+        found = self._tails.span(owner, position) or self._queries.look_after_nowait(_find, owner, position, stop)
+        return found[0], min(found[1], stop)
 
     def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
         """The query for a range of one stream's own rows, up to about `WINDOW` bytes or `SLICES` rows."""

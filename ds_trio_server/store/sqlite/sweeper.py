@@ -23,7 +23,9 @@ from ..base import Decide, StorageFailed, Store, Vanished
 from . import schema
 from .batches import Batch
 from .committer import Committer
+from .errors import Damage
 from .queries import Queries
+from .ranges import Ranges
 from .trimmer import Cut, Trimmer
 
 log = logging.getLogger("ds")
@@ -70,6 +72,7 @@ class Sweeper:
         store: Store,
         streams: Streams,
         queries: Queries,
+        ranges: Ranges,
         committer: Committer,
         trimmer: Trimmer | None,
         counts: Upkeep,
@@ -77,6 +80,7 @@ class Sweeper:
         self._store = store
         self._streams = streams
         self._queries = queries
+        self._ranges = ranges
         self._committer = committer
         self._trimmer = trimmer
         self._counts = counts
@@ -97,7 +101,7 @@ class Sweeper:
         elif batch.leaves_garbage:
             self.garbage = True
         if self._trimmer is not None:
-            self._trimmer.active.update([id for *_, id in batch.rows])
+            self._trimmer.note([id for *_, id in batch.rows])
 
     async def sweep(self) -> int:
         """Do what is due; returns how many streams were over."""
@@ -117,7 +121,11 @@ class Sweeper:
         ended = 0
         after: tuple[float, int] = (float("-inf"), 0)
         while True:
-            page = self._queries.run_nowait(_page, query, *after, until)
+            try:
+                page = self._queries.look_after_nowait(_page, query, *after, until)
+            except Damage as error:
+                self.failed("what ends by time", error)
+                return ended
             batch = None
             started = time.perf_counter()
             for id, due, path in page:
@@ -172,7 +180,11 @@ class Sweeper:
     async def _retain(self, trimmer: Trimmer) -> None:
         now = self._store.now().steady
         if trimmer.due(now):
-            plan = await self._queries.run(trimmer.planner(now))
+            try:
+                plan = await self._queries.look_after(trimmer.planner(now))
+            except Damage as error:
+                self.failed("what is too old or too large", error)
+                return
             trimmer.planned(now, plan)
             if plan.times:
                 # Labelled with the time after they were looked up: an append may seem younger, never older.
@@ -208,7 +220,7 @@ class Sweeper:
             found = self._streams.known(cut.path)
             if found is None or found.id != cut.stream or found.visible_tail - found.start <= cut.keep:
                 return None
-            first, _ = self._store.span_nowait(found, found.visible_tail - cut.keep)
+            first, _ = self._ranges.span_to_trim(found, found.visible_tail - cut.keep)
             position = max(position, first)
         return self._streams.change(cut.path, lambda view: trim(view, cut.stream, position))
 
@@ -217,7 +229,11 @@ class Sweeper:
         now = self._store.now()
         self._saved_at = now.steady
         # Only what ends by itself needs it, and a flash disk at rest should stay at rest.
-        if self._trimmer is None and not self._queries.run_nowait(_mortal):
+        try:
+            needed = self._trimmer is not None or self._queries.look_after_nowait(_mortal)
+        except Damage:
+            needed = True
+        if not needed:
             return
         self._streams.add(schema.clock(now))
 

@@ -20,6 +20,7 @@ _CUTS_AT_ONCE = 500
 _SLACK = 16
 _LEAST_SLACK = 4096
 _SCANNED_AT_ONCE = 5000
+_NOTED = 10_000
 UNKNOWN, ENDLESS = -1, sys.maxsize
 
 
@@ -51,9 +52,11 @@ class Plan(NamedTuple):
 class Trimmer:
     """Finds out, now and then, which streams are to be trimmed.
 
-    `active` are the ids of streams that changed since their last time was noted. A row (stream, time,
-    tail) of the table `times` says that everything before that tail is at least as old. `large` maps the ids of
-    streams that are larger than they should be to their paths.
+    `active` are the ids of streams that changed since their last time was noted, which matter where there are rules by
+    age. A row (stream, time, tail) of the table `times` says that everything before that tail is at least as old.
+    Between two of these, which may be hours, more streams may come and go than there is memory for: those that went,
+    and those that no such rule is for, are taken out whenever there are many, twice as many as stayed the last time.
+    `large` maps the ids of streams that are larger than they should be to their paths.
     """
 
     def __init__(self, rules: Retention) -> None:
@@ -62,6 +65,7 @@ class Trimmer:
         self._noted = 0.0
         self._next = 0.0
         self._scanned: int | None = 0 if rules.sizes else None
+        self._many = _NOTED
         self.active: set[int] = set()
         self.large: dict[int, str] = {}
 
@@ -75,6 +79,11 @@ class Trimmer:
                     " max(start, coalesce((SELECT max(position) FROM times WHERE stream = s.id), 0))"
                 )
             )
+
+    def note(self, ids: list[int]) -> None:
+        """Take in that streams have changed."""
+        if self._rules.ages:
+            self.active.update(ids)
 
     def most(self, path: str) -> int:
         """From how many bytes on a stream at a path is too large."""
@@ -104,10 +113,11 @@ class Trimmer:
         return now >= self._next
 
     def take(self, now: float) -> set[int]:
-        """The active streams, if it is time to note times; for `plan`."""
-        if not self._rules.ages or now < self._noted + self._step:
+        """The active streams, if it is time to note times, or to look which of them matter; for `plan`."""
+        if not self._rules.ages or now < self._noted + self._step and len(self.active) < self._many:
             return set()
         self._noted = now
+        self._many = ENDLESS  # until it is known how many stay
         active, self.active = self.active, set()
         return active
 
@@ -119,6 +129,8 @@ class Trimmer:
     def planned(self, now: float, plan: Plan) -> None:
         """Take in what a look found."""
         self.active |= plan.active
+        if self._many == ENDLESS:
+            self._many = max(_NOTED, 2 * len(plan.active))
         self.large.update(plan.large)
         if self._scanned is not None:
             self._scanned = plan.scanned
