@@ -89,6 +89,8 @@ class Reader:
         self._sse = events
         if not events and not self._next:
             raise BadResponse("no Stream-Next-Offset")
+        if status != 200 and self.state != LIVE:
+            raise BadResponse("%d to a read that does not wait" % status)
         if status == 200:
             self._type = content_type
         kind = "bytes" if self._raw else kind_of(self._type)

@@ -2,7 +2,7 @@
 
 from ds_core.client.errors import Disconnected
 from ds_core.client.verdicts import number, verdict
-from ds_core.client.writer import REFUSED
+from ds_core.client.writer import AGAIN
 from ds_micro.net import now
 from ds_micro.retry import refused
 
@@ -56,9 +56,9 @@ async def closing(box, until):
             box._later = now() + writer.delay
             continue
         box.error = None
-        if status < 300 and "stream-closed" in headers:
+        mine = number(headers, "producer-epoch") == batch.epoch and number(headers, "producer-seq") == batch.seq
+        if status < 300 and mine and "stream-closed" in headers:
             return True
-        outcome = REFUSED
-        if number(headers, "producer-expected-seq") <= batch.seq:
-            outcome = verdict(writer, batch, status, headers)
-        refused(box, status, headers, text, outcome)
+        outcome = verdict(writer, batch, status, headers, 0)
+        if outcome > AGAIN or writer.delay:
+            refused(box, status, headers, text, outcome)

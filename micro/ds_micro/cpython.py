@@ -2,10 +2,12 @@
 and waits that end. Not for a device.
 """
 
+import fcntl
 import os
 import socket
 import threading
 import time
+from os.path import realpath
 
 
 def ticks_ms():
@@ -64,6 +66,40 @@ def sync(f, folder=None):
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+class Owners(dict):
+    """ds_micro.flash's OWNERS, by what a path means, and with a lock on each folder against other processes: held until
+    its owner is closed, or the process ends. (Where a file system has no locks, it has none.)
+    """
+
+    _locks: "dict[str, int]" = {}
+
+    def __setitem__(self, path, files):
+        key = realpath(path)
+        self.pop(path, None)  # an older owner in this process
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise RuntimeError("another process has the outbox in " + path) from None
+        except OSError:
+            pass
+        self._locks[key] = fd
+        super().__setitem__(key, files)
+
+    def get(self, path, default=None):
+        return super().get(realpath(path), default)
+
+    def pop(self, path, default=None):
+        key = realpath(path)
+        if key in self._locks:
+            os.close(self._locks.pop(key))
+        return super().pop(key, default)
+
+
+OWNERS = Owners()
 
 
 def replace(path, data):

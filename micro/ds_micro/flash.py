@@ -25,7 +25,12 @@ anything relies on it:
   whether the server has its number.
 
 After a power cut the newest file may end in a torn record: everything before it is kept, nothing can be appended behind
-it, so a new segment is begun. A newest file with a torn header never counted; it is deleted.
+it, so a new segment is begun. A newest file that is shorter than a header never counted. But a header that is there and
+bad may have rotted after it counted: its records are kept, and nothing is appended to older ones, which may have been
+sent.
+
+A folder has one owner, the Outbox that was opened last (and on CPython, one process). An older one finds that it has
+it no more, and says so; one that was closed reads the folder again.
 
 After an error (no room, no memory, a failed sync) nothing is assumed: the newest file is opened again and read. What
 the numbers rely on changes in RAM only after it has changed on flash; a header that may have got there unseen is
@@ -41,8 +46,9 @@ import struct
 from binascii import crc32
 
 if hasattr(os, "fsync"):
-    from ds_micro.cpython import replace as replace, sync
+    from ds_micro.cpython import OWNERS as OWNERS, replace as replace, sync
 else:
+    OWNERS = {}  # folder -> the list of segments that its owner has
 
     def sync(f, folder=None):
         """Make a file durable, and creations and deletions in a folder. MicroPython's flush does it."""
@@ -76,23 +82,14 @@ class FlashStore:
         self._file = self._reading = None
         # 1: nothing can be appended to the newest segment. 2: and there may be a newer one, unknown to us.
         self._torn = 0
+        self._files = files = []
         try:
             os.mkdir(path)
-        except OSError:
-            pass
-        self._files = files = []
-        for name in os.listdir(path):
-            try:
-                number = int(name[:8])
-                if name == "%08d.out" % number and not os.stat(path + "/" + name)[0] & 0x4000:
-                    files.append(number)
-            except ValueError:
-                pass  # somebody else's
-        files.sort()
-        if files:
+            OWNERS[path] = files
+        except OSError as exc:
             from ds_micro.recovery import recover
 
-            recover(self)
+            recover(self, exc)
         if not files:
             self.claim(epoch)
 
@@ -121,6 +118,7 @@ class FlashStore:
     def _settle(self):
         """What counts no more is deleted, and does not come back."""
         if self._gone:
+            self._begin()
             for number in self._gone:
                 self._delete(number)
             # (The open file as well: on littlefs its next writes would else cost an erase each.)
@@ -128,8 +126,8 @@ class FlashStore:
             del self._gone[:]
 
     def _begin(self):
-        """Open the newest segment, to append to it."""
-        if not self._file:
+        """Open the newest segment, to append to it, if the folder is ours."""
+        if not self._file or OWNERS.get(self._path) is not self._files:
             from ds_micro.recovery import look
 
             look(self)
@@ -221,8 +219,8 @@ class FlashStore:
         if self._file:
             self._file.close()
             self._file = None
-        self._settle()
         self._file = self._open(number, "ab")
+        self._settle()
 
     def _newest(self):
         """[bytes, records] of the newest segment, with those that wait."""
@@ -278,6 +276,7 @@ class FlashStore:
         if i:
             return None
         files = self._files
+        self._begin()
         self._settle()
         while True:
             size, count = self._known[files[0]]
@@ -345,3 +344,4 @@ class FlashStore:
         if self._file:
             self._file.close()
             self._file = None
+            OWNERS.pop(self._path, None)

@@ -17,13 +17,16 @@ class Outbox:
     record is `age` seconds old. `epoch`: of a new outbox. `in_flight`: batches under way at once (in RAM only).
 
     `error`: why the last flush left something; `writer` has counts; `records` wait, `dropped` had no room.
+    `damaged`: bytes that could not be read at the start. A few after a power cut, of a record whose append() had not
+    returned; more where flash has lost bits, from the damaged record to the end of its segment.
 
     `discard()` drops the oldest batch, after flush() raised that the server will not have it, and says how many records
     that were. `close_stream(timeout=30)` sends what waits and closes the stream, exactly once, whether answers are lost
     or the power fails in between; True: it is closed, else `error` says why not; Closed: somebody else has closed it.
 
-    One method at a time: another thread or a callback that comes in between gets a RuntimeError. (On asyncio a flush
-    waits for the one before it, and append() is welcome at any time.)
+    One Outbox per folder: the one that is opened last has it, and one that was opened before gets a RuntimeError (as
+    does, on CPython, another process). One method at a time: another thread or a callback that comes in between gets a
+    RuntimeError. (On asyncio a flush waits for the one before it, and append() is welcome at any time.)
     """
 
     def __init__(

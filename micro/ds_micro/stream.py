@@ -59,9 +59,9 @@ class Result:
 class Flows:
     """All of a stream's operations; see `ds_micro.Stream` for the parameters."""
 
-    _net = None  # the transport's class
-    _run = None  # what makes a flow a method: runs it, or hands it to be awaited
-    _turn = None  # what a step of an iteration is awaited through
+    # _net: the transport's class
+    # _run: what makes a flow a method: runs it, or hands it to be awaited
+    # _turn: what a step of an iteration is awaited through
 
     def __init__(
         self,
@@ -261,7 +261,9 @@ class Flows:
                 if not self._dead or body:
                     raise
         headers = self._parser.headers
-        if status > 299 or method not in "GET DELETE" and "stream-next-offset" not in headers:
+        # (What no server says to such a request is the answer to another one, or not a stream's.)
+        ours = status in (200, 201 if method == "PUT" else 204)
+        if not ours or method not in "GET DELETE" and "stream-next-offset" not in headers:
             from ds_core.client.refusals import error_for
 
             raise error_for(status, headers, await self._text(), self.url)

@@ -33,6 +33,11 @@ def method(box, name):
     """An outbox's rarer method."""
     if name == "discard":
         return lambda: box._alone(_discard, box)
+    if name == "damaged":
+        try:
+            return box.store._damaged
+        except AttributeError:  # in RAM, or in a folder that was new
+            return 0
     if name == "close_stream":
         return lambda timeout=30: box._alone(_close_stream, box, timeout)
     raise AttributeError("Outbox has no " + name)

@@ -647,11 +647,131 @@ def test_an_outbox_of_another_version_is_refused_and_kept():
     name = folder + "/00000001.out"
     with open(name, "rb") as f:
         data = f.read()
+    from binascii import crc32
+
+    data = b"dsO2" + data[4:32] + crc32(b"dsO2" + data[4:32]).to_bytes(4, "big") + data[36:]
     with open(name, "wb") as f:
-        f.write(b"dsO2" + data[4:])
+        f.write(data)
     assert "version" in str(raises(ValueError, Outbox, folder, s, "p"))
     with open(name, "rb") as f:
-        assert f.read()[4:] == data[4:]
+        assert f.read() == data
+
+
+def put(name, data):
+    with open(name, "wb") as f:
+        f.write(data)
+
+
+def test_a_flipped_bit_in_a_header_loses_nothing():
+    """Nor is a number used again that the server may have: that record would be taken for a duplicate, and be lost."""
+    folder = FOLDER + "/rot"
+    try:
+        os.mkdir(folder)
+    except OSError:
+        pass
+    first, second = folder + "/00000001.out", folder + "/00000002.out"
+    for at in (0, 1, 3, 4, 11, 12, 19, 20, 27, 28, 31, 32, 35):
+        for bit in (1, 2, 128) if at == 3 else (64,):
+            s = stream()
+            s.create()
+            for name in os.listdir(folder):
+                os.remove(folder + "/" + name)
+            box = Outbox(folder, s, "p")
+            box.append(1)
+            with open(first, "rb") as f:
+                sent = f.read()
+            assert box.flush(5) == 0
+            box.append(2)
+            box.append(3)
+            box.close()
+            put(first, sent)  # as if the power had failed between the server's answer and the deletion
+            with open(second, "rb") as f:
+                data = bytearray(f.read())
+            data[at] ^= bit
+            put(second, data)
+            box = Outbox(folder, s, "p")
+            assert box.records == 3 and box.damaged == (36 if at > 3 else 0), (at, box.records, box.damaged)
+            box.append(4)
+            assert box.flush(5) == 0, box.error
+            box.close()
+            assert list(s.read()) == [1, 2, 3, 4], (at, bit, list(s.read()))
+            # And where nothing else is left that knows the numbers.
+            box = Outbox(folder, s, "p")
+            box.append(5)
+            box.close()
+            (name,) = os.listdir(folder)
+            with open(folder + "/" + name, "rb") as f:
+                data = bytearray(f.read())
+            data[at] ^= bit
+            put(folder + "/" + name, data)
+            box = Outbox(folder, s, "p", epoch=0)
+            box.append(6)
+            assert box.flush(5) == 0, box.error
+            box.close()
+            assert list(s.read()) == [1, 2, 3, 4, 5, 6], (at, bit, list(s.read()))
+
+
+def test_a_flipped_bit_in_a_record_is_told():
+    folder = FOLDER + "/rotten"
+    s = stream("text/plain")
+    s.create()
+    box = Outbox(folder, s, "p")
+    for i in range(4):
+        box.append("%d," % i)
+    box.close()
+    assert box.damaged == 0
+    name = folder + "/00000001.out"
+    with open(name, "rb") as f:
+        data = bytearray(f.read())
+    data[36 + 2 * 8] ^= 128  # the third record's length: 32 KB
+    put(name, data)
+    box = Outbox(folder, s, "p")
+    assert (box.records, box.damaged) == (2, 16)
+    box.append("4,")
+    assert box.flush(5) == 0
+    assert numbers(s, list(s.read())) == [0, 1, 4]
+
+
+def test_two_outboxes_on_one_folder_are_told():
+    folder = FOLDER + "/shared"
+    s = stream()
+    s.create()
+    old = Outbox(folder, s, "p")
+    old.append(1)
+    new = Outbox(folder, same(s), "p")
+    assert new.records == 1
+    new.append(2)
+    for call in (lambda: old.append(0), lambda: old.flush(5), old.discard):
+        assert folder in str(raises(RuntimeError, call))
+    assert new.flush(5) == 0
+    new.append(3)
+    new.close()
+    # Nobody has it now: who comes first reads what is there, and goes on.
+    old.append(4)
+    assert old.records == 2
+    assert folder in str(raises(RuntimeError, new.append, 0))
+    assert old.flush(5) == 0
+    old.close()
+    old.append(5)  # after it was closed, as before
+    assert old.flush(5) == 0
+    assert list(s.read()) == [1, 2, 3, 4, 5]
+
+
+def test_segments_are_found_whatever_their_number():
+    folder = FOLDER + "/many"
+    s = stream("text/plain")
+    s.create()
+    Outbox(folder, s, "p", limit=1024, segment=128).close()
+    os.rename(folder + "/00000001.out", folder + "/99999999.out")  # as after years
+    box = Outbox(folder, s, "p", limit=1024, segment=128)
+    for i in range(40):
+        box.append("%d," % i)
+    box.close()
+    box = Outbox(folder, s, "p", limit=1024, segment=128)
+    assert box.records == 40 and box.flush(5) == 0
+    assert numbers(s, list(s.read())) == list(range(40))
+    box.close()
+    assert len(os.listdir(folder)) == 1
 
 
 def test_what_others_left_in_the_folder_does_no_harm():
@@ -661,7 +781,8 @@ def test_what_others_left_in_the_folder_does_no_harm():
     box = Outbox(folder, s, "p")
     box.append(1)
     box.close()
-    for name in ("notes", "1.out", "+0000001.out", "0000 001.out", "123456789.out", "abcdefgh.out", ".out"):
+    names = ["notes", "1.out", "+0000001.out", "0000 001.out", "abcdefgh.out", ".out", "-0000001.out"]
+    for name in names + ["00000000.out", "012345678.out"]:
         with open(folder + "/" + name, "w") as f:
             f.write("dsO9")
     for name in ("00000099.out", "cursor"):
