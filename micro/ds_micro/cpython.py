@@ -77,7 +77,9 @@ class Owners(dict):
 
     def __setitem__(self, path, files):
         key = realpath(path)
-        self.pop(path, None)  # an older owner in this process
+        if super().get(key) is files:
+            return
+        self.pop(path)  # an older owner in this process
         fd = os.open(path, os.O_RDONLY)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -85,11 +85,12 @@ class FlashStore:
         self._files = files = []
         try:
             os.mkdir(path)
-            OWNERS[path] = files
         except OSError as exc:
-            from ds_micro.recovery import recover
+            if exc.errno != 17 or os.listdir(path):  # EEXIST
+                from ds_micro.recovery import recover
 
-            recover(self, exc)
+                recover(self, exc)
+        OWNERS[path] = files
         if not files:
             self.claim(epoch)
 
@@ -105,11 +106,6 @@ class FlashStore:
         except OSError as exc:
             if exc.errno != 2:  # ENOENT
                 raise
-
-    def _remove(self, number):
-        self._gone.append(number)
-        self._forget(number)
-        self._settle()
 
     def _forget(self, number):
         self._files.remove(number)
@@ -327,13 +323,10 @@ class FlashStore:
 
     def done(self):
         self._reading.close()
-        self._remove(self._files[0])
-
-    def discard(self):
-        """Drop the oldest segment, which the server refused; how many records that were."""
-        from ds_micro.recovery import discard
-
-        return discard(self)
+        number = self._files[0]
+        self._gone.append(number)
+        self._forget(number)
+        self._settle()
 
     def close(self):
         """Make everything durable, and let the file go."""

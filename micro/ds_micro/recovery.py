@@ -9,7 +9,6 @@ import struct
 from binascii import crc32
 
 from ds_micro.flash import OWNERS, sync
-from ds_micro.stream import random
 
 
 def recover(store, exc=None):
@@ -62,7 +61,7 @@ def recover(store, exc=None):
             gone.append(number)
             files.remove(number)
     elif bad:
-        store._epoch = random(0xFFFFFF)  # as if all were new
+        store._epoch = int.from_bytes(os.urandom(3), "big")  # as if all were new
         store._seq = bad - 1
     for number in files:
         known[number], rest = scan(store, number)

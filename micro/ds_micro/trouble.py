@@ -51,8 +51,14 @@ def _close_stream(box, timeout):
 
 def _discard(box):
     """Drop the oldest batch, after flush() raised that the server will not have it; how many records that were."""
-    n = box.store.discard()
-    if not box.store.records:
+    store = box.store
+    if hasattr(store, "discard"):
+        n = store.discard()
+    else:
+        from ds_micro.recovery import discard
+
+        n = discard(store)
+    if not store.records:
         box._born = None
     return n
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ds_micro.flash import FlashStore
+from ds_micro.recovery import discard
 from tests.micro.test_suite import ROOT, interpreter, run
 from tests.tools import serve
 
@@ -200,7 +201,7 @@ def test_a_segment_that_could_not_be_begun_never_counts(tmp_path: Path, monkeypa
         with pytest.raises(OSError, match="no space"):
             store.batch(0)
         with pytest.raises(OSError, match="no space"):
-            store.discard()
+            discard(store)
         assert (store.records, store.dropped) == (2, 0)
     monkeypatch.setattr(FlashStore, "_open", opened)
     assert store.append(b"c")
