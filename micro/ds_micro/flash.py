@@ -231,7 +231,7 @@ class FlashStore:
         record = bytes(memoryview(record))  # bytes, and not a text's characters
         n = len(record)
         if not 0 < n <= min(self._size - 42, 65535):
-            from ds_micro.trouble import bad_record
+            from ds_micro.recovery import bad_record
 
             bad_record(self._size - 42)
         files = self._files

@@ -183,3 +183,8 @@ def old_cursor(cursor, data):
         pass
     cursor._half = 0
     raise ValueError("damaged: " + cursor.path)
+
+
+def bad_record(most):
+    """A record is empty or too long."""
+    raise ValueError("a record has 1 to %d bytes (see segment)" % min(most, 65535))

@@ -61,8 +61,3 @@ def _discard(box):
     if not store.records:
         box._born = None
     return n
-
-
-def bad_record(most):
-    """A record is empty or too long."""
-    raise ValueError("a record has 1 to %d bytes (see segment)" % min(most, 65535))

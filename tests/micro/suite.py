@@ -782,7 +782,8 @@ def test_what_others_left_in_the_folder_does_no_harm():
     box.append(1)
     box.close()
     names = ["notes", "1.out", "+0000001.out", "0000 001.out", "abcdefgh.out", ".out", "-0000001.out"]
-    for name in [*names, "00000000.out", "012345678.out"]:
+    names += ["00000000.out", "012345678.out"]
+    for name in names:
         with open(folder + "/" + name, "w") as f:
             f.write("dsO9")
     for name in ("00000099.out", "cursor"):
