@@ -26,14 +26,22 @@ def loads(text: str) -> object:
 
 
 def dumps(value: object) -> str:
-    """The JSON text of a value; TypeError, ValueError."""
+    """The JSON text of a value; TypeError (a key that is no string, a set, bytes, ...), ValueError."""
     if isinstance(value, float):
         return text_of(value)
     if isinstance(value, (list, tuple)):
         return "[" + ",".join([dumps(item) for item in value]) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join([json.dumps(key) + ":" + dumps(value[key]) for key in value]) + "}"
+        return "{" + ",".join([json.dumps(_key(key)) + ":" + dumps(value[key]) for key in value]) + "}"
+    if value is not None and not isinstance(value, (str, bool, int)):
+        raise TypeError("JSON has no %s" % type(value).__name__)
     return json.dumps(value)
+
+
+def _key(key: object) -> object:
+    if not isinstance(key, str):
+        raise TypeError("a JSON object's keys are strings: %r is none" % (key,))
+    return key
 
 
 def text_of(value: float) -> str:

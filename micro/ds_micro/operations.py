@@ -151,19 +151,41 @@ def encode(kind, value):
 
 
 def dumps(value):
-    """The JSON text of a value; TypeError, ValueError."""
+    """The JSON text of a value; TypeError, ValueError. (The interpreters' own take more, each its own: MicroPython's writes
+    sets, and keys that are no strings, as they print, which no server takes.)
+    """
     import json
 
+    try:
+        floats = has_floats(value)
+    except RuntimeError:
+        raise ValueError("nested too deeply")
     if sys.implementation.name != "micropython":
         # With the characters themselves, so that halves of pairs show.
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     text = json.dumps(value)
-    if "." in text or "e" in text:  # perhaps a float, which would lose digits
+    if floats:  # which would lose digits
         from ds_core.client.exactjson import dumps as exactly
 
         text = exactly(value)
     json.loads(text)
     return text
+
+
+def has_floats(value):
+    """Whether there is a float in it. TypeError: it has no JSON."""
+    found = isinstance(value, float)
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError("a JSON object's keys are strings: %r is none" % (key,))
+            found |= has_floats(value[key])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            found |= has_floats(item)
+    elif value is not None and not isinstance(value, (str, bool, int, float)):
+        raise TypeError("JSON has no %s: send a dict, list, str, int, float, bool or None" % type(value).__name__)
+    return found
 
 
 def join(stream, values):

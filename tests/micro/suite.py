@@ -174,6 +174,32 @@ def test_values_that_do_not_suit_the_stream_are_refused_before_they_are_kept():
         assert (box.records, box.dropped) == (1, 0)
 
 
+def test_what_json_has_no_word_for_is_refused_at_once():
+    """Kept, it would be refused by the server for good, and with it all that is in the same batch."""
+    s = stream("application/json")
+    s.create()
+    box = Outbox(None, s, "p")
+    bad = [{1: 2}, {1: 2.5}, {None: 2.5}, {True: 1}, {1.5: 1}, {(1, 2): 2.5}, {b"k": 2}, {"a": [1, {3: 4.5}]}]
+    for value in bad:
+        for call in (box.append, s.append):
+            assert "keys are strings" in str(raises(TypeError, call, value)), value
+    bad = [{1, 2}, set(), b"abc", bytearray(b"ab"), memoryview(b"ab"), range(3), object(), len, [{1}], {"e": b"x"}]
+    bad += [{"f": 1.5, "e": b"x"}, (1.5, {1}), 1j, iter([1])]
+    for value in bad:
+        for call in (box.append, s.append):
+            assert "JSON has no" in str(raises(TypeError, call, value)), value
+    nested = []
+    nested.append(nested)
+    raises(ValueError, box.append, nested)
+    assert box.records == 0
+    good = [{"a": (1, 2.5)}, [], {}, "", True, None, 10**40, {"e.": "1.5"}]
+    for value in good:
+        box.append(value)
+    assert box.flush(5) == 0
+    good[0] = {"a": [1, 2.5]}
+    assert list(s.read()) == good
+
+
 def test_text_is_sent_as_utf_8():
     s = stream("text/plain")
     s.create()
