@@ -45,7 +45,7 @@ class Writer:
         self._producer = producer
         self._backoff = backoff
         self._depth = depth
-        self.delay = self.sent = self.duplicates = self.claims = self.gaps = 0
+        self.delay = self.sent = self.duplicates = self.claims = self.gaps = self._since = 0
 
     def request(self, under_way: int = 0):  # type: ignore[no-untyped-def]
         """The batch to send after those `under_way`, or None while there is none or `depth` are under way."""
@@ -82,6 +82,4 @@ class Writer:
         self._backoff.reset()
         self.sent += 1
         self.delay = 0
-        if self.sent % 16 == 0:
-            self.claims = 0  # not at once: two who take the id from each other have some success in between, too
         return how

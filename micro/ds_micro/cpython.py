@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from os.path import realpath
+from os.path import dirname, isfile, realpath
 
 
 def ticks_ms():
@@ -56,12 +56,12 @@ def prefer(rows):
 
 
 def sync(f, folder=None):
-    """Make a file durable, and creations and deletions in a folder."""
+    """Make a file durable, and creations and deletions in a folder (or in that of a file)."""
     if f:
         f.flush()
         os.fsync(f.fileno())
     if folder:
-        fd = os.open(folder, 0)
+        fd = os.open((dirname(folder) or ".") if isfile(folder) else folder, 0)
         try:
             os.fsync(fd)
         finally:

@@ -92,7 +92,7 @@ async def ordered(query, params):
         value = params[name]
         if callable(value):
             value = await ask(value)
-        pairs.append((name, quote(str(value))))
+        pairs.append((quote(name), quote(str(value))))
     pairs.sort(key=_name)
     return pairs
 
@@ -151,8 +151,8 @@ def encode(kind, value):
 
 
 def dumps(value):
-    """The JSON text of a value; TypeError, ValueError. (The interpreters' own take more, each its own: MicroPython's writes
-    sets, and keys that are no strings, as they print, which no server takes.)
+    """The JSON text of a value; TypeError, ValueError. (The interpreters' own take more, each its own: MicroPython's
+    writes sets, and keys that are no strings, as they print, which no server takes.)
     """
     import json
 

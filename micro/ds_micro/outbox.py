@@ -46,7 +46,10 @@ class Outbox:
         if epoch is None:
             epoch = random(0xFFFFFF)
         segment = segment or max(256, min(4096, limit // 16))
-        bad = min(limit, segment, sync_every, in_flight, count + 1, age + 1) < 1 or epoch >> 52 or not producer
+        bad = not (age >= 0 and 0 < len(producer) < 257 and min(producer) > "\x1f" and producer.strip() == producer)
+        for n in (limit, segment, sync_every, in_flight, count, epoch):
+            bad = bad or type(n) is not int or n < 0
+        bad = bad or not limit * segment * sync_every * in_flight or epoch >> 52
         bad = bad or path and (in_flight > 1 or limit < 4 * segment or segment < 64)
         if bad or when_full not in ("drop-oldest", "drop-newest", "refuse") or not stream.content_type:
             from ds_micro.trouble import bad_outbox
@@ -110,7 +113,8 @@ class Outbox:
         0: everything is on the server. Otherwise `error` says why, or the server asked for a pause. Raises what a retry
         cannot mend (Unauthorized, NotFound, Closed, BadRequest, Fenced, ...); the records are kept.
         """
-        return self._alone(lambda: self._stream._run(self._flush(now() + int(timeout * 1000))))
+        # (+ 0: a text times 1000 is a text.)
+        return self._alone(lambda: self._stream._run(self._flush(now() + int(timeout * 1000 + 0))))
 
     def close(self):
         """Make everything durable, and let the files go."""

@@ -173,16 +173,20 @@ def discard(store):
     return n
 
 
-def old_cursor(cursor, data):
-    """What a cursor's file means that has no valid half: two words, as it once was; or ValueError."""
+def old_cursor(cursor, data, name):
+    """What a cursor's file means that has no valid half: two words, as it once was; None, for one that never
+    counted; or ValueError.
+    """
+    cursor._half = 0
+    if name != cursor.path:
+        return None
     words = data.split()
     try:
         if len(words) == 2:
             return 0, words[0].decode(), int(words[1])
     except ValueError:
         pass
-    cursor._half = 0
-    raise ValueError("damaged: " + cursor.path)
+    raise ValueError("damaged: " + name)
 
 
 def bad_record(most):

@@ -7,7 +7,8 @@ from ds_micro.net import now
 
 def pause(items, exc):
     """How many ms an iteration waits after this error, or raise it."""
-    exc.url = items._stream.url
+    if not exc.url:  # what came was no good
+        exc = exc.__class__(exc.message, exc.status, exc.code, items._stream.url)
     ms = items._backoff.delay(exc.retry_after)
     waited = now() - items._since + ms
     if not exc.retry or items._patience is not None and waited > items._patience * 1000:

@@ -115,7 +115,7 @@ def test_options():
     assert raises(ds_micro.Conflict, s.append, 2, seq="a").status == 409
     asked = []
     headers = {"X-One": lambda: asked.append(1) or "1"}
-    s = stream(headers=headers, token=lambda: asked.append(2) or "t", params={"b": 1, "a": "x y"})
+    s = stream(headers=headers, token=lambda: asked.append(2) or "t", params={"b": 1, "a": "x y", "c d": "\r\n"})
     s.create()
     s.head()
     assert sorted(asked) == [1, 1, 2, 2]
@@ -475,7 +475,55 @@ def test_every_option_is_checked_before_anything_is_sent():
     else:
         raise AssertionError("a folder was made, and the options were wrong")
     raises(ValueError, Outbox, None, Stream(nowhere, content_type=None), "p")
+    for path in (None, folder):
+        for producer in ("", "a\nb", "a\r\nX: y", "\0", " ", "a ", " a", "x" * 257, "a\tb"):
+            assert "producer" in str(raises(ValueError, Outbox, path, s, producer)), producer
+        for producer in (7, b"p", None):
+            raises_some((TypeError, ValueError), Outbox, path, s, producer)
+        for options in (
+            {"epoch": True},
+            {"epoch": 1.5},
+            {"limit": 1e5},
+            {"segment": 512.0},
+            {"count": 1.5},
+            {"sync_every": 1.5},
+            {"in_flight": 1.5},
+            {"age": float("nan")},
+            {"limit": "1"},
+            {"age": "1"},
+        ):
+            raises_some((TypeError, ValueError), lambda: Outbox(path, s, "p", **options))  # noqa: B023
+    for options in (
+        {"token": "a\nb"},
+        {"headers": {"X": "a\r\nb"}},
+        {"headers": {"X\n": "a"}},
+        {"headers": {"X": "\0"}},
+        {"content_type": "text/plain\r\nX: y"},
+        {"timeout": "3"},
+        {"live_timeout": None},
+        {"buffer": 1e9},
+    ):
+        raises_some((TypeError, ValueError), lambda: Stream(nowhere, **options))  # noqa: B023
+    pinned = "https" + nowhere[4:]
+    for pin in ("z" * 64, "0" * 63, "0" * 63 + "-"):
+        assert "SHA-256" in str(raises(ValueError, Stream, pinned, pin=pin))
+    raises_some(OSError, os.stat, folder)
+    box = Outbox(None, s, "p")
+    box.append(1)
+    for seconds in (float("inf"), float("nan"), "3", None):
+        raises_some((TypeError, ValueError, OverflowError), box.flush, seconds)
+    assert box.records == 1 and box.error is None
     Outbox(None, s, "p", limit=100, segment=10, count=1, age=0.5, epoch=0, in_flight=5)
+
+
+def test_numbers_of_any_length_are_read():
+    s = stream("application/json")
+    s.create()
+    for digits in (b"9" * 700, b"-" + b"9" * 6000, b"1" + b"0" * 20000):
+        s.append(b'[%s, {"a": [%s]}]' % (digits, digits), raw=True)
+    got = list(s.read())
+    assert got[::2] == [10**700 - 1, 1 - 10**6000, 10**20000]
+    assert [item["a"] for item in got[1::2]] == [[item] for item in got[::2]]
 
 
 def test_misspelt_names_are_told_with_whose_they_are():

@@ -84,7 +84,7 @@ for case, kind, text in CASES:
         check(exc, case, kind, text)
         assert exc.retry == again
     check(error_of(s.head), case, kind, text, body=False)
-    check(error_of(lambda: list(s.read(patience=0.2))), case, kind, "no Stream-Next-Offset" if case[0] == "2" else text)  # noqa: B023
+    check(error_of(lambda: list(s.read(patience=0.2))), case, kind, "Stream-Next-Offset" if case[0] == "2" else text)  # noqa: B023
     for path in (None, FOLDER + "/box%d" % boxes):
         boxes += 1
         box = Outbox(path, s, "p")
