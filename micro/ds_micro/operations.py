@@ -5,6 +5,7 @@ Each flow is called as a method of a Stream: `s.create()`.
 
 import sys
 
+from ds_core.client.errors import BadResponse
 from ds_core.wire.kinds import kind_of
 
 OPERATIONS = ("append", "close", "head", "delete", "fork", "adopt")
@@ -33,12 +34,21 @@ async def append(stream, *values, raw=False, seq=None, close=False):
     body = b"".join(values) if raw else join(stream, values)
     if not body or not values:
         raise ValueError("nothing to append")
-    return await stream._do("POST", headers, body)
+    return await post(stream, headers, body)
 
 
 async def close(stream):
     """Close the stream for good; harmless when it is."""
-    return await stream._do("POST", (("Stream-Closed", "true"),))
+    return await post(stream, (("Stream-Closed", "true"),))
+
+
+async def post(stream, headers, body=b""):
+    """A POST. An answer to an outbox's, which came late, is not taken for its own."""
+    result = await stream._do("POST", headers, body)
+    if "producer-seq" in result.headers and "producer-" not in "".join(stream._headers).lower():
+        stream.drop()
+        raise BadResponse("the answer to another request; does a proxy mix them up?", result.status, "", stream.url)
+    return result
 
 
 async def head(stream):

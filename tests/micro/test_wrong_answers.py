@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Scripted(http.server.BaseHTTPRequestHandler):
-    """Answers as the path says: /STATUS/BODY, BODY `empty`, `html`, `json`, or `echo`: the Authorization it got."""
+    """Answers as the path says: /STATUS/BODY, BODY `empty`, `html`, `json`, `echo` (its Authorization), or an offset."""
 
     protocol_version = "HTTP/1.1"
 
@@ -35,8 +35,11 @@ class Scripted(http.server.BaseHTTPRequestHandler):
         error = {"error": {"code": "SOME_CODE", "message": "some message"}}
         page = b"<html><title>Welcome</title>" + b"x" * 5000
         echo = str(self.headers.get("Authorization")).encode()
-        body = {"empty": b"", "html": page, "json": json.dumps(error).encode(), "echo": echo}[kind]
+        offset = {"next": "5", "blank": "a b", "ampersand": "5&offset=-1"}.get(kind)
+        body = {"html": page, "json": json.dumps(error).encode(), "echo": echo}.get(kind, b"")
         self.send_response(int(status))
+        if offset:
+            self.send_header("Stream-Next-Offset", offset)
         if status[0] == "3":
             self.send_header("Location", "https://elsewhere.example/s")
         if status in ("429", "503"):

@@ -99,6 +99,11 @@ for case, kind, text in CASES:
         check(exc, case, kind, text)
         assert (box.records, box.dropped) == (1, 0), case  # nothing is lost
 
+# An answer that is no answer to a read, or whose offset is none.
+for case in ("204/next", "206/next", "200/blank", "200/ampersand"):
+    exc = error_of(lambda: list(Stream(URL + "/" + case, timeout=2).read(patience=0.2)))  # noqa: B023
+    assert exc.__class__ is ds_micro.BadResponse and URL in str(exc), (case, exc)
+
 for url, text in (("http://no-such-host.invalid/s", "name"), ("http://127.0.0.1:1/s", "")):
     s = Stream(url, timeout=5)
     for call in (s.create, lambda: list(s.read(patience=0.2))):  # noqa: B023
