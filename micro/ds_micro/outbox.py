@@ -24,8 +24,8 @@ class Outbox:
     that were. `close_stream(timeout=30)` sends what waits and closes the stream, exactly once, whether answers are lost
     or the power fails in between; True: it is closed, else `error` says why not; Closed: somebody else has closed it.
 
-    One Outbox per folder: the one that is opened last has it, and one that was opened before gets a RuntimeError (as
-    does, on CPython, another process). One method at a time: another thread or a callback that comes in between gets a
+    One Outbox per folder: the one that is opened last has it, and one that was opened before gets a RuntimeError. (On
+    CPython a folder that another process has open is one at once.) One method at a time: another thread or a callback that comes in between gets a
     RuntimeError. (On asyncio a flush waits for the one before it, and append() is welcome at any time.)
     """
 

@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Scripted(http.server.BaseHTTPRequestHandler):
-    """Answers as the path says: /STATUS/BODY, BODY `empty`, `html`, `json`, `echo` (its Authorization), or an offset."""
+    """Answers as the path says, /STATUS/BODY; BODY: `empty`, `html`, `json`, `echo` (Authorization), or an offset."""
 
     protocol_version = "HTTP/1.1"
 
