@@ -230,9 +230,9 @@ async def test_what_stays_is_not_looked_at_again_and_again(tmp_path, monkeypatch
         for n in range(60):
             await append(store, f"s{n}", b"x")
         time.seconds += 2
-        marked = it._marked
+        noted = it._noted
         await store.sweep()
-        looks.append(it._marked != marked)
+        looks.append(it._noted != noted)
     assert sum(looks) <= 3, looks
     await store.close()
 

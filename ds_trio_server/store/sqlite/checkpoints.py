@@ -102,14 +102,17 @@ class Checkpoints:
             if state.bytes > max(LOG_MOST, self._moving_of * FRAME) + _TELL:
                 self.holder = "this server, which moves it into the file,"
             return
-        self._notice_reader(state)
         if state.waiting > _FAR:
+            # What was not moved as far as it went when that began, is held.
+            self._notice_reader(state, state.moved < self._moving_of)
             self._move(self._most)
-        elif self._counts.log > LOG_KEPT:
+            return
+        if self._counts.log > LOG_KEPT:
             self._cut()
             self._counts.log = self._log.size()
         elif state.waiting and (self.pressed or self._log.owed() < -_GIVEN_BACK):
             self._move(self._most)
+        self._notice_reader(self._log.state(), True)
 
     @property
     def held(self) -> bool:
@@ -152,7 +155,9 @@ class Checkpoints:
         except StorageFailed as error:
             self._end(error)
         except sqlite3.Error as error:
-            if self._refusals.of(error) is None:
+            # One that can't be opened now (there are too many files, say) can be later: the writer has it open.
+            no_file = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN
+            if not no_file and self._refusals.of(error) is None:
                 self._end(errors.failed(self._folder, error))
 
     def _end(self, failure: StorageFailed) -> None:
@@ -168,10 +173,8 @@ class Checkpoints:
         finally:
             schema.one(self._db, f"PRAGMA busy_timeout = {patience}")
 
-    def _notice_reader(self, state: State) -> None:
-        """See whether somebody holds the log, when it is not being moved: then it is long though it was moved, or was
-        not moved as far as it went by then."""
-        held = state.waiting <= _FAR or state.moved < self._moving_of
+    def _notice_reader(self, state: State, held: bool) -> None:
+        """See who it is that keeps a long log from beginning again, when somebody does."""
         reader = self._log.reader() if held and state.bytes > _TELL else None
         if reader is not None:
             self._seldom.warning(

@@ -52,6 +52,8 @@ _ERRNOS: dict[int, type[Unwritable]] = {
     errno.EROFS: StorageReadOnly,
     errno.EACCES: StorageReadOnly,
     errno.EPERM: StorageReadOnly,
+    errno.EMFILE: StorageBusy,  # clients have all that this process may open
+    errno.ENFILE: StorageBusy,
 }
 _OVER_IN = 2.0
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -109,7 +109,11 @@ def load(
     if found is None:
         return None
     if found.lineage:
-        found.lineage = lineage if lineage is not None and found.deleted else _lineage(db, found)
+        if lineage is not None and found.deleted:
+            # A descendant may need less of them all, but where this one left its source is its own: its sum is of that.
+            found.lineage = (*lineage[:-1], found.lineage[-1])
+        else:
+            found.lineage = _lineage(db, found)
     return found
 
 
