@@ -25,8 +25,9 @@ class Outbox:
     or the power fails in between; True: it is closed, else `error` says why not; Closed: somebody else has closed it.
 
     One Outbox per folder: the one that is opened last has it, and one that was opened before gets a RuntimeError. (On
-    CPython a folder that another process has open is one at once.) One method at a time: another thread or a callback that comes in between gets a
-    RuntimeError. (On asyncio a flush waits for the one before it, and append() is welcome at any time.)
+    CPython a folder that another process has open is one at once.) One method at a time: another thread or a callback
+    that comes in between gets a RuntimeError. (On asyncio a flush waits for the one before it, and append() is welcome
+    at any time.)
     """
 
     def __init__(
