@@ -284,3 +284,20 @@ async def test_damage_in_what_is_to_be_freed_ends_no_cleaning(tmp_path, damage):
     left = [id for (id,) in store._db.reader.execute("SELECT DISTINCT stream FROM appends")]
     assert set(left) <= {1, 5}, "what can't be understood stays, and everything else goes"
     await store.close()
+
+
+async def test_what_an_append_takes_in_the_file_beside_its_bytes_is_little(tmp_path):
+    """SECURITY.md says how much; with a limit in bytes, that is what many small ones take."""
+    store = await opened(tmp_path)
+    for name in "ab":
+        await put(store, name)
+
+    async def some(name):
+        for _ in range(100):
+            await append(store, name, b"x")
+
+    async with trio.open_nursery() as nursery:
+        for n in range(200):
+            nursery.start_soon(some, "ab"[n % 2])
+    await store.close()
+    assert (tmp_path / files.FILE).stat().st_size < 20_000 * 33 + 20 * 4096
