@@ -94,7 +94,14 @@ class _Device(ast.NodeTransformer):
         return node.orelse if _for_cpython(node.body) else self.generic_visit(node)
 
     def visit_Try(self, node: ast.Try) -> ast.AST | list[ast.stmt]:
-        return node.body if node.handlers and _for_cpython(node.handlers[0].body) else self.generic_visit(node)
+        if node.handlers and (_for_cpython(node.handlers[0].body) or _never(node.handlers[0])):
+            return node.body
+        return self.generic_visit(node)
+
+
+def _never(handler: ast.ExceptHandler) -> bool:
+    """Whether this is of what MicroPython's struct never raises."""
+    return getattr(handler.type, "id", "") == "OverflowError"
 
 
 def _for_cpython(body: list[ast.stmt]) -> bool:

@@ -14,7 +14,8 @@ class StreamError(Exception):
     def __init__(
         self, message: str, status: int = 0, code: str = "", url: str = "", retry_after: str | None = None
     ) -> None:
-        super().__init__(("%s %s %s%s (%s)" % (status or "", code, message, self.hint, url)).strip())
+        where = url and " (%s)" % url
+        super().__init__(("%s %s %s%s%s" % (status or "", code, message, self.hint, where)).strip())
         self.message = message
         self.status = status
         self.code = code

@@ -89,6 +89,8 @@ class Events:
         reader = self._reader
         reader._cursor = control.get("streamCursor") or reader._cursor
         reader._next = control["streamNextOffset"]
+        if min(reader._next) < "'":
+            raise ValueError("no good streamNextOffset")
         reader._end = OVER if control.get("streamClosed") else LIVE if control.get("upToDate") else CATCH_UP
         mark: object = reader.end()
         reader._next = None

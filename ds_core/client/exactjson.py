@@ -19,21 +19,40 @@ _KIND = (">f", 32, 23, 127, 6) if _SINGLE else (">d", 64, 52, 1023, 15)
 
 def loads(text: str) -> object:
     """The value of a JSON text; ValueError, also for text that is not UTF-8."""
-    mark = ""
-    if sys.implementation.name == "micropython":
-        text, mark = _marked(text)
+    if sys.implementation.name != "micropython":
+        return _restored(json.loads(text, parse_int=_integer), "")
+    text, mark = _marked(text)
     return _restored(json.loads(text), mark)
 
 
+def _integer(text: str) -> int:
+    """An integer of any length. (CPython's own takes at most 4,300 digits, and less where somebody says so.)"""
+    if len(text) < 600:
+        return int(text)
+    half = len(text) // 2
+    above = _integer(text[:-half])
+    below = _integer(text[-half:])
+    shift: int = 10**half
+    return above * shift + (-below if text[0] == "-" else below)
+
+
 def dumps(value: object) -> str:
-    """The JSON text of a value; TypeError, ValueError."""
+    """The JSON text of a value; TypeError (a key that is no string, a set, bytes, ...), ValueError."""
     if isinstance(value, float):
         return text_of(value)
     if isinstance(value, (list, tuple)):
         return "[" + ",".join([dumps(item) for item in value]) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join([json.dumps(key) + ":" + dumps(value[key]) for key in value]) + "}"
+        return "{" + ",".join([json.dumps(_key(key)) + ":" + dumps(value[key]) for key in value]) + "}"
+    if value is not None and not isinstance(value, (str, bool, int)):
+        raise TypeError("JSON has no %s" % type(value).__name__)
     return json.dumps(value)
+
+
+def _key(key: object) -> object:
+    if not isinstance(key, str):
+        raise TypeError("a JSON object's keys are strings: %r is none" % (key,))
+    return key
 
 
 def text_of(value: float) -> str:

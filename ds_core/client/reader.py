@@ -88,8 +88,9 @@ class Reader:
 
             content_type, events = arrange(self, headers, status)
         self._sse = events
-        if not events and not self._next:
-            raise BadResponse("no Stream-Next-Offset")
+        # (Blanks and & are among what is no offset, for they are no part of a query.)
+        if not events and min(self._next or " ") < "'" or status != 200 and self.state != LIVE:
+            raise BadResponse("no good Stream-Next-Offset (%d)" % status)
         if status == 200:
             self._type = content_type
         kind = "bytes" if self._raw else kind_of(self._type)

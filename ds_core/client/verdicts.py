@@ -5,30 +5,45 @@ from ds_core.client.writer import AGAIN, DUPLICATE, FENCED, REFUSED
 _MAX_CLAIMS = 5
 
 
-def verdict(writer, batch, status: int, headers: dict[str, str]) -> int:  # type: ignore[no-untyped-def]
-    """AGAIN, REFUSED, FENCED, or DUPLICATE after all."""
-    if status == 204 and "stream-closed" in headers:
-        return REFUSED
-    if status < 300 and number(headers, "producer-seq") >= 0:
-        # A duplicate of what we cannot have sent: the server's state is not ours (a foreign or restored device).
-        return _claim(writer, batch.epoch + 1)
+def verdict(writer, batch, status: int, headers: dict[str, str], depth: int) -> int:  # type: ignore[no-untyped-def]
+    """AGAIN, REFUSED, FENCED, or DUPLICATE after all. `depth`: so many the server may have."""
     epoch = number(headers, "producer-epoch")
-    if status == 403 and epoch >= batch.epoch:
-        return _claim(writer, epoch + 1)
+    seq = number(headers, "producer-seq")
     expected = number(headers, "producer-expected-seq")
-    if status == 409 and expected >= 0:
-        if batch.seq < expected <= batch.seq + writer._depth:
+    if status < 300:
+        if seq < 0:
+            return REFUSED  # no stream's answer: a Wi-Fi's login page answers 200 to anything
+        if status == 204 and epoch == batch.epoch and seq >= batch.seq:
+            if seq >= batch.seq + depth:
+                # A duplicate of what we cannot have sent: the server's state is another device's, or older.
+                return _claim(writer, epoch + 1)
+            if "stream-closed" in headers:
+                return REFUSED  # of the request that closed the stream under this number
+            writer.duplicates += 1
             done: int = writer._done(DUPLICATE)
             return done
-        writer.gaps += 1
-        return _claim(writer, batch.epoch + 1)
-    if status in (408, 429) or status >= 500:
-        writer.broken(headers.get("retry-after"))
-        return AGAIN
-    return REFUSED
+    elif status == 403 and epoch >= 0:
+        if epoch > batch.epoch:
+            return _claim(writer, epoch + 1)
+    elif status == 409 and expected >= 0:
+        if number(headers, "producer-received-seq") in (-1, batch.seq):
+            if expected < batch.seq:
+                writer.gaps += 1
+                return _claim(writer, batch.epoch + 1)
+            if expected == batch.seq:
+                return REFUSED  # it is the one that the server expects, and it has another reason
+    elif status not in (408, 429) and status < 500:
+        return REFUSED
+    # Later, then; or it is not an answer to this request.
+    writer.broken(headers.get("retry-after"))
+    return AGAIN
 
 
 def _claim(writer, epoch: int) -> int:  # type: ignore[no-untyped-def]
+    # Not forgotten at once: two who take the id from each other have some success in between, too.
+    if writer.sent // 16 > writer._since // 16:
+        writer.claims = 0
+    writer._since = writer.sent
     writer.claims += 1
     if writer.claims > _MAX_CLAIMS or epoch >> 53:  # beyond, there is no epoch
         writer.claims = 0

@@ -11,6 +11,9 @@ the same request and the server drops it if it had it. The batches live in a sto
 A fresh store starts with a random epoch. Were it always 0, a device whose flash was erased would send sequence
 numbers that the server has seen, and have new records dropped as duplicates.
 
+An answer counts only when it is this batch's: a server echoes the request's epoch, and the batch's seq (of a duplicate:
+the last one that it has). An answer to another request, which came late or twice, says nothing about this one.
+
 Limits: two devices under one producer id take the id from each other; a batch of which the answer was lost, and whose
 id was then taken, is sent once more. The server's memory of a producer is assumed to last: a gap (409, the server
 expects less than we ask for) means it lost batches it had acknowledged; these are gone here too, so the rest goes on
@@ -24,6 +27,8 @@ under a new epoch, and `gaps` counts it.
 #   REFUSED    the caller must change something; the batch is kept
 #   FENCED     refused, for somebody else uses the producer id
 DONE, DUPLICATE, AGAIN, REFUSED, FENCED = range(1, 6)
+
+
 class Writer:
     """`depth`: how many batches may be under way at once, on one connection, in order (1 on a device).
 
@@ -40,7 +45,7 @@ class Writer:
         self._producer = producer
         self._backoff = backoff
         self._depth = depth
-        self.delay = self.sent = self.duplicates = self.claims = self.gaps = 0
+        self.delay = self.sent = self.duplicates = self.claims = self.gaps = self._since = 0
 
     def request(self, under_way: int = 0):  # type: ignore[no-untyped-def]
         """The batch to send after those `under_way`, or None while there is none or `depth` are under way."""
@@ -62,25 +67,19 @@ class Writer:
 
     def answer(self, batch, status: int, headers: dict[str, str]) -> int:  # type: ignore[no-untyped-def]
         """The answer to the oldest batch under way. After anything but DONE and DUPLICATE, close the connection if
-        others are under way: their answers mean nothing any more.
+        others are under way: their answers mean nothing any more. After AGAIN without a reason to wait (408, 429, 5xx)
+        close it in any case: what came was an answer to something else.
         """
-        last = headers.get("producer-seq", "")
-        # (Without the echo a success is not the stream's: a Wi-Fi's login page answers 200 to anything. And a duplicate
-        # that closes is that of the request that closed the stream under this number.)
-        if status < 300 and last.isdigit():
-            if status != 204 or int(last) < batch.seq + self._depth and "stream-closed" not in headers:
-                return self._done(DUPLICATE if status == 204 else DONE)
+        if status in (200, 201) and headers.get("producer-epoch") == str(batch.epoch):
+            if headers.get("producer-seq") == str(batch.seq):
+                return self._done(DONE)
         from ds_core.client.verdicts import verdict
 
-        return verdict(self, batch, status, headers)
+        return verdict(self, batch, status, headers, self._depth)
 
     def _done(self, how: int) -> int:
         self._store.done()
         self._backoff.reset()
         self.sent += 1
         self.delay = 0
-        if self.sent % 16 == 0:
-            self.claims = 0  # not at once: two who take the id from each other have some success in between, too
-        if how == DUPLICATE:
-            self.duplicates += 1
         return how

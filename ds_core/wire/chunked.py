@@ -5,7 +5,11 @@ from ds_core.wire.http1 import BadMessage
 
 class ChunkedDecoder:
     """Reads one chunked body (RFC 9112 section 7.1). `done` turns true at its last byte; what follows belongs to
-    the next message. Extensions and trailers are passed over.
+    the next message. Extensions and trailers are passed over, but a trailer must be one: a field line of a name, a
+    colon and a value, not folded (section 7.1.2).
+
+    Space between a size and its extension's semicolon is read as none (BWS, section 7.1.1). Space that no semicolon
+    follows is an error: the grammar has none there, and peers differ in what they make of it.
 
     Within a line `_left` is 0; `_line` collects it. After it, `_state` says what the line was:
 
@@ -54,14 +58,25 @@ class ChunkedDecoder:
         text = line[:-1]
         if line[-1:] != b"\r" or state == 1 and text:
             raise BadMessage("bad end of chunk")
+        # (Other methods of bytes would do this in fewer words. They cost each device more, for what these names stand
+        # for in its files is not free then.)
+        parts = text.split(b":" if state else b";")
+        first = parts[0].lower()
         if state == 1:
             self._state = 0
         elif state == 2:
             self._limit -= len(line)
             self.done = not text
+            bad = text and (len(parts) < 2 or not first)
+            for byte in first:
+                bad = bad or b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz".find(bytes((byte,))) < 0
+            if bad:
+                raise BadMessage("bad trailer")
         else:
-            for byte in text.split(b";")[0] or b"?":
-                byte = b"0123456789abcdef".find(bytes((byte,)).lower())
+            while len(parts) > 1 and first[-1:] in (b" ", b"\t"):
+                first = first[:-1]
+            for byte in first or b"?":
+                byte = b"0123456789abcdef".find(bytes((byte,)))
                 left = left * 16 + byte
                 if byte < 0 or left > 0x3FFFFFFF:
                     raise BadMessage("bad chunk size")

@@ -12,12 +12,11 @@ import trio
 from ds_core.server.errors import ProtocolError
 
 from ..config import Config
-from .exchange import Application, Exchange, Suspended, encode_last
+from .exchange import SKIPPED, Application, Exchange, Suspended, encode_last
 from .readers import BodyBudget, Reader
 from .transport import Disconnected, Transport
 
 _LINGER = 2.0
-_SKIPPED = 65536
 _STOPPING = ProtocolError(
     503, "STOPPING", "the server is stopping; try again when it has come back", (("Retry-After", "5"),)
 )
@@ -94,7 +93,7 @@ class Connection:
     def keep(self, data: bytes) -> bool:
         """Keep bytes of the next request that came early; False when those are enough."""
         self._reader.feed(data)
-        return len(self._reader.ahead()) < _SKIPPED
+        return len(self._reader.ahead()) < SKIPPED
 
     async def body(self, exchange: Exchange) -> bytes:
         """The whole body of a request."""
@@ -136,20 +135,12 @@ class Connection:
             response = self._app.refused(exchange, error)
             if exchange.started:
                 raise Disconnected from error  # halfway through an answer this is all one can say
-            if exchange.unread and not await self._skip_body(exchange):
+            try:
+                await exchange.pass_over()
+            except ProtocolError:
                 exchange.keep_alive = False
             await exchange.respond(response)
             return None
-
-    async def _skip_body(self, exchange: Exchange) -> bool:
-        """Read past the body of a refused request; False when that isn't worth it."""
-        if exchange.length is None or exchange.length > _SKIPPED or "expect" in exchange.headers:
-            return False
-        try:
-            await exchange.pass_over()
-        except ProtocolError:
-            return False
-        return True
 
     async def _last_words(self, refusal: ProtocolError) -> bool:
         """Refuse what no exchange could be made of; whether the peer was there to be told."""

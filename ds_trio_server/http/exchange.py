@@ -16,6 +16,8 @@ from ds_core.server import responses, targets
 
 from .transport import Disconnected, Transport
 
+SKIPPED = 65536
+"""A longer body that means nothing is not read: a new connection costs less."""
 _ONE_PACKET = 65536
 _CLOSE = "connection: close\r\n"
 
@@ -136,10 +138,15 @@ class Exchange:
         return self._body
 
     async def pass_over(self) -> None:
-        """Read a body that means nothing."""
-        if self.unread:
-            await self.connection.body(self)
-            self.connection.release(self)
+        """Read a body that means nothing, so that the next request can follow; one that is not worth it stays unread,
+        and the connection ends behind the answer. Raises ProtocolError where it is no body."""
+        if not self.unread:
+            return
+        if self.length is None or self.length > SKIPPED or "expect" in self.headers:
+            self.keep_alive = False
+            return
+        await self.connection.body(self)
+        self.connection.release(self)
 
     # An answer without waiting
 

@@ -127,7 +127,8 @@ class Reader:
         else:
             length = None if head.length == heads.CHUNKED else head.length
             request = Request(head.method, head.target, head.headers, length)
-        self._go_on = not request.http10 and request.headers.get("expect", "").lower() == "100-continue"
+        expect = request.headers.get("expect")
+        self._go_on = expect is not None and not request.http10 and _asks_to_go_on(expect)
         return request
 
     def _deadline(self, head: bytes) -> float:
@@ -196,6 +197,12 @@ class Reader:
         if not received:
             raise slow("body") if self._transport.overdue else Disconnected
         return received
+
+
+def _asks_to_go_on(expect: str) -> bool:
+    """Whether a client waits for a 100 before it sends its body: it may say so among others, and more than once
+    (RFC 9110 section 10.1.1). What else it expects is left alone."""
+    return "100-continue" in [each.strip(" \t").lower() for each in expect.split(",")]
 
 
 def by_h11(head: bytes) -> Request:

@@ -202,8 +202,8 @@ class Outbox(ds_micro.outbox.Outbox):
         return call(*args)
 
     async def flush(self, timeout=30):
-        until = now() + int(timeout * 1000)
-        left = await self._queued(self._flush(until), until, None)
+        end = now() + int(timeout * 1000 + 0)
+        left = await self._queued(self._flush(end), end, None)
         return self.store.records if left is None else left
 
     async def _queued(self, flow, until, late):
@@ -221,8 +221,8 @@ class Outbox(ds_micro.outbox.Outbox):
         """Send what waits and close the stream, exactly once; whether it is closed, else `error` says why not."""
         from ds_micro.closing import closing
 
-        until = now() + int(timeout * 1000)
-        return await self._queued(closing(self, until), until, False)
+        end = now() + int(timeout * 1000 + 0)
+        return await self._queued(closing(self, end), end, False)
 
     async def run(self, interval=1.0):
         """For a task of its own: send each batch once it is due (see `count`, `age`).

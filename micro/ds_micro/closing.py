@@ -1,10 +1,8 @@
 """An outbox closes its stream, exactly once: loaded when it does."""
 
 from ds_core.client.errors import Disconnected
-from ds_core.client.verdicts import number, verdict
-from ds_core.client.writer import REFUSED
+from ds_core.client.writer import AGAIN
 from ds_micro.net import now
-from ds_micro.retry import refused
 
 
 class _Closing:
@@ -56,9 +54,13 @@ async def closing(box, until):
             box._later = now() + writer.delay
             continue
         box.error = None
-        if status < 300 and "stream-closed" in headers:
+        mine = headers.get("producer-epoch") == str(batch.epoch) and headers.get("producer-seq") == str(batch.seq)
+        if status < 300 and mine and "stream-closed" in headers:
             return True
-        outcome = REFUSED
-        if number(headers, "producer-expected-seq") <= batch.seq:
-            outcome = verdict(writer, batch, status, headers)
-        refused(box, status, headers, text, outcome)
+        from ds_core.client.verdicts import verdict
+
+        outcome = verdict(writer, batch, status, headers, 0)
+        if outcome > AGAIN or writer.delay:
+            from ds_micro.retry import refused
+
+            refused(box, status, headers, text, outcome)

@@ -2,10 +2,12 @@
 and waits that end. Not for a device.
 """
 
+import fcntl
 import os
 import socket
 import threading
 import time
+from os.path import dirname, isfile, realpath
 
 
 def ticks_ms():
@@ -54,16 +56,52 @@ def prefer(rows):
 
 
 def sync(f, folder=None):
-    """Make a file durable, and creations and deletions in a folder."""
+    """Make a file durable, and creations and deletions in a folder (or in that of a file)."""
     if f:
         f.flush()
         os.fsync(f.fileno())
     if folder:
-        fd = os.open(folder, 0)
+        fd = os.open((dirname(folder) or ".") if isfile(folder) else folder, 0)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+class Owners(dict):
+    """ds_micro.flash's OWNERS, by what a path means, and with a lock on each folder against other processes: held until
+    its owner is closed, or the process ends. (Where a file system has no locks, it has none.)
+    """
+
+    _locks: "dict[str, int]" = {}
+
+    def __setitem__(self, path, files):
+        key = realpath(path)
+        if super().get(key) is files:
+            return
+        self.pop(path)  # an older owner in this process
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise RuntimeError("another process has the outbox in " + path) from None
+        except OSError:
+            pass
+        self._locks[key] = fd
+        super().__setitem__(key, files)
+
+    def get(self, path, default=None):
+        return super().get(realpath(path), default)
+
+    def pop(self, path, default=None):
+        key = realpath(path)
+        if key in self._locks:
+            os.close(self._locks.pop(key))
+        return super().pop(key, default)
+
+
+OWNERS = Owners()
 
 
 def replace(path, data):

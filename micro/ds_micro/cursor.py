@@ -1,16 +1,15 @@
 """Where a reader is, kept in a file that survives a power cut on littlefs, FAT and POSIX.
 
 The file has two halves, written in turn, each a line with a number and a CRC-32: while one is written, the other stays
-as it is, and no name or size changes (FAT takes a renamed file's old name away first). Only the first time, and for an
-offset too long for a half, a whole file is written beside it and renamed.
+as it is, and no name or size changes. A half is 64, 256, 1024, ... bytes: no sector of 512 is torn through both.
+Only the first time, and for an offset too long for a half, a whole file is written beside it and renamed. (FAT takes a
+renamed file's old name away first: what a cut there leaves is found.)
 """
 
 import os
 from binascii import crc32
 
 from ds_micro.flash import sync
-
-_HALF = 64
 
 
 class Cursor:
@@ -25,24 +24,29 @@ class Cursor:
 
     def _last(self):
         """(turn, offset, items) as they were saved last; None without a file. Raises ValueError."""
-        try:
-            with open(self.path, "rb") as f:
-                data = f.read()
-        except OSError as exc:
-            if exc.errno != 2:  # ENOENT
-                raise
-            return None
-        found = ()
-        self._half = half = max(_HALF, len(data) // 2)
-        for part in (data[:half], data[half:]):
-            words = part.split()
-            if len(words) == 4 and words[3] == b"%x" % crc32(b" ".join(words[:3])):
-                found = max(found, (int(words[2]), words[0].decode(), int(words[1])))
-        if not found:
-            from ds_micro.recovery import old_cursor
+        path = self.path
+        for name in (path, path + ".new"):
+            try:
+                with open(name, "rb") as f:
+                    data = f.read()
+            except OSError as exc:
+                if exc.errno != 2:  # ENOENT
+                    raise
+                continue
+            found = ()
+            self._half = half = max(64, len(data) // 2)
+            for part in (data[:half], data[half:]):
+                words = part.split()
+                if len(words) == 4 and words[3] == b"%x" % crc32(b" ".join(words[:3])):
+                    found = max(found, (int(words[2]), words[0].decode(), int(words[1])))
+            if not found:
+                from ds_micro.recovery import old_cursor
 
-            found = old_cursor(self, data)
-        return found
+                found = old_cursor(self, data, name)
+            elif name != path:
+                os.rename(name, path)
+            return found
+        return None
 
     def load(self):
         """Read the file; without one, stay where we are. Returns the cursor. Raises ValueError when it is damaged."""
@@ -64,8 +68,11 @@ class Cursor:
                 pass  # none, or damaged
         turn += 1
         line = b"%s %d %d" % (self.offset.encode(), self.items, turn)
-        line = b"%-63s\n" % (line + b" %x" % crc32(line))
-        half = len(line)
+        line += b" %x" % crc32(line)
+        half = 64
+        while half <= len(line):
+            half *= 4
+        line += b" " * (half - 1 - len(line)) + b"\n"
         whole = half != self._half
         with open(path + ".new" if whole else path, "wb" if whole else "r+b") as f:
             if whole:
@@ -76,6 +83,6 @@ class Cursor:
             sync(f)
         if whole:
             os.rename(path + ".new", path)
-            sync(None, path.rpartition("/")[0] or ".")
+            sync(None, path)
         self._half = half
         self._turn = turn

@@ -25,7 +25,12 @@ anything relies on it:
   whether the server has its number.
 
 After a power cut the newest file may end in a torn record: everything before it is kept, nothing can be appended behind
-it, so a new segment is begun. A newest file with a torn header never counted; it is deleted.
+it, so a new segment is begun. A newest file that is shorter than a header never counted. But a header that is there and
+bad may have rotted after it counted: its records are kept, and nothing is appended to older ones, which may have been
+sent.
+
+A folder has one owner, the Outbox that was opened last (and on CPython, one process). An older one finds that it has
+it no more, and says so; one that was closed reads the folder again.
 
 After an error (no room, no memory, a failed sync) nothing is assumed: the newest file is opened again and read. What
 the numbers rely on changes in RAM only after it has changed on flash; a header that may have got there unseen is
@@ -41,8 +46,9 @@ import struct
 from binascii import crc32
 
 if hasattr(os, "fsync"):
-    from ds_micro.cpython import replace as replace, sync
+    from ds_micro.cpython import OWNERS as OWNERS, replace as replace, sync
 else:
+    OWNERS = {}  # folder -> the list of segments that its owner has
 
     def sync(f, folder=None):
         """Make a file durable, and creations and deletions in a folder. MicroPython's flush does it."""
@@ -76,23 +82,15 @@ class FlashStore:
         self._file = self._reading = None
         # 1: nothing can be appended to the newest segment. 2: and there may be a newer one, unknown to us.
         self._torn = 0
+        self._files = files = []
         try:
             os.mkdir(path)
-        except OSError:
-            pass
-        self._files = files = []
-        for name in os.listdir(path):
-            try:
-                number = int(name[:8])
-                if name == "%08d.out" % number and not os.stat(path + "/" + name)[0] & 0x4000:
-                    files.append(number)
-            except ValueError:
-                pass  # somebody else's
-        files.sort()
-        if files:
-            from ds_micro.recovery import recover
+        except OSError as exc:
+            if exc.errno != 17 or os.listdir(path):  # EEXIST
+                from ds_micro.recovery import recover
 
-            recover(self)
+                recover(self, exc)
+        OWNERS[path] = files
         if not files:
             self.claim(epoch)
 
@@ -109,11 +107,6 @@ class FlashStore:
             if exc.errno != 2:  # ENOENT
                 raise
 
-    def _remove(self, number):
-        self._gone.append(number)
-        self._forget(number)
-        self._settle()
-
     def _forget(self, number):
         self._files.remove(number)
         self._known.pop(number, None)
@@ -121,6 +114,7 @@ class FlashStore:
     def _settle(self):
         """What counts no more is deleted, and does not come back."""
         if self._gone:
+            self._begin()
             for number in self._gone:
                 self._delete(number)
             # (The open file as well: on littlefs its next writes would else cost an erase each.)
@@ -128,8 +122,8 @@ class FlashStore:
             del self._gone[:]
 
     def _begin(self):
-        """Open the newest segment, to append to it."""
-        if not self._file:
+        """Open the newest segment, to append to it, if the folder is ours."""
+        if not self._file or OWNERS.get(self._path) is not self._files:
             from ds_micro.recovery import look
 
             look(self)
@@ -221,8 +215,8 @@ class FlashStore:
         if self._file:
             self._file.close()
             self._file = None
-        self._settle()
         self._file = self._open(number, "ab")
+        self._settle()
 
     def _newest(self):
         """[bytes, records] of the newest segment, with those that wait."""
@@ -237,7 +231,7 @@ class FlashStore:
         record = bytes(memoryview(record))  # bytes, and not a text's characters
         n = len(record)
         if not 0 < n <= min(self._size - 42, 65535):
-            from ds_micro.trouble import bad_record
+            from ds_micro.recovery import bad_record
 
             bad_record(self._size - 42)
         files = self._files
@@ -278,6 +272,7 @@ class FlashStore:
         if i:
             return None
         files = self._files
+        self._begin()
         self._settle()
         while True:
             size, count = self._known[files[0]]
@@ -328,13 +323,10 @@ class FlashStore:
 
     def done(self):
         self._reading.close()
-        self._remove(self._files[0])
-
-    def discard(self):
-        """Drop the oldest segment, which the server refused; how many records that were."""
-        from ds_micro.recovery import discard
-
-        return discard(self)
+        number = self._files[0]
+        self._gone.append(number)
+        self._forget(number)
+        self._settle()
 
     def close(self):
         """Make everything durable, and let the file go."""
@@ -345,3 +337,4 @@ class FlashStore:
         if self._file:
             self._file.close()
             self._file = None
+            OWNERS.pop(self._path, None)

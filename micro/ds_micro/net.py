@@ -27,6 +27,8 @@ except ImportError:
 
 # "Not now": EAGAIN, and what CPython's ssl calls wanting to read (2) or to write (3).
 _AGAIN = (errno.EAGAIN, errno.EINPROGRESS, 2, 3)
+_READ = 1  # POLLIN and POLLOUT, everywhere
+_WRITE = 4
 _clock = [0, ticks_ms()]
 
 
@@ -65,12 +67,12 @@ class Net:
         except OSError:
             pass
         self._watch()
-        self._try(s.connect, address[-1], select.POLLOUT, ms)
+        self._try(s.connect, address[-1], _WRITE, ms)
         if tls:
             self._socket = s = tls.wrap(s, host)
             self._watch()
             while not tls.ready(s):
-                self._wait(select.POLLIN, ms())
+                self._wait(_READ, ms())
         self._address = address
 
     def _watch(self):
@@ -104,20 +106,20 @@ class Net:
 
     def stale(self):
         """Whether an idle connection is no use any more: closed by the peer, or it sent what nobody asked for."""
-        self._poll.modify(self._socket, select.POLLIN)
+        self._poll.modify(self._socket, _READ)
         return self._poll.poll(0)
 
     async def recv(self, view, ms):
         """Receive into `view`; how many bytes, 0 when the peer has closed."""
         n = None
         while n is None:
-            n = self._try(self._socket.readinto, view, select.POLLIN, ms)
+            n = self._try(self._socket.readinto, view, _READ, ms)
         return n
 
     async def send(self, view, ms):
         """Send all of `view`."""
         while view:
-            view = view[self._try(self._socket.write, view, select.POLLOUT, ms) or 0 :]
+            view = view[self._try(self._socket.write, view, _WRITE, ms) or 0 :]
 
     async def sleep(self, ms):
         sleep_ms(ms)

@@ -5,6 +5,7 @@ Each flow is called as a method of a Stream: `s.create()`.
 
 import sys
 
+from ds_core.client.errors import BadResponse
 from ds_core.wire.kinds import kind_of
 
 OPERATIONS = ("append", "close", "head", "delete", "fork", "adopt")
@@ -33,12 +34,21 @@ async def append(stream, *values, raw=False, seq=None, close=False):
     body = b"".join(values) if raw else join(stream, values)
     if not body or not values:
         raise ValueError("nothing to append")
-    return await stream._do("POST", headers, body)
+    return await post(stream, headers, body)
 
 
 async def close(stream):
     """Close the stream for good; harmless when it is."""
-    return await stream._do("POST", (("Stream-Closed", "true"),))
+    return await post(stream, (("Stream-Closed", "true"),))
+
+
+async def post(stream, headers, body=b""):
+    """A POST. An answer to an outbox's, which came late, is not taken for its own."""
+    result = await stream._do("POST", headers, body)
+    if "producer-seq" in result.headers and "producer-" not in "".join(stream._headers).lower():
+        stream.drop()
+        raise BadResponse("the answer to another request; does a proxy mix them up?", result.status, "", stream.url)
+    return result
 
 
 async def head(stream):
@@ -92,7 +102,7 @@ async def ordered(query, params):
         value = params[name]
         if callable(value):
             value = await ask(value)
-        pairs.append((name, quote(str(value))))
+        pairs.append((quote(name), quote(str(value))))
     pairs.sort(key=_name)
     return pairs
 
@@ -151,19 +161,41 @@ def encode(kind, value):
 
 
 def dumps(value):
-    """The JSON text of a value; TypeError, ValueError."""
+    """The JSON text of a value; TypeError, ValueError. (The interpreters' own take more, each its own: MicroPython's
+    writes sets, and keys that are no strings, as they print, which no server takes.)
+    """
     import json
 
+    try:
+        floats = has_floats(value)
+    except RuntimeError:
+        raise ValueError("nested too deeply")
     if sys.implementation.name != "micropython":
         # With the characters themselves, so that halves of pairs show.
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     text = json.dumps(value)
-    if "." in text or "e" in text:  # perhaps a float, which would lose digits
+    if floats:  # which would lose digits
         from ds_core.client.exactjson import dumps as exactly
 
         text = exactly(value)
     json.loads(text)
     return text
+
+
+def has_floats(value):
+    """Whether there is a float in it. TypeError: it has no JSON."""
+    found = isinstance(value, float)
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError("a JSON object's keys are strings: %r is none" % (key,))
+            found |= has_floats(value[key])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            found |= has_floats(item)
+    elif value is not None and not isinstance(value, (str, bool, int, float)):
+        raise TypeError("JSON has no %s: send a dict, list, str, int, float, bool or None" % type(value).__name__)
+    return found
 
 
 def join(stream, values):

@@ -17,13 +17,17 @@ class Outbox:
     record is `age` seconds old. `epoch`: of a new outbox. `in_flight`: batches under way at once (in RAM only).
 
     `error`: why the last flush left something; `writer` has counts; `records` wait, `dropped` had no room.
+    `damaged`: bytes that could not be read at the start. A few after a power cut, of a record whose append() had not
+    returned; more where flash has lost bits, from the damaged record to the end of its segment.
 
     `discard()` drops the oldest batch, after flush() raised that the server will not have it, and says how many records
     that were. `close_stream(timeout=30)` sends what waits and closes the stream, exactly once, whether answers are lost
     or the power fails in between; True: it is closed, else `error` says why not; Closed: somebody else has closed it.
 
-    One method at a time: another thread or a callback that comes in between gets a RuntimeError. (On asyncio a flush
-    waits for the one before it, and append() is welcome at any time.)
+    One Outbox per folder: the one that is opened last has it, and one that was opened before gets a RuntimeError. (On
+    CPython a folder that another process has open is one at once.) One method at a time: another thread or a callback
+    that comes in between gets a RuntimeError. (On asyncio a flush waits for the one before it, and append() is welcome
+    at any time.)
     """
 
     def __init__(
@@ -43,7 +47,10 @@ class Outbox:
         if epoch is None:
             epoch = random(0xFFFFFF)
         segment = segment or max(256, min(4096, limit // 16))
-        bad = min(limit, segment, sync_every, in_flight, count + 1, age + 1) < 1 or epoch >> 52 or not producer
+        bad = not (age >= 0 and 0 < len(producer) < 257 and min(producer) > "\x1f" and producer.strip() == producer)
+        for n in (limit, segment, sync_every, in_flight, count, epoch):
+            bad = bad or type(n) is not int or n < 0
+        bad = bad or not limit * segment * sync_every * in_flight or epoch >> 52
         bad = bad or path and (in_flight > 1 or limit < 4 * segment or segment < 64)
         if bad or when_full not in ("drop-oldest", "drop-newest", "refuse") or not stream.content_type:
             from ds_micro.trouble import bad_outbox
@@ -107,7 +114,8 @@ class Outbox:
         0: everything is on the server. Otherwise `error` says why, or the server asked for a pause. Raises what a retry
         cannot mend (Unauthorized, NotFound, Closed, BadRequest, Fenced, ...); the records are kept.
         """
-        return self._alone(lambda: self._stream._run(self._flush(now() + int(timeout * 1000))))
+        # (+ 0: a text times 1000 is a text.)
+        return self._alone(lambda: self._stream._run(self._flush(now() + int(timeout * 1000 + 0))))
 
     def close(self):
         """Make everything durable, and let the files go."""

@@ -8,60 +8,125 @@ import os
 import struct
 from binascii import crc32
 
-from ds_micro.flash import sync
+from ds_micro.flash import OWNERS, sync
 
 
-def recover(store):
-    """See what the folder has: the newest header tells the numbers, and what counts no more."""
+def recover(store, exc=None):
+    """See what the folder has, which is ours from now on: the newest header tells the numbers, and what counts no more.
+    `exc`: why the folder could not be made.
+    """
+    path = store._path
     files = store._files
-    while files:
-        with store._open(files[-1]) as f:
+    gone = store._gone
+    del files[:]
+    store._known = known = {}
+    store._damaged = bad = 0
+    try:
+        OWNERS[path] = files
+        names = os.listdir(path)
+    except OSError as found:
+        raise no_room(exc if exc and found.errno == 2 else found)  # ENOENT
+    for name in names:
+        try:
+            number = int(name[:-4])
+        except ValueError:
+            continue  # somebody else's
+        if number > 0 and name == "%08d.out" % number and not os.stat(path + "/" + name)[0] & 0x4000:
+            if number not in gone:
+                files.append(number)
+    files.sort()
+    for at in range(len(files) - 1, -1, -1):
+        number = files[at]
+        with store._open(number) as f:
             data = f.read(36)
-        if b"dsO1" < data[:4] < b"dsO:":
-            raise ValueError("written by another version: " + store._path)
-        if len(data) == 36 and crc32(data[:32]) == int.from_bytes(data[32:], "big"):
-            _, store._epoch, store._seq, a, b, store.dropped = struct.unpack(">4sQQIII", data[:32])
-            # What it dropped; and then what was acknowledged before it claimed an epoch.
-            for number in (a, b):
-                if number in files:
-                    store._remove(number)
-            while len(files) - 1 > store._seq:
-                store._remove(files[0])
-            for number in files:
-                store._known[number] = scan(store, number)
-            return
-        store._remove(files[-1])  # torn, it never counted
+        whole = crc32(b"dsO1" + data[4:32]) == int.from_bytes(data[32:], "big")
+        if len(data) < 36 and not bad:
+            gone.append(files.pop())  # torn, it never counted
+        elif whole:
+            break
+        elif b"dsO1" < data[:4] < b"dsO:":
+            raise ValueError("written by another version: " + path)
+        else:
+            # It may have counted, so that what is older was sent. Its number is the next one, or the server objects.
+            bad += 1
+    if bad:
+        store._torn = 2
+        store._damaged = 36 * bad
+    if bad < len(files):
+        _, store._epoch, store._seq, a, b, store.dropped = struct.unpack(">4sQQIII", data[:32])
+        store._seq += bad
+        # What it dropped; and then what was acknowledged before it claimed an epoch.
+        while a in files or b in files or len(files) - 1 > store._seq:
+            number = a if a in files else b if b in files else files[0]
+            gone.append(number)
+            files.remove(number)
+    elif bad:
+        store._epoch = int.from_bytes(os.urandom(3), "big")  # as if all were new
+        store._seq = bad - 1
+    for number in files:
+        known[number], rest = scan(store, number)
+        store._damaged += rest
+    store._settle()
 
 
 def scan(store, number):
-    """[size, records] of the good part of a segment."""
+    """[size, records] of the good part of a segment, and how many bytes are behind it."""
     known = [36, 0]
     try:
         f = store._open(number)
     except OSError as exc:
         if exc.errno != 2:
             raise
-        return known  # somebody has deleted it
+        return known, 0  # somebody has deleted it
+    view = memoryview(bytearray(64))
     with f:
-        f.seek(36)
+        end = f.seek(0, 2)
         while True:
+            at = known[0]
+            f.seek(at)
             head = f.read(6)
-            data = f.read(int.from_bytes(head[:2], "big"))
-            size = 6 + len(data)
-            if size == 6 or head != len(data).to_bytes(2, "big") + store._crc(number, known[0], data):
-                return known
-            known[0] += size
+            n = int.from_bytes(head[:2], "big")
+            left = n if at + 6 + n <= end else 0
+            crc = number * 65536 + at * 251 + n
+            while left:  # never more in RAM, whatever the length says
+                got = f.readinto(view[:left])
+                if not got:
+                    break
+                crc = crc32(view[:got], crc)
+                left -= got
+            if left or not n or at + 6 + n > end or head[2:] != crc.to_bytes(4, "big"):
+                return known, max(0, end - at)
+            known[0] = at + 6 + n
             known[1] += 1
 
 
 def look(store):
     """Open the newest segment, and see what it has."""
-    number = store._files[-1]
+    files = store._files
+    path = store._path
+    owner = OWNERS.get(path)
+    if owner is not files:
+        if owner is not None:
+            raise RuntimeError("another Outbox was opened on " + path)
+        file = store._file
+        store._file = None
+        try:
+            if file:
+                file.close()
+            recover(store)  # it was closed, and others may have been there
+        except Exception:
+            OWNERS.pop(path, None)
+            raise
+        if not files:
+            store.claim(store._epoch + 1)
+    if store._file or not files:
+        return
+    number = files[-1]
     file = store._open(number, "ab")
     known = store._known[number]
-    now = scan(store, number)
+    now, rest = scan(store, number)
     if store._torn < 2:
-        store._torn = file.seek(0, 2) != now[0]  # a torn tail: nothing can follow it
+        store._torn = rest > 0  # a torn tail: nothing can follow it
     # What is on flash does not wait, whatever was said when it was written.
     del store._waiting[: max(0, now[1] - known[1])]
     store._known[number] = now
@@ -78,7 +143,7 @@ def keep(store, exc):
 def short(store):
     """The oldest segment is shorter than it was: see what it has, and say so."""
     number = store._files[0]
-    store._known[number] = scan(store, number)
+    store._known[number], _ = scan(store, number)
     raise OSError(5)
 
 
@@ -87,9 +152,14 @@ def undo(store, number, torn, exc):
     store._delete(number)
     sync(None, store._path)
     store._torn = torn
+    raise no_room(exc)
+
+
+def no_room(exc):
+    """This error, or what it means."""
     if not hasattr(os, "fsync") and getattr(exc, "errno", 0) in (13, 36):
         exc = OSError(28)  # so say FAT and littlefs that a directory has no room for a name
-    raise exc
+    return exc
 
 
 def discard(store):
@@ -103,13 +173,22 @@ def discard(store):
     return n
 
 
-def old_cursor(cursor, data):
-    """What a cursor's file means that has no valid half: two words, as it once was; or ValueError."""
+def old_cursor(cursor, data, name):
+    """What a cursor's file means that has no valid half: two words, as it once was; None, for one that never
+    counted; or ValueError.
+    """
+    cursor._half = 0
+    if name != cursor.path:
+        return None
     words = data.split()
     try:
         if len(words) == 2:
             return 0, words[0].decode(), int(words[1])
     except ValueError:
         pass
-    cursor._half = 0
-    raise ValueError("damaged: " + cursor.path)
+    raise ValueError("damaged: " + name)
+
+
+def bad_record(most):
+    """A record is empty or too long."""
+    raise ValueError("a record has 1 to %d bytes (see segment)" % min(most, 65535))

@@ -17,7 +17,7 @@ import os
 from ds_core.client.backoff import Backoff
 from ds_core.client.errors import Disconnected, StreamError
 from ds_core.client.reader import LIVE, NEED_DATA, OVER, Reader, kind_of, says
-from ds_core.wire.http1 import END, HEAD, NEED_DATA as MORE, ResponseParser, request_head
+from ds_core.wire.http1 import END, NEED_DATA as MORE, ResponseParser, request_head
 from ds_micro.net import now
 
 LONGEST = 500000  # seconds; the longest wait that every port's poll takes
@@ -31,7 +31,7 @@ def alone(it, call, *args):
     try:
         idle.pop()  # a thread's step that no other can be in the middle of
     except IndexError:
-        raise RuntimeError("in use by a thread or callback")
+        raise RuntimeError("in use by another call")
     try:
         return call(*args)
     finally:
@@ -59,9 +59,9 @@ class Result:
 class Flows:
     """All of a stream's operations; see `ds_micro.Stream` for the parameters."""
 
-    _net = None  # the transport's class
-    _run = None  # what makes a flow a method: runs it, or hands it to be awaited
-    _turn = None  # what a step of an iteration is awaited through
+    # _net: the transport's class
+    # _run: what makes a flow a method: runs it, or hands it to be awaited
+    # _turn: what a step of an iteration is awaited through
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Flows:
         self.url = url
         self.content_type = content_type
         self._type = kind_of(content_type or "")
-        self.path = slash + path
+        self.path = path = slash + path
         self._params = params
         self._host = host
         self._name = name
@@ -102,14 +102,12 @@ class Flows:
         port = port or ("443" if secure else "80")
         bad = not secure and (tls or scheme != "http") or not (slash and name and port.isdigit())
         bad = bad or min(url) < "!" or max(url) > "~" or "#" in url
-        if (
-            bad
-            or not min(timeout, live_timeout, buffer / 64, 1 + max_bytes) >= 0.001
-            or not max(timeout, live_timeout) <= LONGEST
-        ):
+        least = min(timeout, live_timeout, buffer / 64, 1 + max_bytes)
+        if bad or not 0.001 <= least <= max(timeout, live_timeout) <= LONGEST:
             from ds_micro.trouble import bad_stream
 
             bad_stream(url, tls, bad)
+        request_head("", path, content_type or "", headers.items())  # what breaks a line is told here
         self._port = int(port)
         self._tls = None
         if secure:
@@ -231,8 +229,7 @@ class Flows:
             self._fail(OSError(104))  # ECONNRESET: closed after an earlier answer
         self._due -= 1
         self._parser.begin(head)
-        if await self._poll() is not HEAD:
-            self._fail(OSError(104))
+        await self._poll()  # HEAD
         return self._parser.status
 
     async def _text(self):
@@ -261,7 +258,9 @@ class Flows:
                 if not self._dead or body:
                     raise
         headers = self._parser.headers
-        if status > 299 or method not in "GET DELETE" and "stream-next-offset" not in headers:
+        # (What no server says to such a request is the answer to another one, or not a stream's.)
+        ours = status in (200, 201 if method == "PUT" else 204)
+        if not ours or method not in "GET DELETE" and "stream-next-offset" not in headers:
             from ds_core.client.refusals import error_for
 
             raise error_for(status, headers, await self._text(), self.url)
@@ -334,9 +333,8 @@ class Items:
     def __init__(self, stream, reader, patience, deadline):
         self._stream = stream
         self._reader = reader
-        self.cursor = reader.cursor
         self._patience = patience
-        self._until = None if deadline is None else now() + int(deadline * 1000)
+        self._until = None if deadline is None else now() + int(deadline * 1000 + 0)
         self._backoff = Backoff(random)
         self._pause = 0  # before the next step
 

@@ -30,7 +30,7 @@ class Wrapper:
 
     def __init__(self, ca=None, pin=None, verify=True):
         self._pin = pin.replace(":", "").lower() if pin else None
-        if pin and (ca or len(self._pin) != 64):
+        if pin and (ca or len(self._pin) != 64 or self._pin.strip("0123456789abcdef")):
             raise ValueError("pin must be a SHA-256 in hexadecimal, and without ca")
         self.context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
         if _CPYTHON:

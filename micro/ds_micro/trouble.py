@@ -18,21 +18,29 @@ def bad_outbox(stream, path, producer, when_full, limit, segment, epoch):
         raise ValueError("the stream's content type is not known yet: adopt() it, or name it")
     if when_full not in ("drop-oldest", "drop-newest", "refuse"):
         raise ValueError("when_full: drop-oldest, drop-newest or refuse")
-    if not producer:
-        raise ValueError("producer: an id that nobody else uses for this stream")
-    if not 0 <= epoch < 1 << 52:
-        raise ValueError("epoch: 0 to 2**52 - 1")
+    if not producer or len(producer) > 256 or min(producer) < " " or producer != producer.strip():
+        raise ValueError("producer: an id that nobody else uses for this stream, of 1 to 256 characters on one line")
+    if type(epoch) is not int or not 0 <= epoch < 1 << 52:
+        raise ValueError("epoch: a whole number, 0 to 2**52 - 1")
     if path and segment < 64:
         raise ValueError("segment: 64 bytes or more")
     if path and limit < 4 * segment:
         raise ValueError("limit: at least four segments of %d bytes" % segment)
-    raise ValueError("limit, segment, sync_every, in_flight: at least 1 (in a folder in_flight is 1); count, age: 0")
+    raise ValueError(
+        "limit, segment, sync_every, in_flight: whole numbers from 1 on (in a folder in_flight is 1); "
+        "count, age: from 0 on"
+    )
 
 
 def method(box, name):
     """An outbox's rarer method."""
     if name == "discard":
         return lambda: box._alone(_discard, box)
+    if name == "damaged":
+        try:
+            return box.store._damaged
+        except AttributeError:  # in RAM, or in a folder that was new
+            return 0
     if name == "close_stream":
         return lambda timeout=30: box._alone(_close_stream, box, timeout)
     raise AttributeError("Outbox has no " + name)
@@ -41,17 +49,18 @@ def method(box, name):
 def _close_stream(box, timeout):
     from ds_micro.closing import closing
 
-    return box._stream._run(closing(box, now() + int(timeout * 1000)))
+    return box._stream._run(closing(box, now() + int(timeout * 1000 + 0)))
 
 
 def _discard(box):
     """Drop the oldest batch, after flush() raised that the server will not have it; how many records that were."""
-    n = box.store.discard()
-    if not box.store.records:
+    store = box.store
+    if hasattr(store, "discard"):
+        n = store.discard()
+    else:
+        from ds_micro.recovery import discard
+
+        n = discard(store)
+    if not store.records:
         box._born = None
     return n
-
-
-def bad_record(most):
-    """A record is empty or too long."""
-    raise ValueError("a record has 1 to %d bytes (see segment)" % min(most, 65535))

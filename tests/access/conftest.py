@@ -8,7 +8,7 @@ from ds_trio_server.access import file as access_file
 
 
 class Keys:
-    """An access file in the making: ``keys.token("name", read=[...])`` is a new token's text."""
+    """An access file in the making: `keys.token("name", read=[...])` is a new token's text."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -1,4 +1,4 @@
-"""``ds serve --access``, ``ds token`` and ``ds share`` as an operator meets them: real processes."""
+"""`ds serve --access`, `ds token` and `ds share` as an operator meets them: real processes."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ async def test_all_that_is_counted_is_shown() -> None:
     async with running() as site:
         found = values(await site.ask("GET", "/metrics"))
     counters = {name for kind in (Stats, Commits, Upkeep) for name, _ in kind.COUNTERS.values()}
-    assert {f"{name}_total" for name in counters} <= set(found) and len(counters) == 7
+    assert {f"{name}_total" for name in counters} <= set(found)
     assert {f"{name}_count" for name, _ in Commits.HISTOGRAMS.values()} <= set(found)
     assert {name for name, _ in Upkeep.GAUGES.values()} <= set(found)
 

@@ -20,7 +20,7 @@ SECONDS = 15
 
 @pytest.fixture
 def secure(keys: Keys, tmp_path: Path) -> Iterator[tuple[serve.Server, httpx.Client, dict[str, str]]]:
-    """A server with both, a client that trusts it, and the headers of one who may do everything below ``a``."""
+    """A server with both, a client that trusts it, and the headers of one who may do everything below `a`."""
     headers = {"Authorization": "Bearer " + keys.token("a", read=["a/*"], write=["a/*"], create=["a/*"])}
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
     issued = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)

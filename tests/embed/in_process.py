@@ -13,7 +13,7 @@ PATH = "/v1/stream/greenhouse/air"
 
 
 class Log:
-    """One stream in memory. ``now`` is both clocks: without a TTL or an expiry it may stand still."""
+    """One stream in memory. `now` is both clocks: without a TTL or an expiry it may stand still."""
 
     def __init__(self) -> None:
         self.now = stream.Now(steady=0, wall=0)
@@ -46,7 +46,7 @@ class Log:
 
 
 def append(log: Log, body: bytes, seq: int):
-    """Append as producer ``probe-7``; repeating a ``seq`` is safe."""
+    """Append as producer `probe-7`; repeating a `seq` is safe."""
     headers = {
         "content-type": media.JSON_TYPE,
         "producer-id": "probe-7",

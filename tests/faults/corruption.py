@@ -3,7 +3,7 @@
     python -m tests.faults.corruption --seed 7
 
 A page is filled with random bytes or zeros, torn in the middle, or has one bit turned over. Then the file is checked
-as ``ds check`` does, and a server reads all of it to clients: no byte of content is ever wrong.
+as `ds check` does, and a server reads all of it to clients: no byte of content is ever wrong.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A disk under command: faults on call (``disk.c`` under LD_PRELOAD), and what a power cut leaves.
+"""A disk under command: faults on call (`disk.c` under LD_PRELOAD), and what a power cut leaves.
 
-``preload`` gives the environment for a process whose writes are logged or made to fail. ``Log``
+`preload` gives the environment for a process whose writes are logged or made to fail. `Log`
 reads such a log and builds what the files may look like when the power fails at a given point:
 synced bytes are there, unsynced ones may be, sector by sector.
 """
@@ -44,7 +44,7 @@ def library(folder: Path) -> Path:
 
 
 class Control:
-    """The switches of a process's disk; see ``struct control`` in ``disk.c``."""
+    """The switches of a process's disk; see `struct control` in `disk.c`."""
 
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(4 * len(_FIELDS)))
@@ -59,7 +59,7 @@ class Control:
 
 
 def preload(library: Path, folder: Path, control: Path | None = None, log: Path | None = None) -> dict[str, str]:
-    """The environment of a process whose files below ``folder`` lie on this disk."""
+    """The environment of a process whose files below `folder` lie on this disk."""
     env = {"LD_PRELOAD": str(library), "DISK_FOLDER": f"{folder}/"}
     if control is not None:
         env["DISK_CONTROL"] = str(control)
@@ -122,7 +122,7 @@ class Log:
         self._files: dict[str, _File] = {}
 
     def syncs(self) -> Iterator[int]:
-        """Just before every sync, and once at the end: the position in the log. ``images`` gives
+        """Just before every sync, and once at the end: the position in the log. `images` gives
         what the power may leave there."""
         at = 0
         while at + 20 <= len(self._log):

@@ -87,7 +87,7 @@ class Life:
 
 
 class Found:
-    """What a look at a path showed: ``body`` is None when there is no stream; ``offset`` is its tail."""
+    """What a look at a path showed: `body` is None when there is no stream; `offset` is its tail."""
 
     __slots__ = ("body", "closed", "offset")
 
@@ -131,9 +131,9 @@ class History:
         return max((i for i, life in self._incarnations.items() if life.created <= at), default=0)
 
     def check(self, path: str, found: Found, at: float = LATEST, seconds: float = 0.0) -> Life | None:
-        """Explain what was found at a path after a cut at ``at``; returns the life it shows.
+        """Explain what was found at a path after a cut at `at`; returns the life it shows.
 
-        ``seconds`` is the time of the look, for TTLs. Raises Violation.
+        `seconds` is the time of the look, for TTLs. Raises Violation.
         """
         lives = [life for life in self.lives.get(path, ()) if life.started <= at]
         shown = None

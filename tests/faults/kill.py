@@ -1,4 +1,4 @@
-"""``kill -9`` in the middle of everything, again and again, with a history that is checked every time.
+"""`kill -9` in the middle of everything, again and again, with a history that is checked every time.
 
     python -m tests.faults.kill --cycles 500 --seed 7     # what `make soak` runs
 

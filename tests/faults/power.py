@@ -73,7 +73,7 @@ def replay(
     most: int,
     first: bool = False,
 ) -> tuple[int, int]:
-    """Cut the power at up to ``most`` sync points (the ``first`` ones, or any), ``images`` times
+    """Cut the power at up to `most` sync points (the `first` ones, or any), `images` times
     each; returns how many of both."""
     points = list(disk.Log(log).syncs())
     chosen = set(points[:most] if first or len(points) <= most else rng.sample(points, most))

@@ -1,4 +1,4 @@
-"""Worn-out flash, in short; ``python -m tests.faults.corruption`` damages every page."""
+"""Worn-out flash, in short; `python -m tests.faults.corruption` damages every page."""
 
 from __future__ import annotations
 

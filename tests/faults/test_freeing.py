@@ -230,9 +230,9 @@ async def test_what_stays_is_not_looked_at_again_and_again(tmp_path, monkeypatch
         for n in range(60):
             await append(store, f"s{n}", b"x")
         time.seconds += 2
-        marked = it._marked
+        noted = it._noted
         await store.sweep()
-        looks.append(it._marked != marked)
+        looks.append(it._noted != noted)
     assert sum(looks) <= 3, looks
     await store.close()
 
@@ -244,12 +244,12 @@ async def test_a_plan_changes_nothing_that_others_use(tmp_path):
     for _ in range(30):
         await append(store, "a", b"x" * 100)
     it = store._trimmer
-    before = (it._next, it._marked, it._scanned, dict(it.large))
+    before = (it._next, it._noted, it._scanned, dict(it.large))
     look = it.planner(store.now().steady + 1000)
     after_taking = (it._next, it._scanned, dict(it.large), set(it.active))
     plan = await store._queries.run(look)
     assert (it._next, it._scanned, dict(it.large), set(it.active)) == after_taking and before[0] == it._next
-    assert plan.marks
+    assert plan.times
     it.planned(5.0, plan)
     assert it._next >= 5.5
     await store.close()
@@ -284,3 +284,20 @@ async def test_damage_in_what_is_to_be_freed_ends_no_cleaning(tmp_path, damage):
     left = [id for (id,) in store._db.reader.execute("SELECT DISTINCT stream FROM appends")]
     assert set(left) <= {1, 5}, "what can't be understood stays, and everything else goes"
     await store.close()
+
+
+async def test_what_an_append_takes_in_the_file_beside_its_bytes_is_little(tmp_path):
+    """SECURITY.md says how much; with a limit in bytes, that is what many small ones take."""
+    store = await opened(tmp_path)
+    for name in "ab":
+        await put(store, name)
+
+    async def some(name):
+        for _ in range(100):
+            await append(store, name, b"x")
+
+    async with trio.open_nursery() as nursery:
+        for n in range(200):
+            nursery.start_soon(some, "ab"[n % 2])
+    await store.close()
+    assert (tmp_path / files.FILE).stat().st_size < 20_000 * 33 + 20 * 4096

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import resource
 import sqlite3
 import threading
 
@@ -169,6 +172,81 @@ async def test_a_long_reader_stops_appends_only_beyond_a_bound_and_is_named(tmp_
     await put(store, "c", b"x")
     await store.sweep()
     await until(lambda: store.upkeep.held == 0)
+    await store.close()
+
+
+async def test_the_bound_holds_while_a_reader_does_however_often_its_log_is_moved(tmp_path, small_log, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_FAR", 100)  # more than that is moved by a thread of its own
+    monkeypatch.setattr(checkpoints, "_FRAMES", 25)
+    store = await opened(tmp_path)
+    await put(store, "a", b"")
+    reader = room.Reader(tmp_path)
+    for _ in range(100):
+        try:
+            await append(store, "a", b"x" * 100_000)
+        except LogHeld:
+            await trio.sleep(0.001)
+    assert 4 * MIB < store._db.log.size() < 8 * MIB
+    for _ in range(30):
+        await store.sweep()
+        await trio.sleep(0.005)
+        assert store._committer.holder is not None, "a reader that holds it does so all the time"
+        with pytest.raises(LogHeld):
+            store.check_writable()
+    reader.leave()
+    with trio.fail_after(30):
+        while store._committer.holder is not None or store._db.log.size() > MIB:
+            await store.sweep()
+            await trio.sleep(0.02)
+    await append(store, "a", b"x")
+    await store.close()
+
+
+async def test_a_long_log_that_nobody_holds_takes_appends_while_it_is_moved(tmp_path, small_log, monkeypatch):
+    monkeypatch.setattr(checkpoints, "LOG_MOST", 1 << 40)
+    store = await opened(tmp_path)
+    await put(store, "a", b"")
+    reader = room.Reader(tmp_path)
+    for _ in range(200):
+        await append(store, "a", b"x" * 100_000)
+    reader.leave()
+    # As if a crash had left it.
+    monkeypatch.setattr(checkpoints, "LOG_MOST", 4 * MIB)
+    store._committer._checkpoints._moving_of = 0
+    for _ in range(50):
+        await store.sweep()
+        await append(store, "a", b"y")
+    await store.close()
+
+
+async def test_a_log_that_needs_a_file_to_be_moved_waits_for_one(tmp_path, small_log, monkeypatch):
+    """Out of descriptors: clients have them all."""
+    monkeypatch.setattr(checkpoints, "_FAR", 100)
+    store = await opened(tmp_path)
+    await put(store, "a", b"")
+    reader = room.Reader(tmp_path)
+    for _ in range(30):
+        await append(store, "a", b"x" * 50_000)
+    taken = []
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit[0], 512), limit[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(tmp_path, os.O_RDONLY))
+        for _ in range(5):
+            await store.sweep()
+            await append(store, "a", b"x")
+            await trio.sleep(0.05)
+    finally:
+        for each in taken:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    reader.leave()
+    with trio.fail_after(30):
+        while store._db.log.size() > MIB:
+            await store.sweep()
+            await trio.sleep(0.02)
     await store.close()
 
 

@@ -279,13 +279,26 @@ async def test_a_range_is_never_read_around_what_is_freed_meanwhile(store):
     found = await find(store, "a")
     store._tails.forget(found.id)
     db = sqlite3.connect(store._folder / schema.FILE, isolation_level=None)
-    db.execute("DELETE FROM appends WHERE stream = ? AND position < ?", (found.id, 20 * 20_006))
+    found.start = 20 * 20_006  # as it is from the decision to trim it on
+    db.execute("DELETE FROM appends WHERE stream = ? AND position < ?", (found.id, found.start))
     with pytest.raises(Vanished):
         await store.read(found, 0, found.tail)
     db.execute("DELETE FROM appends WHERE stream = ? AND position = ?", (found.id, 30 * 20_006))
     with pytest.raises(StorageFailed, match="damaged"):
         await store.read(found, 25 * 20_006, found.tail)
     db.close()
+
+
+async def test_bytes_that_should_be_there_and_are_not_are_damage_and_not_a_deleted_stream(store):
+    await put(store, "a", b"one")
+    await append(store, "a", b"x" * 5000)
+    found = await find(store, "a")
+    store._tails.forget(found.id)
+    db = sqlite3.connect(store._folder / schema.FILE, isolation_level=None)
+    db.execute("DELETE FROM appends WHERE stream = ?", (found.id,))
+    db.close()
+    with pytest.raises(StorageFailed, match="damaged"):
+        await store.read(found, 0, found.tail)
 
 
 async def test_a_reader_of_an_evicted_stream_goes_on(tmp_path, monkeypatch):

@@ -1,9 +1,9 @@
 """What the server is busy with when it is cut off: everything at once, all of it noted in a history.
 
-- ``log/N``: streams that stay until they are large, with idempotent producers that also repeat themselves;
-- ``cycle/N``: created, appended to by several producers, closed or not, deleted meanwhile, created again;
-- ``fork/N``: forks of the logs at an offset that was handed out, appended to, deleted, forked again;
-- ``ttl/N``: streams with a short TTL that are used for a while and then left to expire.
+- `log/N`: streams that stay until they are large, with idempotent producers that also repeat themselves;
+- `cycle/N`: created, appended to by several producers, closed or not, deleted meanwhile, created again;
+- `fork/N`: forks of the logs at an offset that was handed out, appended to, deleted, forked again;
+- `ttl/N`: streams with a short TTL that are used for a while and then left to expire.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNWRITABLE = (503, 507)
 
 
 class Workload:
-    """A history and those who make it. ``mark`` tells the present mark for acknowledgements."""
+    """A history and those who make it. `mark` tells the present mark for acknowledgements."""
 
     def __init__(self, seed: int, size: int = 4, mark: Callable[[], float] = time.monotonic) -> None:
         self.random = random.Random(seed)

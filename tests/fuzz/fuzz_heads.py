@@ -2,7 +2,7 @@
 
     python tests/fuzz/fuzz_heads.py -max_total_time=60 tests/fuzz/corpus/heads
 
-Needs `pip install atheris`. Of the first byte, bit 0 asks for ``transport`` and bit 1 turns every LF into
+Needs `pip install atheris`. Of the first byte, bit 0 asks for `transport` and bit 1 turns every LF into
 CR LF, so that the fuzzer finds whole heads sooner. test_corpus.py runs the corpus without atheris.
 """
 

@@ -60,10 +60,12 @@ def run(base, cut, half, limit):
     safe = []
     unsure = []
     saved = [("-1", 0)]
+    spans = [("-1", 0)]
     number = 0
     try:
         device = Device(server, 5, limit)
         cursor = Cursor("/f/cursor")
+        far = Cursor("/f/far")
         for i in range(60):
             unsure.append(number)
             if device.store.append(b"%05d," % number):
@@ -76,12 +78,20 @@ def run(base, cut, half, limit):
                 cursor.items = i
                 saved.append((cursor.offset, i))
                 cursor.save()
+            if i % 12 == 6:
+                # As long as some servers' are, and longer each time.
+                far.offset = "x" * (30 + 10 * i)
+                far.items = 10 ** (i // 12)
+                spans.append((far.offset, far.items))
+                far.save()
     except (PowerCut, OSError) as exc:
         if not flash.off:
             raise exc
     unmount("/f", flash)
     ops = flash.ops
     flash = mount(KIND, data, "/f")
+    far = Cursor("/f/far").load()
+    assert (far.offset, far.items) in spans[-2:], (cut, far.offset, spans)
     cursor = Cursor("/f/cursor").load()
     assert (cursor.offset, cursor.items) in saved[-2:], (cut, cursor.offset, saved)
     cursor.save()

@@ -56,6 +56,8 @@ for full in ("refuse", "drop-oldest", "drop-newest"):
         for i in kept:
             box.append(i)
         fill("/f", files)
+        if files:
+            assert not no_room(Outbox, "/f/another", s, "q")  # not even a folder
         for i in range(before, before + 100):
             if no_room(box.append, i):
                 kept.append(i)

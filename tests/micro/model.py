@@ -66,6 +66,9 @@ class Disk:
         self._op()
         del self.now[name]
 
+    def urandom(self, n: int) -> bytes:
+        return self.rng.randbytes(n)
+
     def stat(self, path: str) -> tuple[int]:
         return (0x8000,)
 

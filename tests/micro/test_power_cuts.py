@@ -9,7 +9,7 @@ import pytest
 
 from ds_core.client.backoff import Backoff
 from ds_core.client.writer import AGAIN, DONE, DUPLICATE, Writer
-from ds_micro import cpython, flash
+from ds_micro import cpython, flash, recovery
 from tests.micro.model import Disk, PowerCut, Server
 
 SIZE = 160
@@ -41,6 +41,14 @@ class Device:
             assert self.writer.answer(batch, status, headers) in (DONE, DUPLICATE, AGAIN)
 
 
+def use(monkeypatch, disk: Disk) -> None:
+    for module in (flash, recovery, cpython):
+        monkeypatch.setattr(module, "os", disk)
+    for module in (flash, recovery):
+        monkeypatch.setattr(module, "OWNERS", {})
+    monkeypatch.setattr(flash, "open", disk.file, raising=False)
+
+
 def run(monkeypatch, seed: int, cuts: list[int], **options: object):
     """Lives that end with a cut at operation cuts[i] of each, and a last one that flushes all.
 
@@ -49,9 +57,7 @@ def run(monkeypatch, seed: int, cuts: list[int], **options: object):
     """
     rng = random.Random(seed)
     disk, server = Disk(rng), Server()
-    monkeypatch.setattr(flash, "os", disk)
-    monkeypatch.setattr(cpython, "os", disk)
-    monkeypatch.setattr(flash, "open", disk.file, raising=False)
+    use(monkeypatch, disk)
     safe: list[int] = []
     unsure: list[int] = []
     number = 0
@@ -166,9 +172,7 @@ def test_a_flipped_bit_ends_the_segment_and_is_never_sent(tmp_path):
 def test_one_sync_per_record_and_few_per_segment(monkeypatch):
     rng = random.Random(1)
     disk, server = Disk(rng), Server()
-    monkeypatch.setattr(flash, "os", disk)
-    monkeypatch.setattr(cpython, "os", disk)
-    monkeypatch.setattr(flash, "open", disk.file, raising=False)
+    use(monkeypatch, disk)
     device = Device(disk, server, rng)
     before = disk.syncs
     for i in range(8):

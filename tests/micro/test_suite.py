@@ -72,7 +72,7 @@ def test_suite(build, which, request, tmp_path):
 
 def test_suite_from_mpy(edge, built, tmp_path):
     python = interpreter(32)
-    out = run([*python, "-X", "heapsize=256k", HERE / "suite.py", built, edge.url + "/mpy", tmp_path, "edge"])
+    out = run([*python, "-X", "heapsize=320k", HERE / "suite.py", built, edge.url + "/mpy", tmp_path, "edge"])
     assert out.count("ok test_") > 10 and "FAILED" not in out
 
 
@@ -92,6 +92,11 @@ def test_the_usual_program_loads_at_most_16_kilobytes(edge, built, tmp_path):
     assert done.returncode == 0, done.stdout
     counted = done.stdout.partition("loaded when used")[0]
     assert {str(path.relative_to(built)) for path in loaded} == set(re.findall(r"\S+\.mpy", counted))
+
+
+def test_a_flipped_bit_costs_no_memory(built, tmp_path):
+    out = run([*interpreter(32), "-X", "heapsize=40k", HERE / "bit_rot.py", built, tmp_path / "box"])
+    assert "opened" in out
 
 
 def test_a_sensors_loop_runs_on_40_kilobytes_without_fragmenting(edge, built, tmp_path):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
+import os
 import socket
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ds_micro.flash import FlashStore
+from ds_micro.recovery import discard
 from tests.micro.test_suite import ROOT, interpreter, run
 from tests.tools import serve
 
@@ -20,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Scripted(http.server.BaseHTTPRequestHandler):
-    """Answers as the path says: /STATUS/BODY, BODY `empty`, `html`, `json`, or `echo`: the Authorization it got."""
+    """Answers as the path says, /STATUS/BODY; BODY: `empty`, `html`, `json`, `echo` (Authorization), or an offset."""
 
     protocol_version = "HTTP/1.1"
 
@@ -30,8 +35,11 @@ class Scripted(http.server.BaseHTTPRequestHandler):
         error = {"error": {"code": "SOME_CODE", "message": "some message"}}
         page = b"<html><title>Welcome</title>" + b"x" * 5000
         echo = str(self.headers.get("Authorization")).encode()
-        body = {"empty": b"", "html": page, "json": json.dumps(error).encode(), "echo": echo}[kind]
+        offset = {"next": "5", "blank": "a b", "ampersand": "5&offset=-1"}.get(kind)
+        body = {"html": page, "json": json.dumps(error).encode(), "echo": echo}.get(kind, b"")
         self.send_response(int(status))
+        if offset:
+            self.send_header("Stream-Next-Offset", offset)
         if status[0] == "3":
             self.send_header("Location", "https://elsewhere.example/s")
         if status in ("429", "503"):
@@ -68,6 +76,109 @@ def test_wrong_answers(build: int | str, scripted: str, tmp_path: Path) -> None:
         run([*interpreter(build), HERE / "wrong_answers.py", ROOT, scripted, tmp_path, url])
 
 
+class MixedUp:
+    """A stream behind a proxy that first answers every second batch wrongly, as `mode` says."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.data = b""
+        self.closed_by: tuple[object, ...] = ()
+        self.state: dict[str, tuple[int, int]] = {}
+        self.seen: set[tuple[str, int, int]] = set()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                conn = self.listener.accept()[0]
+                threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
+
+    def serve(self, conn: socket.socket) -> None:
+        before = self.answer(200, 5, 0)
+        with conn, contextlib.suppress(OSError, ValueError):
+            file = conn.makefile("rb")
+            while line := file.readline():
+                headers = {}
+                while (field := file.readline().strip()) != b"":
+                    name, _, value = field.partition(b":")
+                    headers[name.lower().decode()] = value.strip().decode()
+                body = file.read(int(headers.get("content-length", "0")))
+                if "producer-id" not in headers:
+                    conn.sendall(
+                        b"HTTP/1.1 200 OK\r\nStream-Next-Offset: 1\r\nProducer-Epoch: 5\r\nProducer-Seq: 0\r\n"
+                        b"Content-Length: 0\r\n\r\n"
+                    )
+                    continue
+                epoch, seq = int(headers["producer-epoch"]), int(headers["producer-seq"])
+                batch = headers["producer-id"], epoch, seq
+                first = batch not in self.seen
+                self.seen.add(batch)
+                wrongly = "stream-closed" in headers if self.mode == "close" else seq % 2 == 1
+                if not (first and wrongly):
+                    before = self.post(line, headers, epoch, seq, body)
+                    conn.sendall(before)
+                elif self.mode == "twice":
+                    time.sleep(0.02)
+                    conn.sendall(before)  # again, and late
+                    time.sleep(0.02)
+                    conn.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+                else:
+                    wrong = {
+                        "before": before,
+                        "plain": before,
+                        "duplicate": self.answer(204, epoch, seq - 1),
+                        "epoch": self.answer(200, epoch + 5, seq),
+                        "accepted": self.answer(202, epoch, seq),
+                        "gap": self.answer(
+                            409, None, None, f"Producer-Expected-Seq: {seq + 1}", f"Producer-Received-Seq: {seq}"
+                        ),
+                        "fenced": self.answer(403, epoch, None),
+                        "close": self.answer(204, epoch, seq - 1, "Stream-Closed: true"),
+                    }
+                    conn.sendall(wrong[self.mode])
+
+    def post(self, line: bytes, headers: dict[str, str], epoch: int, seq: int, body: bytes) -> bytes:
+        name = headers["producer-id"]
+        known = self.state.get(name, (-1, -1))
+        closes = ["Stream-Closed: true"] if "stream-closed" in headers else []
+        if self.closed_by:
+            return self.answer(204, epoch, seq, *closes) if self.closed_by == (name, epoch, seq) else self.answer(409)
+        if known[0] == epoch and seq <= known[1]:
+            return self.answer(204, epoch, known[1])
+        expected = known[1] + 1 if known[0] == epoch else 0
+        if seq != expected:
+            return self.answer(409, None, None, f"Producer-Expected-Seq: {expected}", f"Producer-Received-Seq: {seq}")
+        self.state[name] = epoch, seq
+        self.data += body
+        if closes:
+            self.closed_by = name, epoch, seq
+        return self.answer(204 if closes else 200, epoch, seq, *closes)
+
+    def answer(self, status: int, epoch: int | None = None, seq: int | None = None, *more: str) -> bytes:
+        lines = [f"HTTP/1.1 {status} X", "Stream-Next-Offset: 1", *more]
+        lines += [f"Producer-Epoch: {epoch}"] if epoch is not None else []
+        lines += [f"Producer-Seq: {seq}"] if seq is not None else []
+        lines += ["Content-Length: 0"] if status != 204 else []
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+@pytest.mark.parametrize("build", ["cpython", 64, 32])
+@pytest.mark.parametrize(
+    "mode", ["twice", "before", "plain", "duplicate", "epoch", "accepted", "gap", "fenced", "close"]
+)
+def test_an_answer_to_another_request_acknowledges_nothing(build: int | str, mode: str, tmp_path: Path) -> None:
+    server = MixedUp(mode)
+    with server.listener:
+        url = f"http://127.0.0.1:{server.listener.getsockname()[1]}/s"
+        out = run([*interpreter(build), HERE / "mixed_up.py", ROOT, url, tmp_path, mode])
+    sent = [number for number in (*range(6), *range(50, 56), *range(100, 106)) if mode != "close" or number > 99]
+    assert [int(word) for word in server.data.split(b",")[:-1]] == sent  # all of it, once, in order
+    assert bool(server.closed_by) == (mode == "close")
+    if mode != "twice":
+        assert "another request" in out, out
+
+
 @pytest.mark.parametrize("build", ["cpython", 64, 32])
 @pytest.mark.parametrize("bits", [30, 31, 62])
 def test_ticks_that_go_round(build: int | str, bits: int, tmp_path: Path) -> None:
@@ -93,7 +204,7 @@ def test_a_segment_that_could_not_be_begun_never_counts(tmp_path: Path, monkeypa
         with pytest.raises(OSError, match="no space"):
             store.batch(0)
         with pytest.raises(OSError, match="no space"):
-            store.discard()
+            discard(store)
         assert (store.records, store.dropped) == (2, 0)
     monkeypatch.setattr(FlashStore, "_open", opened)
     assert store.append(b"c")
@@ -112,6 +223,20 @@ def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
         store.close()
     assert store.records == 2
     assert sum(path.read_bytes() == b"ours" for path in tmp_path.iterdir()) == 4
+
+
+def test_another_process_is_told_that_the_folder_is_in_use(tmp_path: Path) -> None:
+    program = "import sys; from ds_micro import Outbox, Stream; Outbox(sys.argv[1], Stream('http://x/y'), 'p')"
+    argv = [sys.executable, "-c", program, str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'micro'}"}
+    store = FlashStore(str(tmp_path), 7, "text/plain", False, 4096, 256, 0, "refuse", 1)
+    assert store.append(b"a")
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env)
+    assert "RuntimeError: another process has the outbox in " + str(tmp_path) in done.stderr
+    assert store.append(b"b")
+    store.close()
+    assert subprocess.run(argv, timeout=60, env=env).returncode == 0
+    assert store.append(b"c") and store.records == 3
 
 
 @pytest.mark.parametrize("build", ["cpython", 64, 32])

@@ -84,7 +84,7 @@ for case, kind, text in CASES:
         check(exc, case, kind, text)
         assert exc.retry == again
     check(error_of(s.head), case, kind, text, body=False)
-    check(error_of(lambda: list(s.read(patience=0.2))), case, kind, "no Stream-Next-Offset" if case[0] == "2" else text)  # noqa: B023
+    check(error_of(lambda: list(s.read(patience=0.2))), case, kind, "Stream-Next-Offset" if case[0] == "2" else text)  # noqa: B023
     for path in (None, FOLDER + "/box%d" % boxes):
         boxes += 1
         box = Outbox(path, s, "p")
@@ -98,6 +98,11 @@ for case, kind, text in CASES:
         assert time.time() - begun < 4
         check(exc, case, kind, text)
         assert (box.records, box.dropped) == (1, 0), case  # nothing is lost
+
+# An answer that is no answer to a read, or whose offset is none.
+for case in ("204/next", "206/next", "200/blank", "200/ampersand"):
+    exc = error_of(lambda: list(Stream(URL + "/" + case, timeout=2).read(patience=0.2)))  # noqa: B023
+    assert exc.__class__ is ds_micro.BadResponse and URL in str(exc), (case, exc)
 
 for url, text in (("http://no-such-host.invalid/s", "name"), ("http://127.0.0.1:1/s", "")):
     s = Stream(url, timeout=5)

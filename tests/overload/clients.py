@@ -1,6 +1,6 @@
 """Clients in one epoll loop: those who behave, and all kinds of those who don't.
 
-``Loop`` runs peers; ``Worker`` is a client as it should be and measures how long it waits; the others
+`Loop` runs peers; `Worker` is a client as it should be and measures how long it waits; the others
 hold a connection for as long as the server lets them, and come back when it doesn't.
 """
 
@@ -19,7 +19,7 @@ ROOT = "/v1/stream/"
 
 
 class Loop:
-    """Runs peers against one server; ``seen`` counts the statuses that each kind of peer got."""
+    """Runs peers against one server; `seen` counts the statuses that each kind of peer got."""
 
     def __init__(self, port: int, seed: int = 1) -> None:
         self.address = ("127.0.0.1", port)
@@ -66,7 +66,7 @@ class Loop:
 
 
 class Peer:
-    """One connection at a time. Subclasses say what they send (``begin``) and do with what comes."""
+    """One connection at a time. Subclasses say what they send (`begin`) and do with what comes."""
 
     kind = "peer"
     receive_buffer = 0
@@ -148,7 +148,7 @@ class Peer:
 
 
 class Worker(Peer):
-    """Appends exactly once and reads, with pauses; ``waits`` are seconds from request to whole answer."""
+    """Appends exactly once and reads, with pauses; `waits` are seconds from request to whole answer."""
 
     kind = "worker"
 

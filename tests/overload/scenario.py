@@ -45,7 +45,7 @@ def memory(pid: int) -> int:
 
 
 class Scenario:
-    """One server process with its streams, as a context manager; ``phase`` is one round."""
+    """One server process with its streams, as a context manager; `phase` is one round."""
 
     def __init__(self, *options: str, workers: int, pause: float, seed: int = 1) -> None:
         ours.raise_file_limit()
@@ -77,7 +77,7 @@ class Scenario:
         return dict(answer.getheaders())
 
     def phase(self, seconds: float, enemies: Enemies, warm: float = 1.0) -> Phase:
-        """Workers and enemies for so long, measured after they had ``warm`` seconds to come."""
+        """Workers and enemies for so long, measured after they had `warm` seconds to come."""
         self._round += 1
         loop = Loop(self.server.port, self._seed + self._round)
         group = enemies(loop)

@@ -20,7 +20,7 @@ from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.server.site import ROOT, Site, request, running
 
 S = ROOT + "s"
-LONG_POLL_TIMEOUT = 5  # of the fixture ``site``
+LONG_POLL_TIMEOUT = 5  # of the fixture `site`
 MOST = 400
 
 

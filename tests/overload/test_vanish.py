@@ -16,7 +16,7 @@ from tests.server.site import ROOT, Client, Site, request, running
 from tests.server.test_idle import Gate, held, until
 
 S = ROOT + "s"
-LONG_POLL_TIMEOUT = 0.5  # of the fixture ``site``
+LONG_POLL_TIMEOUT = 0.5  # of the fixture `site`
 RESET = struct.pack("ii", 1, 0)
 
 

@@ -1,7 +1,7 @@
 """A real server in this process, on loopback sockets, and a client that sees every byte.
 
 The client is not an HTTP library on purpose: a test says what goes over the wire and asserts what comes back.
-It is strict about framing: a body is read exactly as its head announces it, and ``ended`` fails on anything more.
+It is strict about framing: a body is read exactly as its head announces it, and `ended` fails on anything more.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def small_send_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Answer:
-    """A response: ``headers`` by lower-case name, ``body`` with chunks undone but as encoded."""
+    """A response: `headers` by lower-case name, `body` with chunks undone but as encoded."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.status = status
@@ -265,7 +265,7 @@ async def running(
     origins: Origins | None = None,
     **settings: Any,
 ) -> AsyncIterator[Site]:
-    """A server for as long as the block lasts; leaving it is not the orderly end, ``site.server.stop()`` is."""
+    """A server for as long as the block lasts; leaving it is not the orderly end, `site.server.stop()` is."""
     store = store or MemoryStore()
     listeners = server.listen("127.0.0.1", 0)
     port = listeners[0].getsockname()[1]
@@ -289,7 +289,7 @@ async def running(
 
 
 def request(method: str, target: str, body: bytes | None = None, **headers: Any) -> bytes:
-    """A plain request; ``content_type="x"`` is the header Content-Type."""
+    """A plain request; `content_type="x"` is the header Content-Type."""
     lines = [f"{method} {target} HTTP/1.1", "Host: test"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items() if value is not None]
     if body is not None:

@@ -1,4 +1,4 @@
-"""The command ``ds serve``: options, variables, and one clear line for whatever is wrong."""
+"""The command `ds serve`: options, variables, and one clear line for whatever is wrong."""
 
 from __future__ import annotations
 

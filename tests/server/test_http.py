@@ -32,7 +32,7 @@ REQUESTS = b"".join(
         request("PUT", S, b"", content_type="text/plain"),
         request("POST", S, b"first", content_type="text/plain"),
         b"POST /v1/stream/s HTTP/1.1\r\nHost: test\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b"3\r\n se\r\n4;x=y\r\ncond\r\n0\r\nTrailer: t\r\n\r\n",
+        b"3\r\n se\r\n4 ; x=y\r\ncond\r\n0\r\nTrailer: t\r\n\r\n",
         request("GET", S),
         request("OPTIONS", S, b"GET /v1/stream/none HTTP/1.1\r\n\r\n"),
         request("BREW", S, b"coffee"),
@@ -114,6 +114,31 @@ async def test_expect_100_continue(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
+    ("expect", "asked"),
+    [
+        # A list, whose members may stand in lines of their own (RFC 9110 sections 5.3 and 10.1.1).
+        ("Expect: 100-continue\r\nExpect: 100-continue\r\n", True),
+        ("Expect: 100-continue, 100-Continue\r\n", True),
+        ("Expect: other\r\nExpect: 100-continue\r\n", True),
+        ("Expect: , 100-continue ,\r\n", True),
+        # What is not understood may be left alone, and asks for nothing.
+        ("Expect: other\r\n", False),
+        ("Expect: 100-continue-not\r\n", False),
+        ('Expect: other="100-continue"\r\n', False),
+    ],
+)
+async def test_expectations_are_a_list(site: Site, expect: str, asked: bool) -> None:
+    await site.create("s")
+    client = await site.connect()
+    head = "POST /v1/stream/s HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n"
+    await client.send(head + expect + "\r\n" + ("" if asked else "body"))
+    if asked:
+        assert (await client.head())[0] == 100
+        await client.send("body")
+    assert (await client.answer()).status == 204
+
+
+@pytest.mark.parametrize(
     ("change", "status"),
     [(("Content-Length: 4", "Content-Length: 400"), 413), (("/v1/stream/s", "/v1/stream/"), 400), (("POST", "X"), 405)],
 )
@@ -125,6 +150,22 @@ async def test_a_body_that_is_not_wanted_is_not_asked_for(change: tuple[str, str
         answer = await client.answer()
         assert answer.status == status and answer.code
         assert answer.header("connection") == "close"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("framing", ["Content-Length: 65537", "Transfer-Encoding: chunked",
+                                     "Content-Length: 4\r\nExpect: 100-continue"])  # fmt: skip
+@pytest.mark.parametrize("target", [S, "/healthz", "*"])
+async def test_a_body_that_means_nothing_is_not_waited_for(
+    site: Site, method: str, framing: str, target: str
+) -> None:
+    """Answered at once, though nothing of the body has come; what would be long or has no end ends the connection."""
+    await site.create("s")
+    client = await site.connect()
+    await client.send(f"{method} {target} HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n")
+    with trio.fail_after(5):
+        answer = await client.answer(method)
+    assert answer.status in (200, 204, 400, 404, 405) and answer.header("connection") == "close"
 
 
 async def test_targets_in_absolute_form(site: Site) -> None:
@@ -358,6 +399,9 @@ async def test_what_two_parsers_could_read_differently_is_refused_and_ends_the_c
      b"3;a\rb\r\nabc\r\n0\r\n\r\n", b"3;a\nb\r\nabc\r\n0\r\n\r\n", b"3;a=\0\r\nabc\r\n0\r\n\r\n",
      b"3 \r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n0\n\n", b"3\r\nabc\r\n0\r\n\n", b"3\r\nabc\r\n0\r\nX: a\n\n",
      b"3\r\nabc\r\n0\r\nX: a\nY: b\r\n\r\n", b"3\r\nabc\r\n0\r\nX: a\rb\r\n\r\n",
+     # Trailers that are no field lines: space before the colon, junk, folding.
+     b"3\r\nabc\r\n0\r\nX : a\r\n\r\n", b"3\r\nabc\r\n0\r\njunk\r\n\r\n", b"3\r\nabc\r\n0\r\nX: a\r\n b\r\n\r\n",
+     b"3  \r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n0 \r\n\r\n",
      # More framing than any honest body has.
      (b"1;" + b"a" * 4000 + b"\r\nx\r\n") * 20],
 )  # fmt: skip

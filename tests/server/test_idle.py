@@ -94,7 +94,7 @@ class Gate:
 
 @asynccontextmanager
 async def gated(folder: Path, **settings: Any) -> AsyncIterator[tuple[Site, Gate]]:
-    """A server on SQLite with an empty text stream ``s``, whose commits wait for the gate."""
+    """A server on SQLite with an empty text stream `s`, whose commits wait for the gate."""
     async with running(SQLiteStore(folder / "data"), **settings) as site:
         await site.create("s")
         gate = Gate(site)

@@ -20,7 +20,7 @@ WAYS = ("plain", "split", "odd", "fresh")
 
 
 class Served:
-    """Serves until ``stop``, which is the orderly end; raises there what went wrong in the server."""
+    """Serves until `stop`, which is the orderly end; raises there what went wrong in the server."""
 
     def __init__(self, make: Callable[[], Store], config: Config) -> None:
         listeners = server.listen("127.0.0.1", 0)
@@ -63,7 +63,7 @@ class Served:
 
 
 class Answer:
-    """A whole response; ``headers`` by lower-case name."""
+    """A whole response; `headers` by lower-case name."""
 
     def __init__(self, answer: http.client.HTTPResponse) -> None:
         self.status = answer.status
@@ -77,8 +77,8 @@ class Answer:
 class Client:
     """A connection that is kept, and requests sent in several ways that must mean the same.
 
-    ``plain`` may be answered without a task, ``split`` needs one, ``odd`` goes by way of h11, and
-    ``fresh`` has a new connection.
+    `plain` may be answered without a task, `split` needs one, `odd` goes by way of h11, and
+    `fresh` has a new connection.
     """
 
     def __init__(self, port: int) -> None:

@@ -1,6 +1,6 @@
 """The whole server over HTTP against a small model, on both stores: random commands, sent in all ways, with restarts.
 
-``DS_TEST_EXAMPLES=2000 pytest --timeout=0 tests/stateful`` looks longer. Time is the test's; whatever has expired
+`DS_TEST_EXAMPLES=2000 pytest --timeout=0 tests/stateful` looks longer. Time is the test's; whatever has expired
 is swept at once, so that every answer is determined.
 """
 

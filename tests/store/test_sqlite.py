@@ -616,3 +616,27 @@ async def test_commits_and_their_syncs_are_counted(rig: Rig) -> None:
     await rig.append("s", b"x")
     seconds, fsync = rig.store.commits.seconds.sum - before[0], rig.store.commits.fsync.sum - before[1]
     assert 0 < fsync < seconds
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_deleted_source_is_what_it_was_though_its_forks_need_less_of_it(tmp_path: Path, restart: bool) -> None:
+    """Its row's checksum was made of where a fork of it had left the chain, not of where it had left its own source."""
+    async with opened(tmp_path) as rig:
+        await rig.create("a", b"x" * 100)
+        await rig.fork("b", "a", 91)
+        await rig.fork("c", "b", 70)
+        await rig.fork("d", "b", 70)
+        await rig.delete("b")
+        assert isinstance(rig.store, SQLiteStore)
+        if not restart:
+            for path in ("d", "c"):
+                for entry in list(rig.store._cache._by_id.values()):
+                    rig.store._cache.drop(entry)  # as one that was not used for long
+                assert await rig.read("c") == b"x" * 70
+                await rig.delete(path)
+    for path in ("d", "c") if restart else ():
+        assert maintenance.check(tmp_path).problems == []
+        async with opened(tmp_path) as rig:
+            assert await rig.read("c") == b"x" * 70
+            await rig.delete(path)
+    assert maintenance.check(tmp_path).problems == []

@@ -20,7 +20,7 @@ from ...stats import Upkeep
 from ..base import StorageFailed
 from . import errors, files, schema
 from .database import Database
-from .wal import PAGE
+from .wal import FRAME, PAGE, State
 
 log = logging.getLogger("ds")
 
@@ -56,11 +56,13 @@ class Checkpoints:
         self._connect = database.connect
         self._db = database.writer
         self._log = database.log
+        self._index = database.index
         self._most = min(_FRAMES, most // PAGE)
         self._counts = counts
         self._refusals = refusals
         self._failed = failed
         self._mover: threading.Thread | None = None
+        self._moving_of = 0  # how many frames there were when the mover began
         self._again = 0  # how long the log is when the next attempt is worth it
         self._frames = 0
         self._seldom = Seldom(logging.getLogger("ds"))
@@ -72,11 +74,15 @@ class Checkpoints:
         """As `Committer.use`."""
         self._db = db
 
+    def before_commit(self, size: int) -> None:
+        """See to what a commit of so many bytes needs. Raises StorageFull."""
+        self._index.cover(self._frames, size)
+
     def behind_commit(self, bulk: bool, full: bool) -> None:
         """See to what a commit has made due, one that found the disk `full` included. Raises sqlite3.Error."""
         state = self._log.state()
         if state.frames < self._frames:
-            self._again = 0  # it has begun again
+            self._again = self._moving_of = 0  # it has begun again
         self._frames = state.frames
         # Between the steps of a large append others wait for this: less at once, more often.
         most = min(_BULK_FRAMES, self._most) if bulk else self._most
@@ -90,17 +96,23 @@ class Checkpoints:
     def between_commits(self) -> None:
         """See to what nobody's commit does: what was held up, and a long log. Raises sqlite3.Error."""
         self._counts.log = self._log.size()
-        if self._moving():
-            return
         state = self._log.state()
+        self._counts.held = state.bytes if state.bytes > LOG_KEPT else 0
+        if self._moving():
+            if state.bytes > max(LOG_MOST, self._moving_of * FRAME) + _TELL:
+                self.holder = "this server, which moves it into the file,"
+            return
         if state.waiting > _FAR:
+            # What was not moved as far as it went when that began, is held.
+            self._notice_reader(state, state.moved < self._moving_of)
             self._move(self._most)
-        elif self._counts.log > LOG_KEPT:
+            return
+        if self._counts.log > LOG_KEPT:
             self._cut()
             self._counts.log = self._log.size()
         elif state.waiting and (self.pressed or self._log.owed() < -_GIVEN_BACK):
             self._move(self._most)
-        self._notice_reader()
+        self._notice_reader(self._log.state(), True)
 
     @property
     def held(self) -> bool:
@@ -121,7 +133,9 @@ class Checkpoints:
     def _move(self, most: int) -> None:
         if self._moving():
             return
-        if self._log.state().waiting > _FAR:
+        state = self._log.state()
+        if state.waiting > _FAR:
+            self._moving_of = state.frames
             self._mover = threading.Thread(target=self._move_far, name="checkpoint", daemon=True)
             self._mover.start()
             return
@@ -141,7 +155,9 @@ class Checkpoints:
         except StorageFailed as error:
             self._end(error)
         except sqlite3.Error as error:
-            if self._refusals.of(error) is None:
+            # One that can't be opened now (there are too many files, say) can be later: the writer has it open.
+            no_file = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN
+            if not no_file and self._refusals.of(error) is None:
                 self._end(errors.failed(self._folder, error))
 
     def _end(self, failure: StorageFailed) -> None:
@@ -157,14 +173,13 @@ class Checkpoints:
         finally:
             schema.one(self._db, f"PRAGMA busy_timeout = {patience}")
 
-    def _notice_reader(self) -> None:
-        held = 0 if self._moving() else self._log.state().bytes
-        self._counts.held = held if held > LOG_KEPT else 0
-        holder = self._log.reader() if held > _TELL else None
-        if holder is not None:
+    def _notice_reader(self, state: State, held: bool) -> None:
+        """See who it is that keeps a long log from beginning again, when somebody does."""
+        reader = self._log.reader() if held and state.bytes > _TELL else None
+        if reader is not None:
             self._seldom.warning(
                 "%s has read %s for so long that the log beside it takes %d MiB; "
                 "beyond %d MiB appends wait for its end",
-                holder, self._folder / files.FILE, held >> 20, LOG_MOST >> 20,
+                reader, self._folder / files.FILE, state.bytes >> 20, LOG_MOST >> 20,
             )  # fmt: skip
-        self.holder = holder if held > LOG_MOST else None
+        self.holder = reader if state.bytes > LOG_MOST else None

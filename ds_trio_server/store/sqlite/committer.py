@@ -8,28 +8,34 @@ The bytes of a bulk batch come first, in transactions of their own: `staged` lis
 until the commit that publishes them. What a crash or a failure leaves in it was never acknowledged.
 """
 
+import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import trio
 
+from ...seldom import Seldom
 from ...stats import Upkeep
 from ..base import StorageBusy, StorageFailed, StorageFull
 from . import errors, files, rows, schema
 from .batches import Batch, Part, parts
 from .checkpoints import Checkpoints
 from .database import Database
-from .garbage import Collector
+from .garbage import Collector, Stuck
 from .queues import STEP_BYTES
+
+log = logging.getLogger("ds")
 
 _VACUUM_PAGES = 256
 _SPARE_PAGES = 1024
 _STEP_SECONDS = 0.02
+_DAMAGED_AT_ONCE = 4
 
 _Blob = tuple[int, memoryview]
 """The parameters of INSERT_BLOB."""
@@ -69,6 +75,7 @@ class Committer:
         self._staging: Batch | None = None  # whose blobs may be staged
         self._step = STEP_BYTES
         self._collector = Collector()
+        self._seldom = Seldom(log)
         self._counts = counts
         # Whether there may be more free pages than the file should hold (set by the thread).
         self.shrinking = True
@@ -151,13 +158,21 @@ class Committer:
         try:
             step()
         except Exception as error:
-            if self._refusals.of(error) is not None:
+            damaged = errors.is_damage(error)
+            if damaged:
+                self.shrinking = False  # pages that are moved are looked at; nobody has asked for that
+                self._passed_over("the file's free space", error)
+            if damaged or self._refusals.of(error) is not None:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 return
             failure = errors.failed(self._folder, error)
             self._tell(self._failed, failure)
             self._let_go(failure)
+
+    def _passed_over(self, what: str, error: Exception) -> None:
+        self._counts.failures += 1
+        self._seldom.warning("%s can't be looked after and is passed over: %r; run 'ds check'", what, error)
 
     def _checkpoint_failed(self, failure: StorageFailed) -> None:
         self._tell(self._failed, failure)
@@ -181,9 +196,21 @@ class Committer:
                 self._tell(self._finished, batch)
 
     def _commit(self, batch: Batch) -> None:
+        for _ in range(_DAMAGED_AT_ONCE):
+            try:
+                self._commit_once(batch)
+                return
+            except Stuck as stuck:
+                self._db.execute("ROLLBACK")
+                self._passed_over(f"what stream {stuck.stream} has left", stuck.error)
+        # There is a lot of it. The next commits go on with that; nobody waits for all of it.
+        with self._nothing_freed():
+            self._commit_once(batch)
+
+    def _commit_once(self, batch: Batch) -> None:
         try:
             self._write(batch)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StorageFull) as error:
             # What takes no room, and may give some, has the last there is.
             full = not batch.grows and isinstance(self._refusals.of(error), StorageFull)
             if not full or not files.give_reserve(self._folder):
@@ -199,6 +226,7 @@ class Committer:
             files.keep_reserve(self._folder)
 
     def _write(self, batch: Batch) -> None:
+        self._checkpoints.before_commit(batch.size)
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         for statement, values in batch.structure:
@@ -263,23 +291,42 @@ class Committer:
         blobs: list[_Blob] = []
         size = 0
         started = time.monotonic()
+        self._checkpoints.before_commit(self._step)
         while batch.parts and size < self._step:
             part = batch.parts.pop()
             size += len(part.data)
             self._add_blob(part, batch.staged, blobs)
-        db.execute("BEGIN IMMEDIATE")
-        if self._staging is not batch:
-            schema.unstage(db)  # what is left of one that failed
-            self._staging = batch
-        db.executemany(schema.INSERT_BLOB, blobs)
-        db.executemany("INSERT INTO staged VALUES (?)", [(id,) for id, _ in blobs])
-        self._collector.along(db, len(blobs), size)
-        db.execute("COMMIT")
+        try:
+            self._write_staged(batch, blobs, size)
+        except Stuck as stuck:
+            db.execute("ROLLBACK")
+            self._passed_over(f"what stream {stuck.stream} has left", stuck.error)
+            with self._nothing_freed():
+                self._write_staged(batch, blobs, size)
         # A slow disk takes smaller steps, so that small appends don't wait longer for one than they must.
         if time.monotonic() - started > _STEP_SECONDS:
             self._step = max(self._step // 2, schema.ROW_LIMIT)
         else:
             self._step = min(self._step * 2, STEP_BYTES)
+
+    def _write_staged(self, batch: Batch, blobs: list[_Blob], size: int) -> None:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        if self._staging is not batch:
+            schema.unstage(db)  # what is left of one that failed
+        db.executemany(schema.INSERT_BLOB, blobs)
+        db.executemany("INSERT INTO staged VALUES (?)", [(id,) for id, _ in blobs])
+        self._collector.along(db, len(blobs), size)
+        db.execute("COMMIT")
+        self._staging = batch
+
+    @contextmanager
+    def _nothing_freed(self) -> Iterator[None]:
+        self._collector.rests = True
+        try:
+            yield
+        finally:
+            self._collector.rests = False
 
     def _keep_up(self, batch: Batch) -> None:
         """What the file needs behind a commit that has been answered already."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..base import StorageFailed, StorageFull, Unwritable
 from . import errors, files, schema
 from .hold import Hold
+from .shm import SharedIndex
 from .wal import Log
 
 log = logging.getLogger("ds")
@@ -22,13 +23,14 @@ class Database:
     """A directory that this process has to itself, from `open` to `close`.
 
     `writer` and `reader` are the connections of the thread that commits and of short queries, `log` is what has not
-    been moved into the file, and `hold` says whether it is still in its place. `only_reads` is why nothing can be
-    written, None when something can.
+    been moved into the file, `index` the room that its index has, and `hold` says whether it is still in its place.
+    `only_reads` is why nothing can be written, None when something can.
     """
 
     writer: sqlite3.Connection
     reader: sqlite3.Connection
     log: Log
+    index: SharedIndex
     hold: Hold
 
     def __init__(self, folder: Path) -> None:
@@ -41,6 +43,7 @@ class Database:
         files.make_folder(self._folder)
         files.keep_others_out(self._folder)
         self.hold = Hold(self._folder)
+        self.index = SharedIndex(self._folder)
         try:
             self.writer = self._open_writer()
             self._open_reader()
@@ -65,8 +68,9 @@ class Database:
         self.reader.close()
         self.writer.close()
         self.log.close()
+        self.index.close()
         try:
-            self.writer = schema.prepare(self._folder)
+            self.writer = self._prepare()
             self.only_reads = None
         except Unwritable:
             self.writer = self._connect_anew(_WRITER_KIB)
@@ -78,23 +82,27 @@ class Database:
         self.reader.close()
         if not broken:
             self.log.close()
+            self.index.close()
         self.hold.close()
 
     def _open_writer(self) -> sqlite3.Connection:
         """The writer's connection; one that can only read where nothing can be written."""
         try:
-            return schema.prepare(self._folder)
+            return self._prepare()
         except Unwritable as error:
             refusal = error
         if isinstance(refusal, StorageFull) and files.give_reserve(self._folder):
             with suppress(Unwritable):
-                return schema.prepare(self._folder)
+                return self._prepare()
         self.only_reads = refusal
         file = self._folder / files.FILE
-        if not file.exists() or not file.stat().st_size:
-            raise StorageFailed(f"{file} can't be made: {refusal.message}")
+        unmade = StorageFailed(f"{file} can't be made: {refusal.message}")
+        if not files.size(file):
+            raise unmade
         db = self._connect_anew(_WRITER_KIB)
         try:
+            if schema.is_empty(db):
+                raise unmade
             schema.check_version(self._folder, db)
         except sqlite3.Error as error:
             raise errors.failed(self._folder, error) from error
@@ -103,6 +111,14 @@ class Database:
             self._folder, refusal.message, refusal.status,
         )  # fmt: skip
         return db
+
+    def _prepare(self) -> sqlite3.Connection:
+        self.index.take()
+        try:
+            return schema.prepare(self._folder)
+        except BaseException:
+            self.index.close()
+            raise
 
     def _open_reader(self) -> None:
         self.reader = self._connect_anew(_READER_KIB)

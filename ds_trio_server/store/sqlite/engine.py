@@ -25,7 +25,7 @@ from ...stats import NEVER, Commits, Upkeep
 from ..base import Decide, LogHeld, Overloaded, StorageFailed, StorageFull, Store, Unwritable, Usage, Watcher
 from ..retention import Retention
 from ..watchers import Watchers
-from . import errors, files, rows, schema
+from . import errors, files, meta, rows, schema
 from .cache import StreamCache
 from .committer import Committer
 from .database import Database
@@ -88,7 +88,9 @@ class SQLiteStore(Store):
             self._db, self._cache, self._producers, self._queues, self._space, self._committer, pipeline, publisher,
             self._health, self._clock.now, self._newest,
         )  # fmt: skip
-        self._sweeper = Sweeper(self, self._decider, self._queries, self._committer, self._trimmer, self.upkeep)
+        self._sweeper = Sweeper(
+            self, self._decider, self._queries, self._ranges, self._committer, self._trimmer, self.upkeep
+        )
         pipeline.committer = self._committer
         pipeline.sweeper = self._sweeper
         self._publisher, self._pipeline = publisher, pipeline
@@ -109,14 +111,14 @@ class SQLiteStore(Store):
     def _load(self) -> None:
         db = self._db
         self._queries = Queries(self._folder, db.connect, db.reader, self._health.check, self._health.fail)
-        self._ranges = Ranges(self._folder, self._queries, self._tails)
         self._cache = StreamCache(self._queries, _CACHED_STREAMS, self._watchers.watched)
+        self._ranges = Ranges(self._folder, self._queries, self._tails, self._cache)
         self._producers = Producers(self._queries)
-        meta = dict(db.writer.execute("SELECT name, value FROM meta"))
-        self._newest = meta.get("newest", 0)
+        found = meta.load(self._folder, db.writer)
+        self._newest = found.newest
         self._last_blob = schema.last_blob(db.writer)
         if self._clock is None:
-            self._clock = Clock(meta.get("steady", 0.0), meta.get("wall", 0.0))
+            self._clock = Clock(found.steady, found.wall)
         if self._trimmer is not None:
             self._trimmer.begin(db.reader)
 
@@ -307,7 +309,11 @@ class SQLiteStore(Store):
         self._committer.tend(self._space.low, self._space.wanted)
         if self._pipeline.refused is not None and self._queues.idle:
             self._decider.add(_NOTHING)  # tells when that is over, though nobody appends
-        forget = list(self._producers.walk(self.now().steady))
+        try:
+            forget = list(self._producers.walk(self.now().steady))
+        except errors.Damage as error:
+            self._sweeper.failed("a producer", error)
+            forget = []
         if forget:
             await self._decider.add(forget).done.wait()
         ended = await self._sweeper.sweep()

@@ -1,17 +1,17 @@
 """What SQLite's errors mean: the one table from a cause to what the store does.
 
-====================================  ==========================================================================
-cause                                 the store
-====================================  ==========================================================================
-no room: ENOSPC, EDQUOT, EFBIG        507 for what grows; reads go on, and so do closes and deletes as far as they
-                                      need no room; it starts, for reads alone when there is room for nothing
-a file system or directory that can   503 READ_ONLY for changes; it starts, serves reads and says so; it takes
-only be read: EROFS, EACCES           changes again when it finds that it can
-somebody else's lock                  503 BUSY with Retry-After; it goes on when the lock is gone
-anything else, a failed fsync above   it ends, with a line that names the file. A failed fsync is never tried again
-all, or a failed read
-bytes that are not what was written   it ends, with a line that says damage: only this is called so
-====================================  ==========================================================================
+| cause | the store |
+| --- | --- |
+| no room: ENOSPC, EDQUOT, EFBIG | 507 for what grows (1) |
+| a file system or directory that can only be read: EROFS, EACCES | 503 READ_ONLY for changes (2) |
+| somebody else's lock | 503 BUSY with Retry-After; it goes on when the lock is gone |
+| anything else, a failed fsync above all, or a failed read | it ends, with a line that names the file (3) |
+| bytes that are not what was written | it ends, with a line that says damage: only this is called so |
+
+1. Reads go on, and so do closes and deletes as far as they need no room. It starts, for reads alone when there is room
+   for nothing.
+2. It starts, serves reads and says so; it takes changes again when it finds that it can.
+3. A failed fsync is never tried again.
 
 SQLite knows ENOSPC and tells no other errno: a failed write is asked about by writing something else beside it.
 """
@@ -52,6 +52,8 @@ _ERRNOS: dict[int, type[Unwritable]] = {
     errno.EROFS: StorageReadOnly,
     errno.EACCES: StorageReadOnly,
     errno.EPERM: StorageReadOnly,
+    errno.EMFILE: StorageBusy,  # clients have all that this process may open
+    errno.ENFILE: StorageBusy,
 }
 _OVER_IN = 2.0
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -70,6 +72,8 @@ class Corrupt(Damage):
 
 def refusal(folder: Path, error: Exception) -> Unwritable | None:
     """What a client is to be told when the store can go on behind this error; None when it can't."""
+    if isinstance(error, Unwritable):
+        return error
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return None
@@ -106,6 +110,14 @@ def hindrance(folder: Path) -> Unwritable | None:
     found = files.probe(folder)
     kind = None if found is None else _ERRNOS.get(found.errno or 0)
     return None if kind is None else kind()
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error says that what is there is not what was written; else a disk or a program has failed."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # text that is none is met by Python's module, not by SQLite
+        return isinstance(error, Damage) or (isinstance(error, sqlite3.Error) and "decode" in str(error))
+    return code & 0xFF in _DAMAGE
 
 
 def failed(folder: Path, error: Exception) -> StorageFailed:

@@ -71,7 +71,7 @@ def reserve_bytes(folder: Path) -> int:
 
 def reserve_missing(folder: Path) -> int:
     """How much of it is still to be set aside. Raises OSError where the disk can't say."""
-    return max(0, reserve_bytes(folder) - _size(folder / RESERVE))
+    return max(0, reserve_bytes(folder) - size(folder / RESERVE))
 
 
 def keep_reserve(folder: Path) -> None:
@@ -137,7 +137,7 @@ def largest(folder: Path) -> int | None:
 
 def room_in_files(folder: Path, most: int) -> int:
     """How much more fits into files that may have `most` bytes: what is in the log is yet to come to the file."""
-    return max(0, most - sum(_size(folder / (FILE + suffix)) for suffix in ("", "-wal")))
+    return max(0, most - sum(size(folder / (FILE + suffix)) for suffix in ("", "-wal")))
 
 
 def at_limit(folder: Path) -> bool:
@@ -145,10 +145,11 @@ def at_limit(folder: Path) -> bool:
     most = largest(folder)
     if most is None:
         return False
-    return any(_size(folder / (FILE + suffix)) > most - _PROBE_BYTES for suffix in ("", "-wal"))
+    return any(size(folder / (FILE + suffix)) > most - _PROBE_BYTES for suffix in ("", "-wal"))
 
 
-def _size(path: Path) -> int:
+def size(path: Path) -> int:
+    """How long a file is; 0 when there is none."""
     try:
         return path.stat().st_size
     except OSError:

@@ -8,7 +8,7 @@ and it goes by itself, from the sweep, for what is left then (`Collector.step`).
 import sqlite3
 import time
 
-from . import schema
+from . import errors, schema
 
 _ROWS = 512
 _BYTES = 1024 * 1024
@@ -17,19 +17,34 @@ _LONGEST = 0.02
 _SMALLEST, _LARGEST = 1 / 64, 8.0
 _ALONG_ROWS = 64
 _ALONG_BYTES = 64 * 1024
+_MOST_DAMAGED = 10_000
+# What a stream that lives has is never freed as a whole, whatever a row says.
 _NEXT = (
-    "SELECT stream, below FROM removed WHERE stream > ? AND typeof(below) IN ('integer', 'null')"
+    "SELECT stream, below FROM removed WHERE stream > ? AND (typeof(below) = 'integer'"
+    " OR typeof(below) = 'null' AND stream NOT IN (SELECT id FROM streams))"
     f" ORDER BY stream LIMIT {_STREAMS}"
 )
 _ROWS_OF = "SELECT position, size FROM stored WHERE stream = ? AND position < ? ORDER BY position LIMIT ?"
 
 
+class Stuck(Exception):
+    """What `stream` has left can't be freed, because the file is damaged there: the transaction is of no use."""
+
+    def __init__(self, stream: int, error: Exception) -> None:
+        super().__init__(stream, error)
+        self.stream = stream
+        self.error = error
+
+
 class Collector:
-    """Frees in the transactions of the writer's thread. `remains` says whether there may be more to free, `streams`
-    how many streams that ended it has freed for good."""
+    """Frees in the transactions of the writer's thread. What can't be freed, because the file is damaged there, raises
+    Stuck once: the transaction is to be made again, and passes it over. `remains` says whether there may be more to
+    free, `streams` how many streams that ended it has freed for good; while it `rests` it frees nothing."""
 
     def __init__(self) -> None:
+        self._damaged: set[int] = set()
         self.remains = True
+        self.rests = False
         self.streams = 0
         self._scale = 1.0
         self._rows = 0
@@ -37,7 +52,7 @@ class Collector:
 
     def along(self, db: sqlite3.Connection, rows: int, bytes: int) -> None:
         """Free twice as much as a commit adds."""
-        if not self.remains:
+        if not self.remains or self.rests:
             return
         self._rows += 2 * rows
         self._bytes += 2 * bytes
@@ -48,6 +63,8 @@ class Collector:
 
     def step(self, db: sqlite3.Connection) -> None:
         """Free as much as takes about a fiftieth of a second."""
+        if self.rests:
+            return
         began = time.monotonic()
         self._free(db, max(4, int(_ROWS * self._scale)), int(_BYTES * self._scale))
         took = time.monotonic() - began
@@ -75,7 +92,17 @@ class Collector:
                 return
             for stream, below in page:
                 after = stream
-                freed, size, whole = _free_stream(db, stream, below, rows, bytes)
+                if stream in self._damaged:
+                    continue
+                try:
+                    freed, size, whole = _free_stream(db, stream, below, rows, bytes)
+                except sqlite3.Error as error:
+                    if not errors.is_damage(error):
+                        raise
+                    if len(self._damaged) >= _MOST_DAMAGED:
+                        self._damaged.clear()
+                    self._damaged.add(stream)
+                    raise Stuck(stream, error) from error
                 rows -= freed + 1
                 bytes -= size
                 if not whole or rows <= 0 or bytes <= 0:

@@ -78,31 +78,32 @@ class Hold:
                 f"{self._folder} can't be locked ({error.strerror}); give a --data directory on a local disk"
             ) from error
 
-    def _take_database(self) -> None:
-        """Make the file if it is not there, for its owner alone; SQLite gives its log the same mode."""
-        path = self._folder / files.FILE
+    def _opened(self, name: str) -> int:
+        """A file of the directory, made for its owner alone if it is not there; to be read where it can't be written.
+        Let go of at the end."""
+        path = self._folder / name
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
-            try:
-                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return  # nor can it be made: whoever opens it next tells why
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._handles.append(handle)
+        return handle
+
+    def _take_database(self) -> None:
+        """Make the file if it is not there, for its owner alone; SQLite gives its log the same mode."""
+        try:
+            handle = self._opened(files.FILE)
+        except FileNotFoundError:
+            return  # nor can it be made: whoever opens it next tells why
         if sys.platform == "linux":  # elsewhere this lock and SQLite's own exclude each other
             self._lock(handle)
 
     def _name(self) -> None:
         """Say who has it; a server of an earlier version locks this file and no more."""
-        path = self._folder / files.LOCK
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = self._opened(files.LOCK)
         except OSError:
-            try:
-                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                return  # on a disk that is full or read-only: the directory is locked all the same
-        self._handles.append(handle)
+            return  # on a disk that is full or read-only: the directory is locked all the same
         self._lock(handle)
         try:
             os.ftruncate(handle, 0)

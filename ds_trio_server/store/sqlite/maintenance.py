@@ -8,11 +8,13 @@ as they are, so that there can be a backup before the upgrade; neither changes w
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..base import StorageFailed, StorageFull, StorageReadOnly
-from . import copying, errors, files, rows, schema
+from . import copying, errors, files, meta, rows, schema
+from .shm import SharedIndex
 
 _MOST_PROBLEMS = 20
 
@@ -37,30 +39,32 @@ class Report:
 def check(folder: Path) -> Report:
     """Verify everything in a data directory. Raises Unusable when it is none."""
     report = Report()
-    db, _ = _connect(folder)
-    db.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # damaged text is to be told, too
-    try:
-        for statement in schema.as_current(db):
-            db.execute(statement)
-        db.execute("PRAGMA query_only = 1")
-        db.execute("BEGIN")
-        for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
-            if text != "ok":
-                report.add(text)
-        for part in (_check_streams, _check_appends, _check_leftovers):
-            # What one of them stumbles over keeps nobody from what the others find.
-            try:
-                part(db, report)
-            except (TypeError, ValueError, AttributeError, OverflowError) as error:
-                # What a damaged page holds can look like a row whose values are of any kind.
-                report.add(f"a row can't be understood: {error}")
-            except sqlite3.Error as error:
-                _note(report, folder, error)
-    except sqlite3.Error as error:
-        _note(report, folder, error)
-    finally:
-        db.close()
+    with _opened(folder) as (db, _):
+        try:
+            _check(db, report, folder)
+        except sqlite3.Error as error:
+            _note(report, folder, error)
     return report
+
+
+def _check(db: sqlite3.Connection, report: Report, folder: Path) -> None:
+    db.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # damaged text is to be told, too
+    for statement in schema.as_current(db):
+        db.execute(statement)
+    db.execute("PRAGMA query_only = 1")
+    db.execute("BEGIN")
+    for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
+        if text != "ok":
+            report.add(text)
+    for part in (_check_streams, _check_appends, _check_leftovers):
+        # What one of them stumbles over keeps nobody from what the others find.
+        try:
+            part(db, report)
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            # What a damaged page holds can look like a row whose values are of any kind.
+            report.add(f"a row can't be understood: {error}")
+        except sqlite3.Error as error:
+            _note(report, folder, error)
 
 
 def _note(report: Report, folder: Path, error: sqlite3.Error) -> None:
@@ -80,25 +84,37 @@ def backup(folder: Path, target: Path) -> Report:
     part = target / (files.FILE + ".part")
     part.unlink(missing_ok=True)
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    db, access = _connect(folder)
-    try:
-        copying.copy(schema.uri(folder, access), part)
-    except sqlite3.Error as error:
-        raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
-    finally:
-        db.close()
+    with _opened(folder) as (_, access):
+        try:
+            copying.copy(schema.uri(folder, access), part)
+        except sqlite3.Error as error:
+            raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
     part.rename(file)
     copying.sync(target)
     return check(target)
 
 
-def _connect(folder: Path) -> tuple[sqlite3.Connection, str]:
+@contextmanager
+def _opened(folder: Path) -> Iterator[tuple[sqlite3.Connection, str]]:
     """A connection that changes nothing, to a file of any version that this code knows, and the query of its URI."""
     file = folder / files.FILE
     if not file.is_file():
         raise Unusable(f"{file} is not there; give the directory that 'ds serve --data' is given")
+    index = SharedIndex(folder)
     try:
-        db, access = _open(folder)
+        db, access = _connect(folder, index)
+        try:
+            yield db, access
+        finally:
+            db.close()
+    finally:
+        index.close()
+
+
+def _connect(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str]:
+    file = folder / files.FILE
+    try:
+        db, access = _open(folder, index)
         try:
             if not schema.is_known(db):
                 raise Unusable(f"{file} is not a stream store of version {schema.VERSION}, or of one before it")
@@ -116,14 +132,15 @@ def _connect(folder: Path) -> tuple[sqlite3.Connection, str]:
     return db, access
 
 
-def _open(folder: Path) -> tuple[sqlite3.Connection, str]:
+def _open(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str]:
     # What has a log is left with it: only who may write would move it into the file. Without one, who may write also
     # takes away again what SQLite makes to read.
     log = folder / (files.FILE + "-wal")
     access = "mode=ro" if log.exists() else "mode=rw"
     try:
+        index.take()
         return _open_as(folder, access), access
-    except sqlite3.Error as error:
+    except (StorageFull, sqlite3.Error) as error:
         if not isinstance(errors.refusal(folder, error), (StorageFull, StorageReadOnly)):
             raise
         access = schema.access_to_read(folder)
@@ -141,7 +158,10 @@ def _open_as(folder: Path, access: str) -> sqlite3.Connection:
 
 
 def _check_streams(db: sqlite3.Connection, report: Report) -> None:
+    for problem in meta.problems(db):
+        report.add(problem)
     newest = db.execute("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'newest'").fetchone()[0]
+    newest = newest if isinstance(newest, int) else schema.MAX_INTEGER
     streams = db.execute(
         "SELECT s.id, s.path, s.incarnation, s.start, s.tail, s.source, s.fork_at, s.forks, s.deleted, s.closed_by,"
         " (SELECT count(*) FROM streams f WHERE f.source = s.id), o.incarnation, o.tail, r.stream"
@@ -271,6 +291,13 @@ def _check_leftovers(db: sqlite3.Connection, report: Report) -> None:
             " GROUP BY stream) p LEFT JOIN producing c ON c.stream = p.stream WHERE ifnull(c.count, 0) != p.there"
         ):
             report.add(f"stream {id}: it counts {counted} producers and has {there}")
+    used = ", typeof(used) NOT IN ('integer', 'null')" if schema.is_ours(db) else ", 0"
+    for stream, id, wrong, late in db.execute(
+        "SELECT stream, CAST(id AS BLOB), typeof(stream) != 'integer' OR typeof(id) != 'text'"
+        f" OR typeof(epoch) != 'integer' OR typeof(seq) != 'integer' OR min(epoch, seq) < 0{used} FROM producers"
+    ):
+        if wrong or late or not _is_text(id):
+            report.add(f"stream {stream}: what it says of producer {id!r:.60} can't be so")
     for (id,) in db.execute(
         "SELECT id FROM blobs WHERE id NOT IN (SELECT blob FROM appends WHERE blob IS NOT NULL)"
         " AND id NOT IN (SELECT blob FROM staged)"
@@ -282,3 +309,11 @@ def _check_leftovers(db: sqlite3.Connection, report: Report) -> None:
             " AND stream NOT IN (SELECT stream FROM removed WHERE below IS NULL)"
         ):
             report.add(f"stream {id}: it is gone, but its {table} were left behind")
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -23,7 +23,7 @@ _GENERATION = 4096
 _COUNTED_STREAMS = 4096
 _WALK_ROWS = 500
 _REST = 3600.0
-_START = (0, "")
+_START = (0, b"")
 
 
 class Producers:
@@ -36,7 +36,7 @@ class Producers:
         self._old: dict[Key, State] = {}
         # How many each stream has, as far as decided; what a batch that failed added is looked up again.
         self._counts: dict[int, int] = {}
-        self._walked: Key = _START
+        self._walked = _START
         self._walk_at = 0.0
 
     def __len__(self) -> int:
@@ -90,15 +90,19 @@ class Producers:
         """
         if steady < self._walk_at:
             return
-        rows = self._queries.run_nowait(_some, self._walked)
+        self._walk_at = steady + _REST  # unless it goes well
+        rows = self._queries.look_after_nowait(_some, self._walked)
         if len(rows) < _WALK_ROWS:
-            self._walked, self._walk_at = _START, steady + _REST
+            self._walked = _START
         else:
-            self._walked = rows[-1][:2]
+            self._walked, self._walk_at = rows[-1][:2], steady
         last = int(steady) - base.FORGET_PRODUCERS_AFTER
-        for stream, id, used in rows:
-            key = (stream, id)
-            if used is not None and used > last:
+        for stream, raw, used in rows:
+            try:
+                key = (stream, raw.decode())
+            except UnicodeDecodeError:
+                continue  # nobody can ask for it; a check tells of it
+            if used is not None and (not isinstance(used, int) or used > last):
                 continue
             # One that is in memory was asked for lately, with retries of what it had sent: it stays for another round.
             met = [states.pop(key, None) for states in (self._young, self._old)] != [None, None]
@@ -122,8 +126,10 @@ def _count(db: sqlite3.Connection, stream: int) -> int:
     return 0 if found is None else int(found[0])
 
 
-def _some(db: sqlite3.Connection, behind: Key) -> list[tuple[int, str, int | None]]:
+def _some(db: sqlite3.Connection, behind: tuple[int, bytes]) -> list[tuple[int, bytes, int | None]]:
+    # As bytes: one that is damaged is no text any more, and keeps nobody from the others.
     return db.execute(
-        f"SELECT stream, id, used FROM producers WHERE (stream, id) > (?, ?) ORDER BY stream, id LIMIT {_WALK_ROWS}",
+        "SELECT stream, CAST(id AS BLOB), used FROM producers WHERE (stream, id) > (?, CAST(? AS TEXT))"
+        f" ORDER BY stream, id LIMIT {_WALK_ROWS}",
         behind,
     ).fetchall()

@@ -58,6 +58,30 @@ class Queries:
         except StorageFailed as error:
             raise self._fail(error) from None
 
+    def look_after_nowait(self, query: Callable[..., T], *args: object) -> T:
+        """As `run_nowait`, for upkeep: nobody has asked for what is damaged, so that ends nothing; raises
+        `errors.Damage`."""
+        self._check()
+        try:
+            return query(self._db, *args)
+        except sqlite3.Error as error:
+            if errors.is_damage(error):
+                raise errors.Damage(str(error)) from error
+            raise self._meaning(error) from error
+
+    async def look_after(self, query: Callable[..., T], *args: object) -> T:
+        """As `run`, for upkeep."""
+
+        def apart(db: sqlite3.Connection) -> T:
+            try:
+                return query(db, *args)
+            except sqlite3.Error as error:
+                if errors.is_damage(error):
+                    raise errors.Damage(str(error)) from error
+                raise
+
+        return await self.run(apart)
+
     async def run(self, query: Callable[..., T], *args: object, window: bool = False) -> T:
         """Run a longer query with a connection of its own, in a thread.
 
@@ -84,6 +108,10 @@ class Queries:
             raise self._meaning(error) from error
         except StorageFailed as error:
             raise self._fail(error) from None
+
+    def lost(self, error: errors.Damage) -> None:
+        """End the store for what should be there and isn't."""
+        raise self._fail(errors.failed(self._folder, error)) from error
 
     def _open(self) -> sqlite3.Connection:
         try:

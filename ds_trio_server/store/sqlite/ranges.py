@@ -15,6 +15,7 @@ from ds_core.server.stream import Stream
 
 from ..base import SLICES, WINDOW, Vanished
 from . import errors, rows, schema
+from .cache import StreamCache
 from .queries import Queries
 from .tail import TailCache
 
@@ -41,10 +42,11 @@ _NEXT_FIRST = "SELECT min(position) FROM appends WHERE stream = ? AND position >
 class Ranges:
     """The reading half of the store's interface; see `base.Store` for the promises."""
 
-    def __init__(self, folder: Path, queries: Queries, tails: TailCache) -> None:
+    def __init__(self, folder: Path, queries: Queries, tails: TailCache, cache: StreamCache) -> None:
         self._folder = folder
         self._queries = queries
         self._tails = tails
+        self._cache = cache
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
         """All of a range, or a first part of it."""
@@ -54,10 +56,14 @@ class Ranges:
             if len(slices) >= SLICES:
                 await trio.lowlevel.checkpoint()
             return slices
-        if stop - start <= _INLINE_READ:
-            await trio.lowlevel.checkpoint()
-            return self._queries.run_nowait(self.fetch, owner, start, stop)
-        return await self._queries.run(self.fetch, owner, start, stop, window=True)
+        try:
+            if stop - start <= _INLINE_READ:
+                await trio.lowlevel.checkpoint()
+                return self._queries.run_nowait(self.fetch, owner, start, stop)
+            return await self._queries.run(self.fetch, owner, start, stop, window=True)
+        except Vanished:
+            self._check_gone(stream, owner, start)
+            raise
 
     def read_nowait(self, stream: Stream, start: int, end: int) -> list[bytes]:
         """All of a range, if it is one owner's and short or in memory."""
@@ -68,7 +74,11 @@ class Ranges:
         if slices is None:
             if end - start > _INLINE_READ:
                 raise trio.WouldBlock
-            slices = self._queries.run_nowait(self.fetch, owner, start, end)
+            try:
+                slices = self._queries.run_nowait(self.fetch, owner, start, end)
+            except Vanished:
+                self._check_gone(stream, owner, start)
+                raise
         if len(slices) >= SLICES and sum(map(len, slices)) < end - start:
             raise trio.WouldBlock
         return slices
@@ -79,6 +89,18 @@ class Ranges:
         found = self._tails.span(owner, position)
         if found is None:
             found = self._queries.run_nowait(_find, owner, position, stop)
+        return found[0], min(found[1], stop)
+
+    def _check_gone(self, stream: Stream, owner: int, start: int) -> None:
+        """Bytes that aren't there were trimmed, or went with their stream; where they are lost, raise StorageFailed."""
+        entry = self._cache.get(stream.id)
+        if entry is not None and entry.stream is stream and stream.start <= start and not stream.deleted:
+            self._queries.lost(errors.Corrupt(owner, start))
+
+    def span_to_trim(self, stream: Stream, position: int) -> tuple[int, int]:
+        """As `span`, for upkeep: raises `errors.Damage` where the file is."""
+        owner, _, stop = owners(stream, position, stream.visible_tail)[0]
+        found = self._tails.span(owner, position) or self._queries.look_after_nowait(_find, owner, position, stop)
         return found[0], min(found[1], stop)
 
     def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:

@@ -14,7 +14,7 @@ from .errors import Damage
 
 
 class StreamRow(NamedTuple):
-    """A row of `streams`. `closed_by` is `EPOCH SEQ ID`; `recipe` the stream's fork spec."""
+    """A row of `streams`. `closed_by` is `EPOCH SEQ ID`."""
 
     id: int
     path: str
@@ -31,7 +31,7 @@ class StreamRow(NamedTuple):
     expires: float | None
     source: int | None
     fork_at: int | None
-    recipe: str | None
+    fork_spec: str | None
     forks: int
     deleted: int
     sum: int | None
@@ -41,7 +41,8 @@ StateRow = tuple[int, int, str | None, str | None, float | None, int, int]
 """The parameters of UPDATE_STREAM: tail, closed, closed_by, stream_seq, deadline, sum and id. A plain tuple: there is
 one for each stream of each commit, and sqlite3 takes no other as quickly."""
 
-_COLUMNS = ", ".join(StreamRow._fields)
+# One column has kept a name of earlier versions.
+_COLUMNS = ", ".join("recipe" if field == "fork_spec" else field for field in StreamRow._fields)
 INSERT_STREAM = f"INSERT INTO streams ({_COLUMNS}) VALUES ({','.join('?' * len(StreamRow._fields))})"
 UPDATE_STREAM = (
     "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ?, sum = ? WHERE id = ?"
@@ -108,7 +109,11 @@ def load(
     if found is None:
         return None
     if found.lineage:
-        found.lineage = lineage if lineage is not None and found.deleted else _lineage(db, found)
+        if lineage is not None and found.deleted:
+            # A descendant may need less of them all, but where this one left its source is its own: its sum is of that.
+            found.lineage = (*lineage[:-1], found.lineage[-1])
+        else:
+            found.lineage = _lineage(db, found)
     return found
 
 
@@ -165,7 +170,7 @@ def _stream(row: StreamRow) -> Stream:
     stream.expires = row.expires
     if row.source is not None and row.fork_at is not None:
         stream.lineage = ((row.source, row.fork_at),)
-    stream.fork_spec = row.recipe
+    stream.fork_spec = row.fork_spec
     stream.forks = row.forks
     stream.deleted = bool(row.deleted)
     # A source is older than its forks: so no chain of them has a circle.

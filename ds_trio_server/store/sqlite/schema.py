@@ -117,7 +117,8 @@ SAVE_PRODUCER = (
     " ON CONFLICT DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, used = excluded.used"
 )
 NEWEST = (
-    "INSERT INTO meta VALUES ('newest', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
+    "INSERT INTO meta VALUES ('newest', ?) ON CONFLICT DO UPDATE SET"
+    " value = CASE typeof(value) WHEN 'integer' THEN max(value, excluded.value) ELSE excluded.value END"
 )
 NEEDED = (
     "WITH RECURSIVE forks (id, start, upto) AS ("
@@ -277,7 +278,7 @@ def prepare(folder: Path) -> sqlite3.Connection:
 def _prepare(folder: Path, db: sqlite3.Connection) -> None:
     version = one(db, "PRAGMA user_version")[0]
     owner = one(db, "PRAGMA application_id")[0]
-    if version == 0 and owner == 0 and not one(db, "SELECT 1 FROM sqlite_master"):
+    if is_empty(db):
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         one(db, "PRAGMA journal_mode = WAL")
         db.executescript(
@@ -292,6 +293,12 @@ def _prepare(folder: Path, db: sqlite3.Connection) -> None:
     if one(db, "PRAGMA journal_mode = WAL")[0] != "wal":
         raise StorageFailed(f"the file system of {folder} can't do write-ahead logging; use a local disk")
     _drop_staged(folder, db)
+
+
+def is_empty(db: sqlite3.Connection) -> bool:
+    """Whether nothing has been made in the file yet, or a first start got no further."""
+    marks = one(db, "PRAGMA user_version")[0], one(db, "PRAGMA application_id")[0]
+    return marks == (0, 0) and not one(db, "SELECT 1 FROM sqlite_master")
 
 
 def check_version(folder: Path, db: sqlite3.Connection) -> None:

@@ -113,7 +113,7 @@ class Space:
         if low and not self.low:
             log.error(
                 "%s has %d MiB free, and --min-free keeps %d MiB: appends are refused "
-                "with 507 until there is more", self._folder, free >> 20, kept >> 20,
+                "with 507 until there is more", self._folder, max(0, free) >> 20, kept >> 20,
             )  # fmt: skip
         elif self.low and not low:
             log.warning("%s has %d MiB free again: appends go on", self._folder, free >> 20)

@@ -23,7 +23,9 @@ from ..base import Decide, StorageFailed, Store, Vanished
 from . import schema
 from .batches import Batch
 from .committer import Committer
+from .errors import Damage
 from .queries import Queries
+from .ranges import Ranges
 from .trimmer import Cut, Trimmer
 
 log = logging.getLogger("ds")
@@ -46,7 +48,7 @@ _ENDED = tuple(
 
 
 class Streams(Protocol):
-    """What upkeep asks of the engine. Raises DamagedRow where a stream's row is not what was written, before
+    """What a sweep asks of the engine. Raises DamagedRow where a stream's row is not what was written, before
     anything is changed, and what `Store.transact` raises."""
 
     def known(self, path: str) -> Stream | None:
@@ -70,6 +72,7 @@ class Sweeper:
         store: Store,
         streams: Streams,
         queries: Queries,
+        ranges: Ranges,
         committer: Committer,
         trimmer: Trimmer | None,
         counts: Upkeep,
@@ -77,6 +80,7 @@ class Sweeper:
         self._store = store
         self._streams = streams
         self._queries = queries
+        self._ranges = ranges
         self._committer = committer
         self._trimmer = trimmer
         self._counts = counts
@@ -117,7 +121,11 @@ class Sweeper:
         ended = 0
         after: tuple[float, int] = (float("-inf"), 0)
         while True:
-            page = self._queries.run_nowait(_page, query, *after, until)
+            try:
+                page = self._queries.look_after_nowait(_page, query, *after, until)
+            except Damage as error:
+                self.failed("what ends by time", error)
+                return ended
             batch = None
             started = time.perf_counter()
             for id, due, path in page:
@@ -141,7 +149,7 @@ class Sweeper:
         return self._streams.change(path.decode(), expire)
 
     def _apart(self, name: str, step: Callable[[T], Batch | None], argument: T) -> Batch | None:
-        """Do one step of upkeep for one stream; what is wrong with that stream stays with it."""
+        """Do one step of a sweep for one stream; what is wrong with that stream stays with it."""
         try:
             return step(argument)
         except (ProtocolError, Vanished):
@@ -172,13 +180,17 @@ class Sweeper:
     async def _retain(self, trimmer: Trimmer) -> None:
         now = self._store.now().steady
         if trimmer.due(now):
-            plan = await self._queries.run(trimmer.planner(now))
+            try:
+                plan = await self._queries.look_after(trimmer.planner(now))
+            except Damage as error:
+                self.failed("what is too old or too large", error)
+                return
             trimmer.planned(now, plan)
-            if plan.marks:
+            if plan.times:
                 # Labelled with the time after they were looked up: an append may seem younger, never older.
                 at = self._store.now().steady
                 statement = "INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?"
-                await self._streams.add([(statement, (at, tail, id)) for id, tail in plan.marks]).done.wait()
+                await self._streams.add([(statement, (at, tail, id)) for id, tail in plan.times]).done.wait()
             await self._trim(plan.cuts)
         while cuts := trimmer.take_large():
             if not await self._trim(cuts):
@@ -208,7 +220,7 @@ class Sweeper:
             found = self._streams.known(cut.path)
             if found is None or found.id != cut.stream or found.visible_tail - found.start <= cut.keep:
                 return None
-            first, _ = self._store.span_nowait(found, found.visible_tail - cut.keep)
+            first, _ = self._ranges.span_to_trim(found, found.visible_tail - cut.keep)
             position = max(position, first)
         return self._streams.change(cut.path, lambda view: trim(view, cut.stream, position))
 
@@ -217,7 +229,11 @@ class Sweeper:
         now = self._store.now()
         self._saved_at = now.steady
         # Only what ends by itself needs it, and a flash disk at rest should stay at rest.
-        if self._trimmer is None and not self._queries.run_nowait(_mortal):
+        try:
+            needed = self._trimmer is not None or self._queries.look_after_nowait(_mortal)
+        except Damage:
+            needed = True
+        if not needed:
             return
         self._streams.add(schema.clock(now))
 

@@ -37,11 +37,11 @@ class Cut:
 
 
 class Plan(NamedTuple):
-    """What a look at the file found: `marks` to make as (stream id, tail), `cuts` by age, streams that are
-    `large` as (id, path), those that stay `active` because their next mark isn't due; the last stream that was
+    """What a look at the file found: `times` to note as (stream id, tail), `cuts` by age, streams that are
+    `large` as (id, path), those that stay `active` because their next time isn't due; the last stream that was
     looked at for its size (None: all were), and how long it took (seconds)."""
 
-    marks: list[tuple[int, int]]
+    times: list[tuple[int, int]]
     cuts: list[Cut]
     large: list[tuple[int, str]]
     active: set[int]
@@ -52,17 +52,17 @@ class Plan(NamedTuple):
 class Trimmer:
     """Finds out, now and then, which streams are to be trimmed.
 
-    `active` are the ids of streams that changed since their last mark, which matter where there are rules by age. A
-    mark (stream, time, tail) in the table `times` says that everything before that tail is at least as old. Between
-    marks, which may be hours, more streams may come and go than there is memory for: those that went, and those that no
-    such rule is for, are taken out whenever there are many, twice as many as stayed the last time. `large` maps the ids
-    of streams that are larger than they should be to their paths.
+    `active` are the ids of streams that changed since their last time was noted, which matter where there are rules by
+    age. A row (stream, time, tail) of the table `times` says that everything before that tail is at least as old.
+    Between two of these, which may be hours, more streams may come and go than there is memory for: those that went,
+    and those that no such rule is for, are taken out whenever there are many, twice as many as stayed the last time.
+    `large` maps the ids of streams that are larger than they should be to their paths.
     """
 
     def __init__(self, rules: Retention) -> None:
         self._rules = rules
         self._step = max(0.5, rules.ages[0] / _STEPS) if rules.ages else 0.0
-        self._marked = 0.0
+        self._noted = 0.0
         self._next = 0.0
         self._scanned: int | None = 0 if rules.sizes else None
         self._many = _NOTED
@@ -70,7 +70,7 @@ class Trimmer:
         self.large: dict[int, str] = {}
 
     def begin(self, db: sqlite3.Connection) -> None:
-        """Find what a crash left unmarked."""
+        """Find the streams whose times a crash left out."""
         if self._rules.ages:
             self.active.update(
                 id
@@ -113,10 +113,10 @@ class Trimmer:
         return now >= self._next
 
     def take(self, now: float) -> set[int]:
-        """The active streams, if it is time to look for marks, or at which of them matter; for `plan`."""
-        if not self._rules.ages or now < self._marked + self._step and len(self.active) < self._many:
+        """The active streams, if it is time to note times, or to look which of them matter; for `plan`."""
+        if not self._rules.ages or now < self._noted + self._step and len(self.active) < self._many:
             return set()
-        self._marked = now
+        self._noted = now
         self._many = ENDLESS  # until it is known how many stay
         active, self.active = self.active, set()
         return active
@@ -147,10 +147,10 @@ class _Look:
 
     def plan(self, now: float, active: set[int], scanned: int | None) -> Plan:
         started = time.monotonic()
-        marks, still = self._marks(now, active)
+        times, still = self._times(now, active)
         cuts = self._old(now)
         large, scanned = self._large(scanned)
-        return Plan(marks, cuts, large, still, scanned, time.monotonic() - started)
+        return Plan(times, cuts, large, still, scanned, time.monotonic() - started)
 
     def _of(self, path: bytes | None) -> tuple[str, float | None, int | None]:
         try:
@@ -159,8 +159,8 @@ class _Look:
             return "", None, None
         return text, *self._rules.of(text)
 
-    def _marks(self, now: float, active: set[int]) -> tuple[list[tuple[int, int]], set[int]]:
-        marks = []
+    def _times(self, now: float, active: set[int]) -> tuple[list[tuple[int, int]], set[int]]:
+        times = []
         still = set()
         query = "SELECT CAST(path AS BLOB), tail FROM streams WHERE id = ?"
         for id in active:
@@ -172,8 +172,8 @@ class _Look:
             if at is not None and now < at + age / _STEPS:
                 still.add(id)
             elif isinstance(tail, int) and tail > (position or 0):
-                marks.append((id, tail))
-        return marks, still
+                times.append((id, tail))
+        return times, still
 
     def _old(self, now: float) -> list[Cut]:
         cuts: list[Cut] = []

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from . import files
 
 PAGE = 4096
-_FRAME = PAGE + 24
+FRAME = PAGE + 24
+"""What a page takes in the log."""
 _HEADER = struct.Struct("=16xII")  # the last valid frame, and the file's size in pages when all are moved
 _MOVED = struct.Struct("=96xI")
 _LENGTH = 100
@@ -41,7 +42,7 @@ class State(NamedTuple):
     @property
     def bytes(self) -> int:
         """What the log takes."""
-        return self.frames * _FRAME
+        return self.frames * FRAME
 
 
 class Log:

@@ -91,3 +91,9 @@ def test_whole_doubles_are_exact_where_floats_are_single():
     # Those that single precision has, and fractions, are what the interpreter made of them.
     for value in (0x3FF0000000000000, 0x4170000000000000, 0x3FB999999999999A, 0x41D9D2A8D2500000, 0x7FF0000000000000):
         assert cbor_values.double(value, 0.5) == 0.5
+
+
+def test_what_json_has_no_word_for():
+    for value in ({1: 2.5}, {None: 1}, [{(1,): 0.5}], {1.5, 2}, b"a", [object()]):
+        with raises(TypeError):
+            exactjson.dumps(value)

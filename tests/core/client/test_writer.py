@@ -159,12 +159,50 @@ def test_a_server_that_lost_its_memory_of_us_is_told_a_new_epoch():
     assert server.bodies == [b"a", b"b"]
 
 
-def test_an_expected_sequence_beyond_ours_means_it_was_accepted():
-    store, writer = make()
-    store.append(b"a")
-    batch = writer.request()
-    assert writer.answer(batch, 409, {"producer-expected-seq": "1"}) == DUPLICATE
-    assert store.records == 0
+def test_only_an_answer_to_this_batch_counts():
+    """What comes late, or twice, or through a proxy that mixes things up, is no acknowledgement, whatever it says."""
+    first = {"producer-epoch": "5", "producer-seq": "3"}
+    mine = {"producer-epoch": "5", "producer-seq": "4"}
+    beyond = {"producer-expected-seq": "5", "producer-received-seq": "4"}
+    for status, headers in (
+        (200, first),  # of the batch before
+        (201, first),
+        (204, first),
+        (200, {"producer-epoch": "5", "producer-seq": "5"}),
+        (200, {"producer-epoch": "4", "producer-seq": "4"}),
+        (204, {"producer-epoch": "6", "producer-seq": "4"}),
+        (204, {"producer-epoch": "4", "producer-seq": "9"}),
+        (200, {"producer-seq": "4"}),
+        (204, {"producer-seq": "4"}),
+        (202, mine),  # not yet
+        (206, mine),
+        (204, {"producer-epoch": "5", "producer-seq": "3", "stream-closed": "true"}),
+        (403, {"producer-epoch": "5"}),  # of before we claimed this one
+        (403, {"producer-epoch": "0"}),
+        (409, beyond),  # a server says 204 to what it has
+        (409, {"producer-expected-seq": "3", "producer-received-seq": "3"}),
+    ):
+        store, writer = make(count=1)
+        server = Server()
+        for record in (b"a", b"b", b"c", b"d", b"e", b"f"):
+            store.append(record)
+        for _ in range(4):
+            assert send(writer, server) == DONE
+        batch = writer.request()
+        assert (batch.epoch, batch.seq) == (5, 4)
+        assert writer.answer(batch, status, headers) == AGAIN, (status, headers)
+        assert writer.delay == 100 and store.records == 2 and writer.claims == writer.gaps == 0
+        while send(writer, server):
+            pass
+        assert server.bodies == [b"a", b"b", b"c", b"d", b"e", b"f"]
+    # The one that the server waits for, and refuses: it has a reason of its own.
+    assert writer.answer(batch, 409, {"producer-expected-seq": "4", "producer-received-seq": "4"}) == REFUSED
+    # Of four under way, the last that the server has may be any of them.
+    for last in range(4):
+        store, writer = make(count=1, depth=4)
+        for record in (b"a", b"b", b"c", b"d"):
+            store.append(record)
+        assert writer.answer(writer.request(), 204, {"producer-epoch": "5", "producer-seq": str(last)}) == DUPLICATE
 
 
 def test_two_devices_with_one_id_are_told():
@@ -180,12 +218,12 @@ def test_two_devices_with_one_id_are_told():
 
 def test_what_each_answer_means():
     for status, headers, outcome, delay in (
-        (200, {"producer-seq": "0"}, DONE, 0),
+        (200, {"producer-epoch": "5", "producer-seq": "0"}, DONE, 0),
         (200, {}, REFUSED, 0),
         (204, {}, REFUSED, 0),
         (301, {}, REFUSED, 0),
-        (201, {"producer-seq": "0"}, DONE, 0),
-        (204, {"producer-seq": "0"}, DUPLICATE, 0),
+        (201, {"producer-epoch": "5", "producer-seq": "0"}, DONE, 0),
+        (204, {"producer-epoch": "5", "producer-seq": "0"}, DUPLICATE, 0),
         (400, {}, REFUSED, 0),
         (401, {}, REFUSED, 0),
         (403, {}, REFUSED, 0),

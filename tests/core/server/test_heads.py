@@ -31,7 +31,10 @@ def test_fields_that_nobody_else_sends_keep_no_others_out():
             assert heads.parse(with_fields(b"X-Junk-%d: 1" % number), transport)
         assert len(heads._known[transport]) <= 256
         heads.parse(GET, transport)
-        assert heads._known[transport]["Host: example.org"] == ("host", "example.org")
+        if heads._IS_PRINTABLE is not None:
+            assert heads._known[transport]["Host: example.org"] == ("host", "example.org")
+        else:
+            assert not heads._known[transport]  # memory is scarce there
 
 
 def test_fields_that_are_long_or_change_each_time_are_not_kept():

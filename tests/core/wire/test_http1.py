@@ -165,6 +165,21 @@ def test_bad_chunks_are_refused():
         b"ffffffffff\r\n",
         b"0\r\n: x\nb\r\n\r\n",
         b"0\r\na: b\0\r\n\r\n",
+        # Trailers that are no field lines: space before the colon, no colon, no name, folded.
+        b"0\r\nX : a\r\n\r\n",
+        b"0\r\njunk\r\n\r\n",
+        b"0\r\n: a\r\n\r\n",
+        b"0\r\nX: a\r\n b\r\n\r\n",
+        b"0\r\nX: a\r\n\tY: b\r\n\r\n",
+        b"0\r\n X: a\r\n\r\n",
+        b"0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"0\r\nX(: a\r\n\r\n",
+        b"0\r\nX\xe9: a\r\n\r\n",
+        # Space after a size is nothing before an extension only.
+        b"1\t\r\na\r\n0\r\n\r\n",
+        b"1 a;b\r\na\r\n0\r\n\r\n",
+        b" ;b\r\na\r\n0\r\n\r\n",
+        b"0 \r\n\r\n",
         b"1;" + b"x" * 20000 + b"\r\n",
         b"0\r\n" + b"a: b\r\n" * 4000 + b"\r\n",
     ):
@@ -176,6 +191,17 @@ def test_bad_chunks_are_refused():
             except BadMessage:
                 continue
             assert False, (body[:20], step)
+
+
+def test_space_before_an_extension_and_trailers_are_read():
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for body in (
+        b"2 ;a\r\nhi\r\n0\r\n\r\n",
+        b"2 \t ; a = b\r\nhi\r\n0 ;c\r\n\r\n",
+        b"2\r\nhi\r\n0\r\nX-Sum:\r\n~!#$%&'*+-.^_`|9Z:  : a b\tc \xe9\r\n\r\n",
+    ):
+        for step in (0, 1, 3):
+            assert read(head + body, step)[0][2] == b"hi", (body, step)
 
 
 def test_a_chunked_body_can_be_read_on_its_own():
