@@ -113,7 +113,7 @@ class Reader:
                 return by_h11(buffer) if buffer else None  # a truncated head: h11 says what is wrong with it
             idle = not buffer
             buffer = begin(buffer + received)
-            if idle:
+            if idle and buffer:  # empty lines are no beginning, and gain no time
                 transport.deadline = self._deadline(buffer)
             end = buffer.find(heads.END)
         end += len(heads.END)

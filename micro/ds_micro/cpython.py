@@ -73,11 +73,11 @@ class Owners(dict):
     its owner is closed, or the process ends. (Where a file system has no locks, it has none.)
     """
 
-    _locks: "dict[str, int]" = {}
+    _locks: "dict[str, tuple[int, int]]" = {}  # the lock's file, and the process that has it: a fork has not
 
     def __setitem__(self, path, files):
         key = realpath(path)
-        if super().get(key) is files:
+        if self.get(path) is files:
             return
         self.pop(path)  # an older owner in this process
         fd = os.open(path, os.O_RDONLY)
@@ -88,16 +88,17 @@ class Owners(dict):
             raise RuntimeError("another process has the outbox in " + path) from None
         except OSError:
             pass
-        self._locks[key] = fd
+        self._locks[key] = fd, os.getpid()
         super().__setitem__(key, files)
 
     def get(self, path, default=None):
-        return super().get(realpath(path), default)
+        key = realpath(path)
+        return super().get(key, default) if self._locks.get(key, (0, os.getpid()))[1] == os.getpid() else default
 
     def pop(self, path, default=None):
         key = realpath(path)
         if key in self._locks:
-            os.close(self._locks.pop(key))
+            os.close(self._locks.pop(key)[0])
         return super().pop(key, default)
 
 

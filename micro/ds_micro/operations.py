@@ -182,17 +182,19 @@ def dumps(value):
     return text
 
 
-def has_floats(value):
-    """Whether there is a float in it. TypeError: it has no JSON."""
+def has_floats(value, depth=129):
+    """Whether there is a float in it. TypeError: it has no JSON. RuntimeError: no server takes it, so deep as it is."""
+    if not depth:
+        raise RuntimeError
     found = isinstance(value, float)
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise TypeError("a JSON object's keys are strings: %r is none" % (key,))
-            found |= has_floats(value[key])
+                raise TypeError("JSON keys are strings: %r is none" % (key,))
+            found |= has_floats(value[key], depth - 1)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            found |= has_floats(item)
+            found |= has_floats(item, depth - 1)
     elif value is not None and not isinstance(value, (str, bool, int, float)):
         raise TypeError("JSON has no %s: send a dict, list, str, int, float, bool or None" % type(value).__name__)
     return found

@@ -152,6 +152,13 @@ def test_read_from_an_offset(ds: Shell, name: str) -> None:
     assert "400" in one_line(ds("read", name, "--offset", "never", status=1).stderr)
 
 
+def test_an_integer_of_any_length_is_read_as_it_was_sent(ds: Shell, name: str) -> None:
+    ds("create", name, "--json")
+    digits = "12345" * 1200
+    ds("append", name, input=f"{digits}\n7\n")
+    assert ds("read", name).stdout == f"{digits}\n7\n".encode()
+
+
 def test_fork(ds: Shell, name: str) -> None:
     ds("create", name, "--json")
     ds("append", name, "1")

@@ -191,6 +191,11 @@ def test_what_json_has_no_word_for_is_refused_at_once():
     nested = []
     nested.append(nested)
     raises(ValueError, box.append, nested)
+    for depth in (129, 200):
+        nested = 1
+        for _ in range(depth):
+            nested = [nested]
+        raises(ValueError, box.append, nested)  # the server takes 128 levels
     assert box.records == 0
     good = [{"a": (1, 2.5)}, [], {}, "", True, None, 10**40 if EDGE else 10**12, {"e.": "1.5"}]
     for value in good:

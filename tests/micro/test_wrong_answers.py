@@ -250,3 +250,27 @@ def test_ipv6(build: int | str, tmp_path: Path) -> None:
         program = [*interpreter(build), HERE / "suite.py", ROOT, url, tmp_path, "edge"]
         done = subprocess.run(list(map(str, program)), capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_fork_of_a_process_has_not_the_outbox_of_its_parent(tmp_path: Path) -> None:
+    """What both send has the same numbers; and it is a program of its own, as forking one with threads is not safe."""
+    program = """if 1:
+        import os, sys
+        from ds_micro import Outbox, Stream
+        box = Outbox(sys.argv[1], Stream('http://x/y'), 'p')
+        box.append(1)
+        if not os.fork():
+            try:
+                box.append(2)
+            except RuntimeError as error:
+                print(error, flush=True)
+            os._exit(0)
+        os.wait()
+        print(box.append(3), box.records)
+        box.close()
+        print(Outbox(sys.argv[1], Stream('http://x/y'), 'p').records)
+    """
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'micro'}"}
+    argv = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env)
+    assert done.stdout.splitlines() == [f"another process has the outbox in {tmp_path}", "True 2", "2"], done.stderr

@@ -9,7 +9,7 @@ import socket
 import struct
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -851,6 +851,16 @@ async def test_no_deadline_counts_while_an_append_waits_for_its_disk(tmp_path: P
             assert (await client.answer()).status == 204
         await _steps(mock_clock, 15)
         assert (await client.ask("GET", S)).body == b"x", "and its rest begins with the answer"
+
+
+async def test_empty_lines_gain_no_time(store: Store, mock_clock: MockClock) -> None:
+    async with running(store, idle_timeout=20, head_timeout=10) as site:
+        client = await site.connect()
+        with suppress(trio.BrokenResourceError):
+            for _ in range(13):
+                await client.send(b"\r\n")
+                await _steps(mock_clock, 2)
+        await client.ended()
 
 
 async def test_half_a_head_has_the_time_of_a_head(store: Store, mock_clock: MockClock) -> None:

@@ -100,6 +100,16 @@ async def test_who_opens_it_beside_a_server_changes_nothing_of_it(tmp_path: Path
     assert not (tmp_path / "streams.db-shm").exists()
 
 
+def test_who_looks_at_a_file_without_a_log_leaves_nothing(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / "streams.db", isolation_level=None)
+    db.execute("CREATE TABLE t (x)")
+    db.close()
+    index = SharedIndex(tmp_path)
+    index.take()
+    index.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["streams.db"]
+
+
 async def test_what_a_crash_left_in_it_is_not_believed(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     await put(store, "s", b"x")

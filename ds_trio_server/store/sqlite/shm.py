@@ -15,6 +15,7 @@ import os
 import stat
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ..base import StorageFull
@@ -36,6 +37,7 @@ class SharedIndex:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._handle: int | None = None
+        self._alone = False
         self._frames = 0
 
     def take(self) -> None:
@@ -44,17 +46,18 @@ class SharedIndex:
             return  # nor is there such a lock elsewhere; SQLite does as it does
         log = self._folder / (files.FILE + "-wal")
         frames = files.size(log) // 4096 + 1
-        alone = False
+        self._alone = False
         try:
             self._handle = self._open()
-            alone = self._lock(fcntl.F_WRLCK)
-            if alone:
+            self._alone = self._lock(fcntl.F_WRLCK)
+            if self._alone:
                 os.ftruncate(self._handle, 0)
             self._extend(frames)
             self._lock(fcntl.F_RDLCK)
         except OSError as error:
-            if alone and self._handle is not None:
+            if self._alone and self._handle is not None:
                 os.ftruncate(self._handle, 0)  # some of it may have been taken
+                self._alone = False  # it can be read with an empty one
             self.close()
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise StorageFull from None
@@ -64,10 +67,15 @@ class SharedIndex:
             raise
 
     def close(self) -> None:
-        """Let go of it."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        """Let go of it; one that SQLite had no use for goes."""
+        if self._handle is None:
+            return
+        log = self._folder / (files.FILE + "-wal")
+        if self._alone and os.fstat(self._handle).st_nlink and not log.exists() and self._lock(fcntl.F_WRLCK):
+            with suppress(OSError):
+                (self._folder / (files.FILE + "-shm")).unlink()
+        os.close(self._handle)
+        self._handle = None
 
     def cover(self, frames: int, size: int) -> None:
         """Have room for what a commit of so many bytes adds to a log of so many frames. Raises StorageFull when there
