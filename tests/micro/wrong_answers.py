@@ -72,12 +72,12 @@ for token, expected in (
     (None, "None"),
 ):
     for options in ({"token": token}, {"headers": {"Authorization": token and expected}} if token else {}):
-        exc = error_of(Stream(URL + "/400/echo", timeout=2, **options).create)
+        exc = error_of(Stream(URL + "/400/echo", timeout=10, **options).create)
         assert exc.message == expected, (exc.message, expected)
 
 boxes = 0
 for case, kind, text in CASES:
-    s = Stream(URL + "/" + case, timeout=2)
+    s = Stream(URL + "/" + case, timeout=10)
     again = kind in ("Busy", "ServerError", "NoSpace")
     for call in (s.create, lambda: s.append(1), s.close):  # noqa: B023
         exc = error_of(call)
@@ -101,7 +101,7 @@ for case, kind, text in CASES:
 
 # An answer that is no answer to a read, or whose offset is none.
 for case in ("204/next", "206/next", "200/blank", "200/ampersand"):
-    exc = error_of(lambda: list(Stream(URL + "/" + case, timeout=2).read(patience=0.2)))  # noqa: B023
+    exc = error_of(lambda: list(Stream(URL + "/" + case, timeout=10).read(patience=0.2)))  # noqa: B023
     assert exc.__class__ is ds_micro.BadResponse and URL in str(exc), (case, exc)
 
 for url, text in (("http://no-such-host.invalid/s", "name"), ("http://127.0.0.1:1/s", "")):
