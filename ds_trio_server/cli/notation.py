@@ -15,6 +15,7 @@ A map that has a text key beginning with "$" is written as the last, so nothing 
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -90,11 +91,24 @@ def printable(text: str) -> str:
 
 
 _JSON = frozenset((int, float, str, bool, type(None)))
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode_any = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _encode_finite = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 # All values of a batch are encoded at once, with this string behind each; that one has it itself is told by counting.
 _MARK = "\x1e"
-_MARKED = _encode(_MARK)
+_MARKED = _encode_any(_MARK)
+
+
+def _encode(value: Any) -> str:
+    try:
+        return _encode_any(value)
+    except ValueError:
+        # An integer of more digits than the interpreter writes, unless told to.
+        limit = sys.get_int_max_str_digits()
+        sys.set_int_max_str_digits(0)
+        try:
+            return _encode_any(value)
+        finally:
+            sys.set_int_max_str_digits(limit)
 
 
 def json_lines(values: list[Any], encode: Callable[[Any], str] = _encode) -> bytes:
@@ -114,10 +128,10 @@ def json_lines(values: list[Any], encode: Callable[[Any], str] = _encode) -> byt
 def cbor_lines(items: list[Any]) -> bytes:
     """CBOR items as UTF-8, each as JSON in a line of its own."""
     try:
-        if not _are_json(items):
-            items = [item if _is_json(item) else plain(item) for item in items]
-        return json_lines(items, _encode_finite)
-    except ValueError:  # a float that is not finite
+        if _are_json(items):
+            return json_lines(items, _encode_finite)
+        return json_lines([item if _is_json(item) else plain(item) for item in items], _encode_finite)
+    except ValueError:  # a float that is not finite, or an integer of thousands of digits
         return json_lines([plain(item) for item in items])
 
 

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from ds_core.wire import cbor
 from ds_trio_server.cli.notation import cbor_lines, item_of, json_lines, plain, printable
@@ -75,8 +75,20 @@ def test_many_values_are_the_lines_of_each(batch: list[object]) -> None:
 
 
 @given(st.lists(items | marks, min_size=1, max_size=6))
+@example([b"x", float("inf"), {"a": 1}])
+@example([{"a": 1}, {"a": float("nan")}])
+@example([{"a": 1}, {"$a": 1}, {1: 2}])
 def test_many_items_are_the_lines_of_each(batch: list[object]) -> None:
     assert cbor_lines(batch).decode() == "".join(one(plain(item)) for item in batch)
+
+
+def test_an_integer_may_have_any_number_of_digits() -> None:
+    number = (1 << 20_000) - 1
+    for lines in (json_lines, cbor_lines):
+        first, second, _ = lines([[number, 1], {"a": 2}]).split(b"\n")
+        assert first.startswith(b"[39802") and len(first) == 6021 + 4 and second == b'{"a":2}'
+    with pytest.raises(ValueError, match="4300"):
+        str(number)
 
 
 @pytest.mark.parametrize(
