@@ -8,8 +8,8 @@
 
 `Stream(url, ...)`: `token` (a bearer token), `content_type`, `headers` and `params` (dicts; a token or value may
 be a callable, asked for each request), `timeout` and `live_timeout` (seconds without progress, and in a live wait),
-`buffer` (bytes; a line of an answer's head must fit), `max_bytes` (the most a server should send at once); with
-https `ca`, `pin`, `verify` (ds_micro.tls).
+`buffer` (bytes; a line of an answer's head must fit), `max_bytes` (the most a server should send at once, and so
+what may be sent again after a break; 0: as much as it likes); with https `ca`, `pin`, `verify` (ds_micro.tls).
 
 `ds_micro.aio` has the same names on asyncio. One Stream is one connection: use one per task or thread.
 """

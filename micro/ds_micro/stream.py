@@ -73,7 +73,7 @@ class Flows:
         timeout=10,
         live_timeout=90,
         buffer=1024,
-        max_bytes=0,
+        max_bytes=65536,
         **tls
     ):
         scheme, _, rest = url.partition("://")

@@ -46,7 +46,7 @@ class Flows:
         timeout: float = 10,
         live_timeout: float = 90,
         buffer: int = 1024,
-        max_bytes: int = 0,
+        max_bytes: int = 65536,
         *,
         ca: str | bytes | None = None,
         pin: str | None = None,
