@@ -445,6 +445,21 @@ def test_the_door_check_sees_every_form_of_import() -> None:
         assert fault(name, target) is None, (name, target)
 
 
+def _folders(package: str) -> set[str]:
+    """Every folder of a package that has modules, as a module's name."""
+    found = {path.parent.relative_to(ROOT) for path in (ROOT / package).rglob("*.py")}
+    return {".".join(folder.parts) for folder in found}
+
+
+@pytest.mark.parametrize("package", ["ds_core", "ds_trio_server"])
+def test_a_new_folder_is_a_room_with_doors_and_a_page(package: str) -> None:
+    """Without doors of its own it would have those of the room around it, which opens to everything."""
+    missing = _folders(package) - set(DOORS)
+    assert not missing, f"give {', '.join(missing)} a line in DOORS: what of ours it may import"
+    pages = {folder.replace(".", "/") for folder in _folders(package)} - set(WITH_README)
+    assert not pages, f"give {', '.join(pages)} a page, and a line in WITH_README"
+
+
 @pytest.mark.parametrize("room", [room for room in WITH_README if (ROOT / room).is_dir()])
 def test_each_room_says_what_lives_there(room: str) -> None:
     readme = ROOT / room / "README.md"
