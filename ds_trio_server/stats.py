@@ -42,7 +42,16 @@ class Histogram:
         return found
 
 
-class Commits:
+class Shows:
+    """Has tables of what is shown to operators."""
+
+    COUNTERS: Shown = {}
+    GAUGES: Shown = {}
+    HISTOGRAMS: Shown = {}
+    __slots__ = ()
+
+
+class Commits(Shows):
     """What a store made durable: counted once per commit, however many appends it holds.
 
     `fsync` has the part of `seconds` that the write and fsync took, of commits to a disk only.
@@ -80,7 +89,7 @@ class Commits:
             self.fsync.observe(synced)
 
 
-class Upkeep:
+class Upkeep(Shows):
     """What a store does beside its clients: `failures` are steps that failed, of one stream or of all together;
     `freed` the streams whose last row was freed. `log` and `held` are the bytes that its log takes, and those of
     them that a reader keeps from being used again."""
@@ -100,7 +109,7 @@ class Upkeep:
         self.log = self.held = 0
 
 
-class Stats:
+class Stats(Shows):
     """What a server did for its clients.
 
     `full_at` is when it last had no room for something, in the machine's monotonic seconds.

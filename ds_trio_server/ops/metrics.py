@@ -36,11 +36,11 @@ class Snapshot:
         for counts in (self._commits, self._stats, self._upkeep):
             for field, (name, text) in counts.COUNTERS.items():
                 yield counter(name, text, getattr(counts, field))
-        for field, (name, text) in Commits.HISTOGRAMS.items():
-            histogram: Histogram = getattr(self._commits, field)
-            yield HistogramMetricFamily(name, text, buckets=histogram.cumulative(), sum_value=histogram.sum)
-        for field, (name, text) in Upkeep.GAUGES.items():
-            yield gauge(name, text, getattr(self._upkeep, field))
+            for field, (name, text) in counts.GAUGES.items():
+                yield gauge(name, text, getattr(counts, field))
+            for field, (name, text) in counts.HISTOGRAMS.items():
+                found: Histogram = getattr(counts, field)
+                yield HistogramMetricFamily(name, text, buckets=found.cumulative(), sum_value=found.sum)
         rejected = counter("ds_rejected", "Requests refused, by status and code.", labels=("status", "code"))
         for (status, code), count in self._stats.rejected.items():
             rejected.add_metric((str(status), code), count)

@@ -6,6 +6,7 @@ import builtins
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from ds_trio_server.access.file import Access
 from ds_trio_server.ops import logs
 from ds_trio_server.ops.endpoints import is_loopback
-from ds_trio_server.stats import Commits, Histogram, Stats, Upkeep
-from ds_trio_server.store.base import StorageFailed, StorageFull
+from ds_trio_server.ops.metrics import Snapshot, exposition
+from ds_trio_server.stats import Commits, Histogram, Shows, Stats, Upkeep
+from ds_trio_server.store.base import StorageFailed, StorageFull, Usage
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite.engine import SQLiteStore
 from ds_trio_server.store.sqlite.space import MinFree
@@ -299,3 +301,21 @@ async def site() -> Any:
 async def test_scraping_costs_no_stream(site: Site) -> None:
     await site.ask("GET", "/metrics")
     assert await site.store.paths() == []
+
+
+@pytest.mark.parametrize("kind", [Stats, Commits, Upkeep])
+def test_all_that_a_table_has_is_shown(kind: type[Shows], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metric is a line in a table, of whatever kind and whoever counts it."""
+    tables = {"COUNTERS": ("c", 3), "GAUGES": ("g", 4), "HISTOGRAMS": ("h", Histogram((1, 2)))}
+    counts = {each: each() for each in (Stats, Commits, Upkeep)}
+    shown = SimpleNamespace(**{field: getattr(counts[kind], field) for field in (*kind.COUNTERS, *kind.GAUGES)})
+    for field in kind.HISTOGRAMS:
+        setattr(shown, field, getattr(counts[kind], field))
+    shown.rejected = {}
+    for table, (field, value) in tables.items():
+        setattr(shown, table, {**getattr(kind, table), field: (f"ds_new_{field}", "A new one.")})
+        setattr(shown, field, value)
+    three = [shown if each is kind else counts[each] for each in (Stats, Commits, Upkeep)]
+    _, text = exposition(Snapshot(*three, 0, 0, Usage(0, 0)), "text/plain")  # type: ignore[arg-type]
+    for line in (b"ds_new_c_total 3.0", b"ds_new_g 4.0", b'ds_new_h_bucket{le="+Inf"} 0.0'):
+        assert line in text
