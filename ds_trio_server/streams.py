@@ -123,18 +123,15 @@ class StreamsRoute:
 
     def answer_nowait(self, exchange: Exchange) -> None:
         """Appends and small catch-up reads need no waiting, mostly."""
-        if exchange.method == "POST":
-            append = Append(resolve(exchange.target, False)[0], exchange.headers)
-            self._identify(exchange, append)
-            append.body = exchange.body_nowait()
-            self._streams.append_nowait(append, exchange.finish)
-        elif exchange.method == "GET":
-            path, query = resolve(exchange.target, True)
-            read = Read(path, exchange.headers, query)
-            self._identify(exchange, read)
-            exchange.finish(self._catchup.answer_nowait(read, accepted(exchange)))
-        else:
+        if exchange.method not in ("POST", "GET"):
             raise trio.WouldBlock
+        command = self._command(exchange)
+        if isinstance(command, Append):
+            command.body = exchange.body_nowait()
+            self._streams.append_nowait(command, exchange.finish)
+        else:
+            assert isinstance(command, Read)
+            exchange.finish(self._catchup.answer_nowait(command, accepted(exchange)))
 
     async def answer(self, exchange: Exchange) -> Suspended | None:
         """Answer a request, or begin to."""
@@ -162,11 +159,6 @@ class StreamsRoute:
         if exchange.method == "PUT" and (authority := exchange.authority):
             origin = f"{exchange.scheme}://{authority}"
         command = requests.parse(exchange.method, exchange.target, exchange.headers, origin, resolve=resolve)
-        self._identify(exchange, command)
-        return command
-
-    def _identify(self, exchange: Exchange, command: Command) -> None:
-        """Note who asks for that. Raises ProtocolError when nobody may do so, or not this one."""
         if self._access is None:
             certified = exchange.certified
             exchange.identity = without_access(certified) if certified else ANYBODY
@@ -175,6 +167,7 @@ class StreamsRoute:
             exchange.identity = self._access.check(
                 command, exchange.headers, exchange.target, exchange.certified, wall
             )
+        return command
 
     async def _read(self, exchange: Exchange, command: Read) -> Suspended | None:
         if command.live == names.SSE:
