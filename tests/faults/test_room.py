@@ -210,7 +210,8 @@ async def test_a_long_log_that_nobody_holds_takes_appends_while_it_is_moved(tmp_
     for _ in range(200):
         await append(store, "a", b"x" * 100_000)
     reader.leave()
-    # As if a crash had left it.
+    # As if a crash had left it: nobody has begun to move it.
+    await until(lambda: not store._committer._checkpoints._moving())
     monkeypatch.setattr(checkpoints, "LOG_MOST", 4 * MIB)
     store._committer._checkpoints._moving_of = 0
     for _ in range(50):
