@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
+from tests.micro.fakes import PowerCut, Server
 
-class PowerCut(BaseException):
-    """Not an Exception: nothing in the code under test may survive it."""
+__all__ = ["Disk", "PowerCut", "Server"]
 
 
 class Disk:
@@ -141,26 +141,3 @@ class File:
             self._data += data[: self._disk.rng.randint(0, len(data))]
             raise
         self._data += data
-
-
-class Server:
-    """A stream's producer rules (protocol section 5)."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-        self.epoch = self.seq = -1
-
-    def post(self, epoch: int, seq: int, body: bytes) -> tuple[int, dict[str, str]]:
-        assert body
-        if epoch < self.epoch:
-            return 403, {"producer-epoch": str(self.epoch)}
-        if epoch == self.epoch and seq <= self.seq:
-            return 204, {"producer-epoch": str(epoch), "producer-seq": str(self.seq)}
-        if epoch == self.epoch and seq > self.seq + 1 or self.epoch < 0 < seq:
-            expected = self.seq + 1 if epoch == self.epoch else 0
-            return 409, {"producer-expected-seq": str(expected), "producer-received-seq": str(seq)}
-        if epoch > self.epoch and seq:
-            return 400, {}
-        self.epoch, self.seq = epoch, seq
-        self.bodies.append(body)
-        return 200, {"producer-epoch": str(epoch), "producer-seq": str(seq)}
