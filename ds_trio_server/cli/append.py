@@ -19,7 +19,7 @@ from ds_micro.stream import random
 from .client_options import CBOR, JSON
 from .client_stream import connect
 from .input import Batches, Items, Lines, Raw, Source, State
-from .notation import item_of, printable
+from .notation import item_of, of_any_length, printable
 from .output import Progress, Signals, Stopped, size
 from .parser import Usage
 
@@ -88,11 +88,11 @@ def _so_far(batches: Batches, unsure: bool, raw: bool) -> str:
 
 def _source(options: argparse.Namespace, kind: str) -> Source:
     def json_text(text: bytes) -> bytes:
-        json.loads(text.decode(), parse_constant=_no_constant)
+        of_any_length(_loads, text.decode())
         return text.strip()
 
     def cbor_item(text: bytes) -> bytes:
-        value = json.loads(text.decode(), parse_constant=_no_constant)
+        value = of_any_length(_loads, text.decode())
         return cbor.encode(item_of(value) if b'"$' in text or b"\\u" in text else value)
 
     def text_line(text: bytes) -> bytes:
@@ -114,6 +114,10 @@ def _source(options: argparse.Namespace, kind: str) -> Source:
         except (ValueError, TypeError, RecursionError) as exc:
             raise Usage(f"record {number}, '{printable(record)[:60]}', is not a JSON value: {exc}") from None
     return Source([], Raw, filter(None, records))
+
+
+def _loads(text: str) -> object:
+    return json.loads(text, parse_constant=_no_constant)
 
 
 def _no_constant(name: str) -> object:

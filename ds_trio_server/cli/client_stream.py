@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import sys
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -51,8 +50,6 @@ def url_of(stream: str, base: str) -> str:
 
 def connect(options: argparse.Namespace, content_type: str | None = None, stream: str | None = None) -> Stream:
     """The stream of a command. Nothing is sent yet. Raises Usage."""
-    # An integer is as long as it was written; how long an item may be has a bound of its own.
-    sys.set_int_max_str_digits(0)
     base = options.url or os.environ.get("STREAM_URL") or f"http://127.0.0.1:{DEFAULT_PORT}"
     url = url_of(stream or options.stream, base)
     url, _, query = url.partition("?")

@@ -18,9 +18,11 @@ import re
 import sys
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from ds_core.wire.cbor import Simple, Tag, undefined
+
+T = TypeVar("T")
 
 # A terminal may act on these, and JSON does not escape them.
 _CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")
@@ -98,17 +100,22 @@ _MARK = "\x1e"
 _MARKED = _encode_any(_MARK)
 
 
-def _encode(value: Any) -> str:
+def of_any_length(convert: Callable[[Any], T], value: Any) -> T:
+    """What a function makes of a value whose integers may have more digits than the interpreter reads and writes
+    unless it is told to: how long an item may be has a bound of its own."""
     try:
-        return _encode_any(value)
+        return convert(value)
     except ValueError:
-        # An integer of more digits than the interpreter writes, unless told to.
         limit = sys.get_int_max_str_digits()
         sys.set_int_max_str_digits(0)
         try:
-            return _encode_any(value)
+            return convert(value)
         finally:
             sys.set_int_max_str_digits(limit)
+
+
+def _encode(value: Any) -> str:
+    return of_any_length(_encode_any, value)
 
 
 def json_lines(values: list[Any], encode: Callable[[Any], str] = _encode) -> bytes:
