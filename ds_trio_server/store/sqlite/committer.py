@@ -8,7 +8,6 @@ The bytes of a bulk batch come first, in transactions of their own: `staged` lis
 until the commit that publishes them. What a crash or a failure leaves in it was never acknowledged.
 """
 
-import logging
 import sqlite3
 import threading
 import time
@@ -20,7 +19,6 @@ from typing import Any
 
 import trio
 
-from ...seldom import Seldom
 from ...stats import Upkeep
 from ..base import StorageBusy, StorageFailed, StorageFull
 from . import errors, files, rows, schema
@@ -28,9 +26,8 @@ from .batches import Batch, Part, parts
 from .checkpoints import Checkpoints
 from .database import Database
 from .garbage import Collector, Stuck
+from .passed_over import PassedOver
 from .queues import STEP_BYTES
-
-log = logging.getLogger("ds")
 
 _VACUUM_PAGES = 256
 _SPARE_PAGES = 1024
@@ -75,7 +72,7 @@ class Committer:
         self._staging: Batch | None = None  # whose blobs may be staged
         self._step = STEP_BYTES
         self._collector = Collector()
-        self._seldom = Seldom(log)
+        self._passed_over = PassedOver(counts).note
         self._counts = counts
         # Whether there may be more free pages than the file should hold (set by the thread).
         self.shrinking = True
@@ -169,10 +166,6 @@ class Committer:
             failure = errors.failed(self._folder, error)
             self._tell(self._failed, failure)
             self._let_go(failure)
-
-    def _passed_over(self, what: str, error: Exception) -> None:
-        self._counts.failures += 1
-        self._seldom.warning("%s can't be looked after and is passed over: %r; run 'ds check'", what, error)
 
     def _checkpoint_failed(self, failure: StorageFailed) -> None:
         self._tell(self._failed, failure)

@@ -80,7 +80,7 @@ class Decider:
             if newcomer:
                 assert entry.stream is not None
                 self._producers.admit(entry.stream.id)
-            if isinstance(change, (Appended, Created)) and (change.data or isinstance(change, Created)):
+            if isinstance(change, Created) or (isinstance(change, Appended) and change.data):
                 self._check_room(len(change.data))
             self.apply(entry, change)
             if newcomer:

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import trio
 
@@ -61,26 +61,12 @@ class Queries:
     def look_after_nowait(self, query: Callable[..., T], *args: object) -> T:
         """As `run_nowait`, for upkeep: nobody has asked for what is damaged, so that ends nothing; raises
         `errors.Damage`."""
-        self._check()
-        try:
-            return query(self._db, *args)
-        except sqlite3.Error as error:
-            if errors.is_damage(error):
-                raise errors.Damage(str(error)) from error
-            raise self._meaning(error) from error
+        found: T = self.run_nowait(_apart, query, *args)
+        return found
 
     async def look_after(self, query: Callable[..., T], *args: object) -> T:
-        """As `run`, for upkeep."""
-
-        def apart(db: sqlite3.Connection) -> T:
-            try:
-                return query(db, *args)
-            except sqlite3.Error as error:
-                if errors.is_damage(error):
-                    raise errors.Damage(str(error)) from error
-                raise
-
-        return await self.run(apart)
+        """As `run`, for upkeep; raises `errors.Damage`."""
+        return await self.run(_apart, query, *args)
 
     async def run(self, query: Callable[..., T], *args: object, window: bool = False) -> T:
         """Run a longer query with a connection of its own, in a thread.
@@ -109,7 +95,7 @@ class Queries:
         except StorageFailed as error:
             raise self._fail(error) from None
 
-    def lost(self, error: errors.Damage) -> None:
+    def lost(self, error: errors.Damage) -> NoReturn:
         """End the store for what should be there and isn't."""
         raise self._fail(errors.failed(self._folder, error)) from error
 
@@ -134,3 +120,12 @@ class Queries:
         """Ask another connection from now on; to be called when all others are closed."""
         self._idle.clear()
         self._db = db
+
+
+def _apart(db: sqlite3.Connection, query: Callable[..., T], *args: object) -> T:
+    try:
+        return query(db, *args)
+    except sqlite3.Error as error:
+        if errors.is_damage(error):
+            raise errors.Damage(str(error)) from error
+        raise

@@ -5,6 +5,7 @@ Every row is held against its checksum before a byte of it leaves.
 """
 
 import sqlite3
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
@@ -85,10 +86,19 @@ class Ranges:
 
     def span(self, stream: Stream, position: int) -> tuple[int, int]:
         """First and end position of the append that holds a position."""
+        return self._span(stream, position, self._queries.run_nowait)
+
+    def span_to_trim(self, stream: Stream, position: int) -> tuple[int, int]:
+        """As `span`, for upkeep: raises `errors.Damage` where the file is."""
+        return self._span(stream, position, self._queries.look_after_nowait)
+
+    def _span(
+        self, stream: Stream, position: int, ask: Callable[..., tuple[int, int]]
+    ) -> tuple[int, int]:
         owner, _, stop = owners(stream, position, stream.visible_tail)[0]
         found = self._tails.span(owner, position)
         if found is None:
-            found = self._queries.run_nowait(_find, owner, position, stop)
+            found = ask(_find, owner, position, stop)
         return found[0], min(found[1], stop)
 
     def _check_gone(self, stream: Stream, owner: int, start: int) -> None:
@@ -96,12 +106,6 @@ class Ranges:
         entry = self._cache.get(stream.id)
         if entry is not None and entry.stream is stream and stream.start <= start and not stream.deleted:
             self._queries.lost(errors.Corrupt(owner, start))
-
-    def span_to_trim(self, stream: Stream, position: int) -> tuple[int, int]:
-        """As `span`, for upkeep: raises `errors.Damage` where the file is."""
-        owner, _, stop = owners(stream, position, stream.visible_tail)[0]
-        found = self._tails.span(owner, position) or self._queries.look_after_nowait(_find, owner, position, stop)
-        return found[0], min(found[1], stop)
 
     def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
         """The query for a range of one stream's own rows, up to about `WINDOW` bytes or `SLICES` rows."""

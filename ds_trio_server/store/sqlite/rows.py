@@ -47,6 +47,8 @@ INSERT_STREAM = f"INSERT INTO streams ({_COLUMNS}) VALUES ({','.join('?' * len(S
 UPDATE_STREAM = (
     "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ?, sum = ? WHERE id = ?"
 )
+
+
 class DamagedRow(Damage):
     """The row of one stream is not what was written, or one that it needs is missing."""
 

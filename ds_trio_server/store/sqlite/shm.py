@@ -13,19 +13,18 @@ import errno
 import fcntl
 import os
 import stat
-import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from ..base import StorageFull
 from . import files
+from .wal import FLOCK, PAGE
 
 _REGION = 32 * 1024
 _FRAMES_A_REGION = 4096
 _FRAMES_OF_HEADER = 34
 _EVERYBODY = 128
-_FLOCK = struct.Struct("hhqqi4x")
 _AHEAD = 2048
 """Frames that a commit may take beside what it was given to write."""
 
@@ -45,7 +44,7 @@ class SharedIndex:
         if sys.platform != "linux":
             return  # nor is there such a lock elsewhere; SQLite does as it does
         log = self._folder / (files.FILE + "-wal")
-        frames = files.size(log) // 4096 + 1
+        frames = files.size(log) // PAGE + 1
         self._alone = False
         try:
             self._handle = self._open()
@@ -80,7 +79,7 @@ class SharedIndex:
     def cover(self, frames: int, size: int) -> None:
         """Have room for what a commit of so many bytes adds to a log of so many frames. Raises StorageFull when there
         is none."""
-        needed = frames + size // 2048 + _AHEAD
+        needed = frames + 2 * size // PAGE + _AHEAD
         if needed <= self._frames or self._handle is None:
             return
         try:
@@ -101,7 +100,7 @@ class SharedIndex:
         """Whether the byte is locked now; of this descriptor, not of the process, whose locks are SQLite's."""
         assert self._handle is not None
         try:
-            fcntl.fcntl(self._handle, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, _EVERYBODY, 1, 0))
+            fcntl.fcntl(self._handle, fcntl.F_OFD_SETLK, FLOCK.pack(kind, os.SEEK_SET, _EVERYBODY, 1, 0))
         except BlockingIOError:
             return False
         return True

@@ -6,7 +6,6 @@ counted, told once in a while, and passed over: it keeps nobody else waiting. On
 be read or written at all ends the store.
 """
 
-import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -17,18 +16,16 @@ import trio
 from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Stream, expire, trim
 
-from ...seldom import Seldom
 from ...stats import Upkeep
 from ..base import Decide, StorageFailed, Store, Vanished
 from . import schema
 from .batches import Batch
 from .committer import Committer
 from .errors import Damage
+from .passed_over import PassedOver
 from .queries import Queries
 from .ranges import Ranges
 from .trimmer import Cut, Trimmer
-
-log = logging.getLogger("ds")
 
 T = TypeVar("T")
 Statements = Iterable[tuple[str, tuple[object, ...]]]
@@ -64,7 +61,8 @@ class Streams(Protocol):
 class Sweeper:
     """Looks after `store`: a sweep's parts, and what they remember from one sweep to the next.
 
-    `garbage` says that removed or trimmed streams may have left rows to free.
+    `failed(what, error)` takes in what can't be looked after. `garbage` says that removed or trimmed streams may have
+    left rows to free.
     """
 
     def __init__(
@@ -83,8 +81,7 @@ class Sweeper:
         self._ranges = ranges
         self._committer = committer
         self._trimmer = trimmer
-        self._counts = counts
-        self._seldom = Seldom(log)
+        self.failed = PassedOver(counts).note
         self._saved_at = store.now().steady
         self.garbage = True  # the first sweep sees whether there is anything to free
 
@@ -159,11 +156,6 @@ class Sweeper:
         except Exception as error:
             self.failed(name, error)
             return None
-
-    def failed(self, what: str, error: Exception) -> None:
-        """Count and tell what can't be looked after."""
-        self._counts.failures += 1
-        self._seldom.warning("%s can't be looked after and is passed over: %r; run 'ds check'", what, error)
 
     async def _collect_garbage(self) -> None:
         # It follows the backlog. Alone it goes on; beside others it has a quarter of the time, in steps so small that

@@ -23,7 +23,8 @@ _HEADER = struct.Struct("=16xII")  # the last valid frame, and the file's size i
 _MOVED = struct.Struct("=96xI")
 _LENGTH = 100
 _LOCKS = (123, 5)  # the bytes that readers lock, whatever part of the log they need
-_FLOCK = struct.Struct("hhqqi4x")
+FLOCK = struct.Struct("hhqqi4x")
+"""Linux's `struct flock`."""
 
 
 class State(NamedTuple):
@@ -99,9 +100,9 @@ class Log:
         """Who reads the file beside this process, in words."""
         if sys.platform != "linux" or self._index is None:
             return "a reader of the file"
-        ask = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *_LOCKS, 0)
+        ask = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *_LOCKS, 0)
         try:
-            kind, *_, process = _FLOCK.unpack(fcntl.fcntl(self._index, fcntl.F_GETLK, ask))
+            kind, *_, process = FLOCK.unpack(fcntl.fcntl(self._index, fcntl.F_GETLK, ask))
         except OSError:
             return "a reader of the file"
         if kind == fcntl.F_UNLCK:
