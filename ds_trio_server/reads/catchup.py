@@ -116,7 +116,9 @@ class CatchUp:
                 pieces = self._store.read_nowait(plan.stream, plan.start, plan.tail)
             except Vanished:
                 raise trio.WouldBlock from None
-            response.body = messages.body(plan.stream.kind, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            assert len(data) == size, (len(data), size)  # else the offset would pass over what isn't there
+            response.body = messages.body(plan.stream.kind, data)
         return response
 
     def response(self, command: Read, position: Position, accept: str | None, cursor: str) -> tuple[Response, bool]:

@@ -51,6 +51,40 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path)
 
 
+@pytest.mark.parametrize("content_type", ["application/json", "application/cbor-seq", "text/plain"])
+@pytest.mark.parametrize("count", [1023, 1024, 1025, 1040, 3000])
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+async def test_an_answer_has_all_bytes_that_its_offset_names_however_small_the_appends(
+    engine: str, content_type: str, count: int, tmp_path: Path
+) -> None:
+    numbers = range(1000, 1000 + count)
+    each = [cbor2.dumps(n) if "cbor" in content_type else b"%d" % n for n in numbers]
+    whole = b"[" + b",".join(each) + b"]" if "json" in content_type else b"".join(each)
+
+    async def check(site: Site) -> None:
+        for limit in (None, 500, 10**6):
+            answers = await read_all(site, "s", limit)
+            if "json" in content_type:
+                assert [n for answer in answers for n in json.loads(answer.body)] == list(numbers)
+            else:
+                assert b"".join(answer.body for answer in answers) == whole
+            for answer, after in zip(answers, answers[1:], strict=False):
+                assert answer.offset < after.offset
+        assert (await site.ask("GET", S)).body == whole
+
+    async with running(MemoryStore() if engine == "memory" else SQLiteStore(tmp_path)) as site:
+        await site.create("s", content_type)
+        client = await site.connect()
+        for at in range(0, count, 100):
+            await client.send(b"".join(request("POST", S, data, content_type=content_type) for data in each[at:][:100]))
+            for _ in each[at:][:100]:
+                assert (await client.answer()).status == 204
+        await check(site)
+    if engine == "sqlite":  # and from the file, when nothing is in memory
+        async with running(SQLiteStore(tmp_path)) as site:
+            await check(site)
+
+
 @pytest.mark.parametrize("limit", [1, 7, 100, 1000, 10**6])
 async def test_chunks_of_bytes_hold_whole_appends_that_fit(store: Store, limit: int) -> None:
     sizes = [1, 6, 7, 8, 50, 93, 300, 2, 1]

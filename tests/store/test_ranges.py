@@ -10,7 +10,7 @@ import pytest
 
 from ds_trio_server.store.base import StorageFailed
 from ds_trio_server.store.sqlite import schema
-from tests.store.rig import Rig
+from tests.store.rig import Rig, Soon
 from tests.store.test_sqlite import opened
 
 
@@ -36,6 +36,9 @@ async def filled(rig: Rig, sizes: list[int]) -> bytes:
     "sizes",
     [
         [1] * 1500,
+        [6] * 1023 + [7],
+        [6] * 1024 + [7],
+        [6] * 1025 + [7],
         [1, 2, 3, 899, 900, 901] * 60,
         [1] * 40 + [300_000] + [1] * 40,
         [4096] * 100,
@@ -45,9 +48,12 @@ async def filled(rig: Rig, sizes: list[int]) -> bytes:
     ],
     ids=lambda sizes: f"{len(sizes)} of {min(sizes)} to {max(sizes)}",
 )
-async def test_any_range_of_any_appends_is_what_was_written(sizes: list[int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("waiting", [True, False])
+async def test_any_range_of_any_appends_is_what_was_written(sizes: list[int], waiting: bool, tmp_path: Path) -> None:
     async with opened(tmp_path) as rig:
         whole = await filled(rig, sizes)
+        if not waiting:
+            rig.store = Soon(rig.store)
         assert await rig.read("s") == whole
         rng = random.Random(1)
         for _ in range(60):
