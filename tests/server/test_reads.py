@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import zlib
@@ -68,7 +69,7 @@ async def test_an_answer_has_all_bytes_that_its_offset_names_however_small_the_a
                 assert [n for answer in answers for n in json.loads(answer.body)] == list(numbers)
             else:
                 assert b"".join(answer.body for answer in answers) == whole
-            for answer, after in zip(answers, answers[1:], strict=False):
+            for answer, after in itertools.pairwise(answers):
                 assert answer.offset < after.offset
         assert (await site.ask("GET", S)).body == whole
 
