@@ -1,11 +1,11 @@
 """The gateway: streams over HTTP/1.1 on trio, durable in SQLite.
 
-`serve` runs a server inside any trio program; the command `ds serve` is a thin shell around it:
+A `Gateway` runs inside any trio program; the command `ds serve` is a shell around one:
 
-    from ds_trio_server import Config, SQLiteStore, listen, serve
+    from ds_trio_server import Gateway, SQLiteStore
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, SQLiteStore("data"), Config(), listen("127.0.0.1", 4437))
+    async with Gateway(SQLiteStore("data"), port=4437) as gateway:
+        await gateway.create("sensors/1", "application/json")
 
 What is imported from here is loaded when it is asked for, with what it needs and no more.
 """
@@ -20,18 +20,20 @@ if TYPE_CHECKING:
     from .access.origins import Origins
     from .app import App
     from .config import Config, Unusable
+    from .gateway import Gateway, Result, serve
     from .http.listeners import listen, listen_all, url_of
     from .http.tls import TLS
-    from .server import Server, raise_file_limit, serve
-    from .store.base import StorageFailed, Store
+    from .server import Server, raise_file_limit
+    from .store.base import StorageFailed, Store, StoreClosed
     from .store.memory import MemoryStore
     from .store.retention import Retention
     from .store.sqlite.engine import SQLiteStore
     from .streams import Streams
 
 __all__ = [
-    "serve", "Server", "App", "Streams", "Config", "listen", "listen_all", "url_of", "raise_file_limit",
-    "Store", "SQLiteStore", "MemoryStore", "Retention", "StorageFailed",
+    "Gateway", "Result", "serve", "Server", "App", "Streams", "Config", "listen", "listen_all", "url_of",
+    "raise_file_limit",
+    "Store", "SQLiteStore", "MemoryStore", "Retention", "StorageFailed", "StoreClosed",
     "Access", "Identity", "Origins", "TLS", "Unusable",
     "__version__",
 ]
@@ -39,7 +41,11 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # Late imports, for the reason above. Each module is named where an import can be seen.
-    if name in ("serve", "Server", "raise_file_limit"):
+    if name in ("Gateway", "Result", "serve"):
+        from . import gateway
+
+        return getattr(gateway, name)
+    if name in ("Server", "raise_file_limit"):
         from . import server
 
         return getattr(server, name)
@@ -71,7 +77,7 @@ def __getattr__(name: str) -> object:
         from .store import retention
 
         return getattr(retention, name)
-    if name in ("Store", "StorageFailed"):
+    if name in ("Store", "StorageFailed", "StoreClosed"):
         from .store import base
 
         return getattr(base, name)

@@ -66,8 +66,8 @@ class App:
         self.stats = Stats()
         self.reading = Reading(store, config, self.stats, by_origin=self._origins.guarded)
         self.fanout = FanOut(store)
-        self.streams = Streams(store, self.reading)
         live = LiveReads(self.reading, CatchUp(store, self.reading), self.fanout)
+        self.streams = Streams(store, live)
         endpoints = Endpoints(store, self.stats, access, lambda: (connections(), self.fanout.count()))
         self._streams_route = StreamsRoute(self.streams, live, access, store.now)
         self._routes: dict[str, Route] = {

@@ -1,7 +1,7 @@
 """The server: listeners, connections, upkeep, and an orderly end.
 
-`serve` runs inside any trio program. When it is told to stop it takes no new connections, ends
-live reads with a last control event, lets what is in flight finish, and closes the store.
+When it is told to stop it takes no new connections, ends live reads with a last control event, and lets what is in
+flight finish. `gateway` opens and closes the store around it.
 """
 
 import errno
@@ -24,7 +24,6 @@ from .app import App
 from .config import Config
 from .http.connection import Connection
 from .http.idle import IdleConnections
-from .http.listeners import listen as listen, url_of as url_of
 from .http.readers import BodyBudget
 from .http.transport import Transport
 from .seldom import Seldom
@@ -49,9 +48,10 @@ _CROWD = ProtocolError(
 
 
 class Server:
-    """One store behind one set of listeners: what `serve` runs, for a program that opens and closes the store itself.
+    """One store behind one set of listeners: what a `Gateway` runs, and programs that open and close the
+    store themselves.
 
-    Arguments as of `serve`. `app` is the application, which can also be called without HTTP.
+    Arguments as of `gateway.serve`. `app` is the application, which can also be called without HTTP.
     """
 
     def __init__(
@@ -85,6 +85,10 @@ class Server:
     def stop(self) -> None:
         """Begin the orderly end; may be called from the trio thread at any time."""
         self._stopping.set()
+
+    async def wait_stopping(self) -> None:
+        """Until the orderly end begins."""
+        await self._stopping.wait()
 
     async def run(self, listeners: Sequence[socket.socket]) -> None:
         """Serve until `stop`.
@@ -270,42 +274,6 @@ def _give_up(connection: Connection) -> None:
     """What went wrong in a connection that nothing else took care of ends that connection, and no other."""
     log.exception("a connection failed inside the server")
     connection.transport.close_nowait()
-
-
-async def serve(
-    store: Store,
-    config: Config,
-    listeners: Sequence[socket.socket],
-    started: Callable[[Server], None] = lambda server: None,
-    access: "Access | None" = None,
-    tls: "TLS | None" = None,
-    origins: Origins | None = None,
-) -> None:
-    """Open the store, serve it until the server's `stop` is called, close everything.
-
-    `started` is given the server when it accepts. Without `access` everybody may do everything;
-    with it no shared cache may keep answers. `origins` says which names in Host and which web pages are
-    served; without it all are. Raises StorageFailed when the disk gave up.
-    """
-    failures: list[StorageFailed] = []
-    await store.open()
-    try:
-        server = Server(store, config, access, tls, origins)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_failure, store, server, failures)
-            started(server)
-            await server.run(listeners)
-            nursery.cancel_scope.cancel()
-    finally:
-        await store.close()
-    if failures:
-        raise failures[0]
-
-
-async def _stop_on_failure(store: Store, server: Server, failures: list[StorageFailed]) -> None:
-    failures.append(await store.wait_failed())
-    log.critical("%s", failures[0])
-    server.stop()
 
 
 def raise_file_limit() -> int:

@@ -4,7 +4,7 @@
 come to it: it reads the command, asks who may do that, and hands a read to `reads` or `live`.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,7 @@ from .access import ANYBODY, without_access
 from .http.exchange import Exchange, Suspended
 from .live.subscribers import LiveReads
 from .parsers import FastParsers, Parsed
-from .reads.catchup import accepted
-from .reads.reading import Reading
+from .reads.catchup import Answer, accepted, send
 from .store.base import Done, Piece, Store, Vanished
 
 if TYPE_CHECKING:
@@ -38,9 +37,10 @@ _PARSE_IN_THREAD = 128 * 1024
 class Streams:
     """The operations on the streams of one store. All raise ProtocolError, and StorageFailed."""
 
-    def __init__(self, store: Store, reading: Reading) -> None:
+    def __init__(self, store: Store, live: LiveReads) -> None:
         self._store = store
-        self._reading = reading
+        self._live = live
+        self._reading = live.reading
         self._parsers = FastParsers()
 
     def append_nowait(self, command: Append, done: Done[responses.Response]) -> None:
@@ -71,6 +71,18 @@ class Streams:
     async def delete(self, command: Delete) -> responses.Response:
         """Delete a stream; returns when that is durable."""
         return await self._store.transact(decide.needs(command), lambda view: stream.delete(view, command))
+
+    async def read(self, command: Read, accept: str | None = None) -> Answer:
+        """What there is from an offset on, whole or in parts; where a `live` one finds nothing, what comes before a
+        long-poll's time is up. `accept` is an Accept-Encoding."""
+        if command.live is not None:
+            return await self._live.answer(command, accept)
+        plan = await self._reading.plan(command.path, command.offset, False)
+        return await self._live.catchup.answer(command, accept, plan)
+
+    def follow(self, command: Read) -> AsyncGenerator[responses.Response, None]:
+        """What there is from an offset on, and all that comes, until the stream is closed or the server stops."""
+        return self._live.follow(command)
 
     async def _parsed(self, command: Append | Create) -> messages.Parsers:
         """The parsers for a command's body; a large body is parsed here and now, in a thread."""
@@ -116,8 +128,6 @@ class StreamsRoute:
     def __init__(self, streams: Streams, live: LiveReads, access: "Access | None", now: Callable[[], Now]) -> None:
         self._streams = streams
         self._live = live
-        self._reading = live.reading
-        self._catchup = live.catchup
         self._access = access
         self._now = now
 
@@ -131,7 +141,7 @@ class StreamsRoute:
             self._streams.append_nowait(command, exchange.finish)
         else:
             assert isinstance(command, Read)
-            exchange.finish(self._catchup.answer_nowait(command, accepted(exchange)))
+            exchange.finish(self._live.catchup.answer_nowait(command, accepted(exchange)))
 
     async def answer(self, exchange: Exchange) -> Suspended | None:
         """Answer a request, or begin to."""
@@ -174,6 +184,5 @@ class StreamsRoute:
             return await self._live.events(exchange, command)
         if command.live is not None:
             return await self._live.long_poll(exchange, command)
-        plan = await self._reading.plan(command.path, command.offset, False)
-        await self._catchup.send(exchange, command, plan)
+        await send(exchange, await self._streams.read(command, accepted(exchange)))
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .. import server
+from .. import gateway, server
 from ..http import listeners
 from ..ops import logs, systemd
 from ..store import engines
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obedience.run, signals)
                 nursery.start_soon(systemd.watchdog)
-                await server.serve(store, settings, sockets, started, security.access, security.tls, security.origins)
+                await gateway.serve(store, settings, sockets, started, security.access, security.tls, security.origins)
                 nursery.cancel_scope.cancel()
 
     problems: list[BaseException] = []

@@ -27,29 +27,21 @@ QUIET = 15.0
 
 
 class Subscriber:
-    """A live reader asleep at `position` of `stream`; `subscribers` has the two kinds.
+    """A live reader asleep at `position` of `stream`: one that is woken when there is more to see.
 
-    Equal `key` (not None) promises equal frames. After a sleep, `unsent` is what the socket did
-    not take of a frame, `served` whether anything was sent, `ended` whether that was the
-    stream's end. One-shot subscribers wake after one frame. `spoken` is when something was last sent.
+    Equal `key` (not None) promises equal frames. After a sleep, `served` is whether anything was sent, `ended` whether
+    that was the stream's end. One-shot subscribers wake after one frame. `spoken` is when something was last sent.
     """
 
-    __slots__ = (
-        "exchange", "stream", "position", "deadline", "key", "unsent", "served", "ended", "spoken", "_fanout",
-        "_woken", "_scope",
-    )  # fmt: skip
+    __slots__ = ("stream", "position", "deadline", "key", "served", "ended", "spoken", "_fanout", "_woken", "_scope")
 
     one_shot = False
 
-    def __init__(
-        self, exchange: Exchange, fanout: "FanOut", stream: Stream, position: int, deadline: float
-    ) -> None:
-        self.exchange = exchange
+    def __init__(self, fanout: "FanOut", stream: Stream, position: int, deadline: float) -> None:
         self.stream = stream
         self.position = position
         self.deadline = deadline
         self.key: object = None
-        self.unsent: bytes | memoryview = b""
         self.served = self.ended = self._woken = False
         self.spoken = trio.current_time()
         self._fanout = fanout
@@ -62,14 +54,10 @@ class Subscriber:
 
     def encode(self, plan: reads.Plan, data: bytes) -> bytes | None:
         """The bytes to send for a range that begins at `position`; None to be woken instead."""
-        raise NotImplementedError
+        return None
 
-    async def resume(self) -> "Subscriber | None":
-        """Go on after a sleep: the subscriber that sleeps next, None when the answer is complete."""
-        raise NotImplementedError
-
-    def received(self, data: bytes) -> bool:
-        """The peer sent something meanwhile; False to be woken for it."""
+    def send_nowait(self, frame: bytes) -> bool:
+        """Send a frame from here; False when not all of it was taken. Raises Disconnected."""
         raise NotImplementedError
 
     def wake(self) -> None:
@@ -87,20 +75,51 @@ class Subscriber:
             return
         try:
             with trio.CancelScope(deadline=self.deadline) as self._scope:
-                while not self._woken:
-                    await self.exchange.wait_readable()
-                    received = self.exchange.receive_nowait()
-                    if received is not None:
-                        if not received:
-                            raise Disconnected
-                        if not self.received(received):
-                            break
+                while not self._woken and not await self._disturbed():
+                    pass
         finally:
             self._scope = None
             self._fanout.leave(self)
 
+    async def _disturbed(self) -> bool:
+        """Wait for what else may end the sleep, and tell whether it does."""
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+class Remote(Subscriber):
+    """A live reader behind an exchange, to whom frames are sent; `subscribers` has the two kinds.
+
+    After a sleep, `unsent` is what the socket did not take of a frame.
+    """
+
+    __slots__ = ("exchange", "unsent")
+
+    def __init__(
+        self, exchange: Exchange, fanout: "FanOut", stream: Stream, position: int, deadline: float
+    ) -> None:
+        super().__init__(fanout, stream, position, deadline)
+        self.exchange = exchange
+        self.unsent: bytes | memoryview = b""
+
+    async def resume(self) -> "Remote | None":
+        """Go on after a sleep: the subscriber that sleeps next, None when the answer is complete."""
+        raise NotImplementedError
+
+    def received(self, data: bytes) -> bool:
+        """The peer sent something meanwhile; False to be woken for it."""
+        raise NotImplementedError
+
+    async def _disturbed(self) -> bool:
+        await self.exchange.wait_readable()
+        received = self.exchange.receive_nowait()
+        if received is None:
+            return False
+        if not received:
+            raise Disconnected
+        return not self.received(received)
+
     def send_nowait(self, frame: bytes) -> bool:
-        """Send a frame from here; False when the socket did not take all of it. Raises Disconnected."""
         sent = self.exchange.send_nowait(frame)
         if sent < len(frame):
             self.unsent = memoryview(frame)[sent:]

@@ -1,8 +1,12 @@
-"""The two kinds of live reader: a long-poll, which is answered once, and an event stream (protocol section 6).
+"""The kinds of live reader: a long-poll, which is answered once, an event stream (protocol section 6), and a follower
+in this process.
 
-Between two frames a reader is nothing but its `Subscriber` and a sleeping task: everything else of
+Between two frames a reader is nothing but its `Remote` and a sleeping task: everything else of
 its request has been let go.
 """
+
+import math
+from collections.abc import AsyncGenerator
 
 import trio
 
@@ -12,10 +16,10 @@ from ds_core.server.requests import Read
 from ds_core.wire import media
 
 from ..http.exchange import Exchange
-from ..reads.catchup import CatchUp
+from ..reads.catchup import Answer, CatchUp, accepted, send
 from ..reads.reading import Reading
 from ..store.base import Vanished
-from .fanout import FanOut, Subscriber
+from .fanout import FanOut, Remote, Subscriber
 
 _BATCH = 256 * 1024
 _SHARED = 1024 * 1024  # of an answer that is encoded once for many; a longer one is read by each, in windows
@@ -32,16 +36,16 @@ class LiveReads:
         self.catchup = catchup
         self.fanout = fanout
 
-    async def long_poll(self, exchange: Exchange, command: Read) -> Subscriber | None:
+    async def long_poll(self, exchange: Exchange, command: Read) -> Remote | None:
         """Answer at once when there is something to show; else the subscriber that will."""
         deadline = trio.current_time() + self.reading.config.long_poll_timeout
         plan = await self.reading.plan(command.path, command.offset, True)
         if plan.waits:
             return LongPoll(self, exchange, command, plan, deadline)
-        await self.catchup.send(exchange, command, plan)
+        await send(exchange, await self.catchup.answer(command, accepted(exchange), plan))
         return None
 
-    async def events(self, exchange: Exchange, command: Read) -> Subscriber | None:
+    async def events(self, exchange: Exchange, command: Read) -> Remote | None:
         """Begin an event stream; the subscriber that goes on with it, None when it has ended already."""
         ends = trio.current_time() + self.reading.config.sse_max
         plan = await self.reading.plan(command.path, command.offset, True)
@@ -50,8 +54,51 @@ class LiveReads:
         await exchange.start(response)
         return await EventStream(self, exchange, command, plan, ends).begin(plan)
 
+    async def answer(self, command: Read, accept: str | None) -> Answer:
+        """As a long-poll, for a caller in this process: returns when there is something to show, or its time is up."""
+        deadline = trio.current_time() + self.reading.config.long_poll_timeout
+        plan = await self.reading.plan(command.path, command.offset, True)
+        plan = await self._wait(command, plan, deadline)
+        return await self.catchup.answer(command, accept, plan)
 
-class LongPoll(Subscriber):
+    async def follow(self, command: Read) -> AsyncGenerator[responses.Response, None]:
+        """One response after another, each as to a catch-up read, for a caller in this process: until the stream is
+        closed or the server stops. Raises ProtocolError, also later on."""
+        reading = self.reading
+        command.live = None
+        limit = min(reading.limit(command), _BATCH)
+        plan = await reading.plan(command.path, command.offset, True)
+        while True:
+            plan = await self._wait(command, plan, math.inf)
+            if plan.waits:
+                return
+            try:
+                async with reading.turn():
+                    end = await reading.end(plan, limit)
+                    data = await reading.data(plan.stream, plan.start, end)
+            except Vanished:
+                pass  # the next look tells why
+            else:
+                position = plan.position(end)
+                response, _ = self.catchup.response(command, position, None, "")
+                response.body = messages.body(position.kind, data)
+                yield response
+                if position.closed:
+                    return
+                command.offset = (plan.stream.incarnation, end)
+            plan = await reading.plan(command.path, command.offset, True, renew=False)
+
+    async def _wait(self, command: Read, plan: reads.Plan, deadline: float) -> reads.Plan:
+        """A plan that doesn't wait, or what there is at the deadline or when the server stops. What `now` was when the
+        command came is its offset from here on: what is appended meanwhile is not passed over."""
+        command.offset = (plan.stream.incarnation, plan.start)
+        while plan.waits and not self.fanout.closing and trio.current_time() < deadline:
+            await Subscriber(self.fanout, plan.stream, plan.start, deadline).sleep()
+            plan = await self.reading.plan(command.path, command.offset, True, renew=False)
+        return plan
+
+
+class LongPoll(Remote):
     """A GET with `live=long-poll` that has nothing to show yet."""
 
     __slots__ = ("_live", "_command", "_cursor", "_limit")
@@ -82,18 +129,19 @@ class LongPoll(Subscriber):
     def received(self, data: bytes) -> bool:
         return self.exchange.keep(data) and not self.served
 
-    async def resume(self) -> Subscriber | None:
+    async def resume(self) -> Remote | None:
         if self.unsent:
             await self.exchange.send(self.unsent)
         if not self.served:
             command = self._command
             command.offset = (self.stream.incarnation, self.position)
             plan = await self._live.reading.plan(command.path, command.offset, True, renew=False)
-            await self._live.catchup.send(self.exchange, command, plan)
+            answer = await self._live.catchup.answer(command, accepted(self.exchange), plan)
+            await send(self.exchange, answer)
         return None
 
 
-class EventStream(Subscriber):
+class EventStream(Remote):
     """A GET with `live=sse`, from the first event on.
 
     It ends with its connection: when the stream is closed or gone, when its time is up, or when the
@@ -122,18 +170,18 @@ class EventStream(Subscriber):
     def received(self, data: bytes) -> bool:
         return True  # nothing that a client sends during its event stream means anything
 
-    async def begin(self, plan: reads.Plan) -> Subscriber | None:
+    async def begin(self, plan: reads.Plan) -> Remote | None:
         """Send the first events: there is always at least a control event."""
         await self._catch_up(plan)
         return await self._next()
 
-    async def resume(self) -> Subscriber | None:
+    async def resume(self) -> Remote | None:
         if self.unsent:
             await self.exchange.send(self.unsent)
             self.unsent = b""
         return await self._next()
 
-    async def _next(self) -> Subscriber | None:
+    async def _next(self) -> Remote | None:
         """Whatever there is to send; then itself, to sleep again, or the end of the response."""
         while not (self.ended or self._fanout.closing or trio.current_time() >= self.deadline):
             offset = (self.stream.incarnation, self.position)

@@ -48,14 +48,6 @@ class CatchUp:
         # the same. Whether a reader may have one is decided each time; nothing of them is ever changed.
         self._kept: dict[tuple[int, int, int, bool], Response] = {}
 
-    async def send(self, exchange: Exchange, command: Read, plan: reads.Plan) -> None:
-        """Answer an exchange with what a read may show."""
-        answer = await self.answer(command, accepted(exchange), plan)
-        if answer.parts is None:
-            await exchange.respond(answer.response)
-        else:
-            await exchange.respond_in_parts(answer.response, answer.parts, answer.length)
-
     async def answer(self, command: Read, accept: str | None, plan: reads.Plan) -> Answer:
         """The answer to a read that need not wait, or no longer. Raises ProtocolError."""
         try:
@@ -128,6 +120,14 @@ class CatchUp:
         worthwhile = compression.is_worthwhile(position.content_type, position.size())
         response.headers += reading.vary[worthwhile]
         return response, worthwhile and accept is not None and compression.wants_gzip(accept)
+
+
+async def send(exchange: Exchange, answer: Answer) -> None:
+    """Answer an exchange."""
+    if answer.parts is None:
+        await exchange.respond(answer.response)
+    else:
+        await exchange.respond_in_parts(answer.response, answer.parts, answer.length)
 
 
 def accepted(exchange: Exchange) -> str | None:

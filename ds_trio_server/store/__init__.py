@@ -21,6 +21,7 @@ from .base import (
     StorageFull,
     StorageReadOnly,
     Store,
+    StoreClosed,
     TooManyProducers,
     Unwritable,
     Usage,
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Store", "Decide", "Change", "Done", "Piece", "Usage", "WINDOW", "SLICES", "MOST_PRODUCERS",
-    "FORGET_PRODUCERS_AFTER", "StorageFailed", "Unwritable", "StorageFull", "StorageReadOnly", "StorageBusy", "LogHeld",
-    "Overloaded", "TooManyProducers", "Vanished", "Watcher", "Watchers", "Retention", "retention", "engines",
+    "FORGET_PRODUCERS_AFTER", "StorageFailed", "StoreClosed", "Unwritable", "StorageFull", "StorageReadOnly",
+    "StorageBusy", "LogHeld", "Overloaded", "TooManyProducers", "Vanished", "Watcher", "Watchers", "Retention",
+    "retention", "engines",
     "MemoryStore",
 ]
 

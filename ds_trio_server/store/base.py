@@ -37,6 +37,13 @@ class StorageFailed(Exception):
     """The store can't promise anything any more (a failed fsync, a damaged file): stop serving."""
 
 
+class StoreClosed(RuntimeError):
+    """A store was used before it was opened, or after it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__("the store is not open: use it between open() and close(), or in the block of its Gateway")
+
+
 class Vanished(Exception):
     """The stream was removed, or trimmed past this position, while it was being read."""
 
@@ -124,6 +131,13 @@ class Store(ABC):
 
     commits: Commits
     upkeep: Upkeep
+    is_open = False
+    """Between `open` and `close`. In between alone a backend does anything but tell the time."""
+
+    def check_open(self) -> None:
+        """Raise StoreClosed."""
+        if not self.is_open:
+            raise StoreClosed
 
     @abstractmethod
     async def open(self) -> None:
@@ -131,8 +145,8 @@ class Store(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what was accepted and let go of everything. Safe to call once. Raises StorageFailed
-        when that fails, unless it had failed before."""
+        """Finish what was accepted and let go of everything; nothing, when that is done. Raises StorageFailed when it
+        fails, unless it had failed before."""
 
     @abstractmethod
     async def transact(self, needs: Needs, decide: Decide[T]) -> T:
@@ -220,13 +234,16 @@ class Store(ABC):
     async def verify(self) -> None:
         """Look for damage that answers would not show, once after the start and beside the first of
         them. Raises StorageFailed."""
+        self.check_open()
         await trio.lowlevel.checkpoint()
 
-    def check_writable(self) -> None:  # noqa: B027 - what lives in memory always is
+    def check_writable(self) -> None:
         """Raise what an append would, StorageFailed or Unwritable, whatever its stream."""
+        self.check_open()
 
     async def wait_failed(self) -> StorageFailed:
         """Wait until the store can't go on, if ever; what to tell the operator."""
+        self.check_open()
         await trio.sleep_forever()
         raise AssertionError
 

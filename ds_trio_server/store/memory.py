@@ -49,9 +49,11 @@ class MemoryStore(Store):
         self._watchers = Watchers()
 
     async def open(self) -> None:
+        self.is_open = True
         await trio.lowlevel.checkpoint()
 
     async def close(self) -> None:
+        self.is_open = False
         await trio.lowlevel.checkpoint()
 
     def now(self) -> Now:
@@ -79,6 +81,7 @@ class MemoryStore(Store):
         return slices
 
     def _decide(self, needs: Needs, decide: Decide[T]) -> T:
+        self.check_open()
         stream = self._streams.get(needs.path)
         origin = self._streams.get(needs.source) if needs.source is not None else None
         producer = None
@@ -207,18 +210,21 @@ class MemoryStore(Store):
         return first, min(first + len(log.data[index]), stop)
 
     def _log(self, owner: int) -> _Log:
+        self.check_open()
         try:
             return self._logs[owner]
         except KeyError:
             raise Vanished from None
 
     def watch(self, stream: Stream, watcher: Watcher) -> None:
+        self.check_open()
         self._watchers.add(stream, watcher)
 
     def unwatch(self, stream: Stream, watcher: Watcher) -> None:
         self._watchers.remove(stream, watcher)
 
     async def sweep(self) -> int:
+        self.check_open()
         now = self.now()
         ended = [s for s in self._mortal.values() if not s.deleted and condition(s, now) in (0, 3)]
         for stream in ended:
@@ -227,9 +233,11 @@ class MemoryStore(Store):
         return len(ended)
 
     async def paths(self) -> list[str]:
+        self.check_open()
         await trio.lowlevel.checkpoint()
         return sorted(path for path, stream in self._streams.items() if not stream.deleted)
 
     async def usage(self) -> Usage:
+        self.check_open()
         await trio.lowlevel.checkpoint()
         return Usage(len(self._streams), sum(stream.tail - stream.start for stream in self._streams.values()))

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import trio
 
-from ds_trio_server import server
+from ds_trio_server import gateway, server
 from ds_trio_server.config import Config
+from ds_trio_server.http.listeners import listen
 from ds_trio_server.store.base import StorageFailed
 from ds_trio_server.store.sqlite import maintenance
 from ds_trio_server.store.sqlite.engine import SQLiteStore
@@ -72,7 +73,7 @@ async def _read(client: Client) -> dict[str, Answer | None]:
 
 
 async def _with_server(folder: Path, use):  # type: ignore[no-untyped-def]
-    listeners = server.listen("127.0.0.1", 0)
+    listeners = listen("127.0.0.1", 0)
     port = listeners[0].getsockname()[1]
     result = None
 
@@ -89,7 +90,7 @@ async def _with_server(folder: Path, use):  # type: ignore[no-untyped-def]
         nursery.start_soon(work)
 
     async with trio.open_nursery() as nursery:
-        await server.serve(SQLiteStore(folder), Config(grace=1.0), listeners, started)
+        await gateway.serve(SQLiteStore(folder), Config(grace=1.0), listeners, started)
     return result
 
 

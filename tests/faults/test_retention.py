@@ -15,8 +15,8 @@ from ds_core.server import stream
 from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
-from ds_trio_server import server
 from ds_trio_server.cli import main as cli
+from ds_trio_server.http import listeners
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.retention import Retention, parse
 from ds_trio_server.store.sqlite import maintenance, trimmer
@@ -325,15 +325,15 @@ async def test_both_stores_trim_alike(tmp_path):
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_slow_reader_that_trimming_overtakes_gets_no_byte_from_elsewhere(tmp_path, monkeypatch, kind, query):
     """It is cut off where the trimmed part begins for it, and told when it comes back."""
-    listen = server.listen
+    listen = listeners.listen
 
     def small(host, port):
-        listeners = listen(host, port)
-        for listener in listeners:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        return listeners
+        sockets = listen(host, port)
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return sockets
 
-    monkeypatch.setattr(server, "listen", small)
+    monkeypatch.setattr(listeners, "listen", small)
     store = MemoryStore() if kind == "memory" else SQLiteStore(tmp_path)
     whole = b"".join(b"%015d\n" % number for number in range(250_000))
     async with running(store, chunk=8 << 20) as site:

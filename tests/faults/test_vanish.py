@@ -152,8 +152,9 @@ async def test_a_store_operation_cancelled_at_every_step_happens_once(tmp_path):
 
 async def test_a_read_that_trimming_overtakes_is_told_where_the_stream_begins(tmp_path, monkeypatch):
     from ds_core.server import stream
-    from ds_trio_server import server
+    from ds_trio_server import gateway
     from ds_trio_server.config import Config
+    from ds_trio_server.http.listeners import listen
 
     from .client import Client
 
@@ -169,9 +170,9 @@ async def test_a_read_that_trimming_overtakes_is_told_where_the_stream_begins(tm
         return await real(found, start, end)
 
     monkeypatch.setattr(store, "read", overtake)
-    listeners = server.listen("127.0.0.1", 0)
+    listeners = listen("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:
-        running = await nursery.start(_serve, server.serve, store, Config(), listeners)
+        running = await nursery.start(_serve, gateway.serve, store, Config(), listeners)
         client = Client(listeners[0].getsockname()[1])
         assert (await client("PUT", "a", b"x" * 100_000))[0] == 201
         assert (await client("POST", "a", b"y" * 100_000))[0] == 204

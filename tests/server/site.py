@@ -17,10 +17,11 @@ import pytest
 import trio
 
 from ds_core.wire import sse
-from ds_trio_server import server
+from ds_trio_server import gateway, server
 from ds_trio_server.access.file import Access
 from ds_trio_server.access.origins import Origins
 from ds_trio_server.config import Config
+from ds_trio_server.http import listeners
 from ds_trio_server.http.tls import TLS
 from ds_trio_server.store.base import Store
 from ds_trio_server.store.memory import MemoryStore
@@ -31,15 +32,15 @@ SECURITY = {"x-content-type-options": "nosniff", "cross-origin-resource-policy":
 
 def small_send_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the sockets of servers that are started from now on hold next to nothing of what they send."""
-    listen = server.listen
+    listen = listeners.listen
 
     def small(host: str, port: int) -> list[socket.socket]:
-        listeners = listen(host, port)
-        for listener in listeners:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        return listeners
+        sockets = listen(host, port)
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        return sockets
 
-    monkeypatch.setattr(server, "listen", small)
+    monkeypatch.setattr(listeners, "listen", small)
 
 
 class Answer:
@@ -267,8 +268,8 @@ async def running(
 ) -> AsyncIterator[Site]:
     """A server for as long as the block lasts; leaving it is not the orderly end, `site.server.stop()` is."""
     store = store or MemoryStore()
-    listeners = server.listen("127.0.0.1", 0)
-    port = listeners[0].getsockname()[1]
+    sockets = listeners.listen("127.0.0.1", 0)
+    port = sockets[0].getsockname()[1]
     async with trio.open_nursery() as nursery:
         sites: list[Site] = []
 
@@ -277,7 +278,7 @@ async def running(
                 sites.append(Site(instance, store, port))
                 task_status.started()
 
-            await server.serve(store, Config(**settings), listeners, started, access, tls, origins)
+            await gateway.serve(store, Config(**settings), sockets, started, access, tls, origins)
             sites[0].stopped.set()
 
         await nursery.start(run)

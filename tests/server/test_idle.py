@@ -360,7 +360,7 @@ async def test_answers_are_kept_within_a_bound(store: Store) -> None:
         for number in range(catchup._MOST_KEPT + 50):
             await site.append("s", b"x")
             assert len((await client.ask("GET", S)).body) == number + 1
-        assert len(site.server.app._streams_route._catchup._kept) == catchup._MOST_KEPT
+        assert len(site.server.app._streams_route._live.catchup._kept) == catchup._MOST_KEPT
 
 
 # No task, little memory

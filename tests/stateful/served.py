@@ -11,8 +11,9 @@ from typing import Any
 import trio
 
 from ds_core.wire import sse
-from ds_trio_server import server
+from ds_trio_server import gateway, server
 from ds_trio_server.config import Config
+from ds_trio_server.http.listeners import listen
 from ds_trio_server.store.base import Store
 
 ROOT = "/v1/stream/"
@@ -23,7 +24,7 @@ class Served:
     """Serves until `stop`, which is the orderly end; raises there what went wrong in the server."""
 
     def __init__(self, make: Callable[[], Store], config: Config) -> None:
-        listeners = server.listen("127.0.0.1", 0)
+        listeners = listen("127.0.0.1", 0)
         self.port = listeners[0].getsockname()[1]
         self._error: BaseException | None = None
         self._ready = threading.Event()
@@ -36,7 +37,7 @@ class Served:
         def run() -> None:
             try:
                 self._store = make()
-                trio.run(server.serve, self._store, config, listeners, started)
+                trio.run(gateway.serve, self._store, config, listeners, started)
             except BaseException as error:
                 self._error = error
             finally:

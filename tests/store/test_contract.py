@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 import sys
 from itertools import pairwise
+from pathlib import Path
 from time import gmtime, strftime
 
 import pytest
 import trio
 
+from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
 from ds_core.server.offsets import token
-from ds_trio_server.store.base import WINDOW, Vanished
+from ds_trio_server.store.base import WINDOW, StoreClosed, Vanished
+from ds_trio_server.store.memory import MemoryStore
+from ds_trio_server.store.sqlite.engine import SQLiteStore
 from tests.store.rig import WALL, Rig, Soon, Watch, header
 
 
@@ -21,6 +25,45 @@ async def refused(awaitable: object) -> int:
     with pytest.raises(ProtocolError) as caught:
         await awaitable  # type: ignore[misc]
     return caught.value.status
+
+
+# Opening and closing
+
+
+async def test_only_an_open_store_is_used_and_any_other_says_so_at_once(rig: Rig, tmp_path: Path) -> None:
+    await rig.create("s", b"x")
+    found = await rig.stream("s")
+    made = rig.store._store if isinstance(rig.store, Soon) else rig.store
+    never = MemoryStore() if isinstance(made, MemoryStore) else SQLiteStore(tmp_path / "never")
+    await made.close()
+    await made.close()  # nothing, as of a file
+    with trio.fail_after(5):
+        for store in (made, never):
+            assert not store.is_open
+            for use in (
+                lambda store=store: Rig(store, rig.time).create("t"),
+                lambda store=store: store.look("s", lambda view: (None, None)),
+                lambda store=store: store.read(found, 0, 1),
+                lambda store=store: store.span(found, 0),
+                lambda store=store: store.append_at(found, 0),
+                lambda store=store: store.sweep(),
+                lambda store=store: store.paths(),
+                lambda store=store: store.usage(),
+                lambda store=store: store.verify(),
+                lambda store=store: store.wait_failed(),
+            ):
+                with pytest.raises(StoreClosed):
+                    await use()
+            for at_once in (
+                lambda store=store: store.transact_nowait(Needs("s"), lambda view: (None, None), print),
+                lambda store=store: store.look_nowait("s", lambda view: (None, None)),
+                lambda store=store: store.read_nowait(found, 0, 1),
+                lambda store=store: store.span_nowait(found, 0),
+                lambda store=store: store.watch(found, print),
+                lambda store=store: store.check_writable(),
+            ):
+                with pytest.raises(StoreClosed):
+                    at_once()
 
 
 # Life of a stream

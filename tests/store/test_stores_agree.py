@@ -82,6 +82,7 @@ async def test_both_stores_agree(seed: int, tmp_path: Path, monkeypatch: pytest.
     soon = Soon if seed % 2 else lambda store: store
     durable = Rig(soon(SQLiteStore(tmp_path, clock)), time)
     await durable.store.open()
+    await plain.store.open()
     done = 0
     for _ in range(60):
         what = rng.random()

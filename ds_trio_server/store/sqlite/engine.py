@@ -94,6 +94,7 @@ class SQLiteStore(Store):
         pipeline.committer = self._committer
         pipeline.sweeper = self._sweeper
         self._publisher, self._pipeline = publisher, pipeline
+        self.is_open = True
 
     def _open(self) -> None:
         self._db.open()
@@ -138,6 +139,9 @@ class SQLiteStore(Store):
             log.warning("%s can be written again: appends go on", self._folder)
 
     async def close(self) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
         known = self._health.failure
         with trio.CancelScope(shield=True):
             if known is None:
@@ -162,6 +166,7 @@ class SQLiteStore(Store):
     # Decisions
 
     async def transact(self, needs: Needs, decide: Decide[T]) -> T:
+        self.check_open()
         try:
             response, pending = self._decider.decide(needs, decide)
         except rows.DamagedRow as error:
@@ -184,6 +189,7 @@ class SQLiteStore(Store):
     def transact_nowait(
         self, needs: Needs, decide: Decide[T], done: Callable[[T, Exception | None], object]
     ) -> None:
+        self.check_open()
         try:
             response, pending = self._decider.decide(needs, decide)
         except rows.DamagedRow as error:
@@ -200,6 +206,7 @@ class SQLiteStore(Store):
             done(response, None)
 
     async def look(self, path: str, decide: Decide[T]) -> T:
+        self.check_open()
         self._health.check()
         entry = self._decider.readable(path)
         renewed = False
@@ -228,6 +235,7 @@ class SQLiteStore(Store):
             entry = self._decider.readable(path)
 
     def look_nowait(self, path: str, decide: Decide[T]) -> T:
+        self.check_open()
         self._health.check()
         entry = self._decider.readable(path)
         if entry.structural is not None:
@@ -241,6 +249,7 @@ class SQLiteStore(Store):
         return response
 
     def check_writable(self) -> None:
+        self.check_open()
         self._health.check()
         refusal = self._db.only_reads or self._pipeline.refused or (StorageFull() if self._space.low else None)
         if refusal is not None:
@@ -265,6 +274,7 @@ class SQLiteStore(Store):
         return self._queries.run_nowait(schema.unused) - 2 * self._queues.waiting
 
     async def wait_failed(self) -> StorageFailed:
+        self.check_open()
         await self._health.failed.wait()
         assert self._health.failure is not None
         return self._health.failure
@@ -272,19 +282,24 @@ class SQLiteStore(Store):
     # Reading and watching
 
     async def read(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        self.check_open()
         return await self._ranges.read(stream, start, end)
 
     def read_nowait(self, stream: Stream, start: int, end: int) -> list[bytes]:
+        self.check_open()
         return self._ranges.read_nowait(stream, start, end)
 
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
+        self.check_open()
         await trio.lowlevel.checkpoint()
         return self._ranges.span(stream, position)
 
     def span_nowait(self, stream: Stream, position: int) -> tuple[int, int]:
+        self.check_open()
         return self._ranges.span(stream, position)
 
     def watch(self, stream: Stream, watcher: Watcher) -> None:
+        self.check_open()
         self._watchers.add(stream, watcher)
 
     def unwatch(self, stream: Stream, watcher: Watcher) -> None:
@@ -294,12 +309,14 @@ class SQLiteStore(Store):
             self._cache.release(entry)
 
     async def verify(self) -> None:
+        self.check_open()
         try:
             await self._queries.run(schema.verify)
         except ProtocolError as error:
             log.warning("%s was not verified: %s", self._folder, error.message)
 
     async def sweep(self) -> int:
+        self.check_open()
         self._health.check()
         self._check_place()
         self._space.look()
@@ -321,8 +338,10 @@ class SQLiteStore(Store):
         return ended
 
     async def paths(self) -> list[str]:
+        self.check_open()
         return await self._queries.run(rows.paths)
 
     async def usage(self) -> Usage:
+        self.check_open()
         count = await self._queries.run(rows.count)
         return Usage(count, sum(file.stat().st_size for file in self._folder.glob(schema.FILE + "*")))
