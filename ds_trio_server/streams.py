@@ -47,9 +47,9 @@ class Streams:
         """Append, or close; `done(response, error)` is called when it is durable. Raises trio.WouldBlock where it
         can't be decided without waiting; nothing has happened then."""
         parsers = self._parsers
-        producer = command.producer
-        needs = decide.Needs(command.path, None if producer is None else producer[0])
-        self._store.transact_nowait(needs, lambda view: stream.append(view, command, parsers), done)
+        self._store.transact_nowait(
+            decide.needs(command), lambda view: stream.append(view, command, parsers), done
+        )
 
     async def append(self, command: Append) -> responses.Response:
         """Append, or close; returns when it is durable."""

@@ -72,7 +72,7 @@ class Space:
         self._refused = 0
         self.low = False
 
-    def admit(self, size: int) -> bool:
+    def take(self, size: int) -> bool:
         """Whether there is room for an append of so many bytes, once in the log and once in the file; if so, it is
         counted."""
         cost = 2 * size + _LEAST
