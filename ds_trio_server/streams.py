@@ -26,8 +26,9 @@ from .store.base import Done, Piece, Store, Vanished
 if TYPE_CHECKING:
     from .access import Access
 
-# The same few targets come again and again.
-resolve = lru_cache(256)(targets.resolve)
+# The same few targets come again and again. (Long ones don't, and what thousands of parameters take isn't kept.)
+_resolve = lru_cache(256)(targets.resolve)
+_REMEMBERED = 512
 
 Command = Create | Append | Read | Head | Delete
 
@@ -168,7 +169,9 @@ class StreamsRoute:
         origin = ""
         if exchange.method == "PUT" and (authority := exchange.authority):
             origin = f"{exchange.scheme}://{authority}"
-        command = requests.parse(exchange.method, exchange.target, exchange.headers, origin, resolve=resolve)
+        target = exchange.target
+        resolve = _resolve if len(target) <= _REMEMBERED else targets.resolve
+        command = requests.parse(exchange.method, target, exchange.headers, origin, resolve=resolve)
         if self._access is None:
             certified = exchange.certified
             exchange.identity = without_access(certified) if certified else ANYBODY

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -121,3 +123,27 @@ async def test_when_the_disk_cannot_keep_up_appends_are_503_and_reads_go_on(
             await client.send(append(number))
             assert (await client.answer()).status == 204, "and each of them is there once"
         assert (await site.ask("HEAD", S)).offset.endswith(f"_{40 * 10_000:016}")
+
+
+@pytest.mark.parametrize("size", [400, 600, 15_000])
+async def test_what_strangers_ask_for_is_not_kept(size: int) -> None:
+    """Targets, each another one, with as many parameters as fit: what is remembered of them is little."""
+    names = [f"{number:x}" for number in range(size)]
+    query = "&".join(names)[:size]
+    async with running(MemoryStore()) as site:
+        client = await site.connect()
+
+        async def ask(count: int) -> None:
+            for number in range(count):
+                assert (await client.ask("GET", f"{ROOT}{number}?{query}")).status == 404
+
+        await ask(3)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            await ask(600)
+            gc.collect()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert kept < 8 << 20
