@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import random
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -147,3 +148,33 @@ async def test_what_strangers_ask_for_is_not_kept(size: int) -> None:
         finally:
             tracemalloc.stop()
     assert kept < 8 << 20
+
+
+@pytest.mark.parametrize("coding", [None, "gzip"])
+async def test_readers_that_wait_for_their_next_window_hold_nothing_of_the_last(
+    monkeypatch: pytest.MonkeyPatch, coding: str | None
+) -> None:
+    """Their sockets have taken all of it: what they hold then is in nobody's count."""
+    monkeypatch.setattr(reading, "_AMPLE", 1 << 20)
+    monkeypatch.setattr(reading, "_COMPRESSORS", 5)
+    async with running(MemoryStore()) as site:
+        body = random.Random(1).randbytes(1 << 20)
+        await site.create("s", "application/octet-stream")
+        for _ in range(12):
+            await site.append("s", body, "application/octet-stream")
+        clients = [await _slow(site) for _ in range(80)]
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for client in clients:
+                await client.send(request("GET", S, accept_encoding=coding))
+            most = 0
+            for _ in range(150):
+                await trio.sleep(0.01)
+                most = max(most, tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+        assert site.server.app.reading._compressing == (5 if coding else 0)
+        assert most < 8 << 20
+        site.disconnect()
+        await until(lambda: site.server.app.reading._compressing == 0)
