@@ -37,8 +37,8 @@ def kind_of(change: Change | None) -> str:
 class Undone(Exception):
     """A batch was undone for what some of its changes met: the others are to be decided again.
 
-    `changes` are to blame by path and kind, `streams` by id and kind; `upkeep` says that something is that no client
-    asked for. `reason` is what they met.
+    `changes` are to blame by path and kind, `streams` by id and kind, `upkeep` by the place of statements that no
+    client asked for. `reason` is what they met.
     """
 
     def __init__(self, reason: str) -> None:
@@ -46,7 +46,7 @@ class Undone(Exception):
         self.reason = reason
         self.changes: set[tuple[str, str]] = set()
         self.streams: set[tuple[int, str]] = set()
-        self.upkeep = False
+        self.upkeep: set[int] = set()
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.streams or self.upkeep)
@@ -110,7 +110,7 @@ class Damages:
             self.refused[path, kind] = _Refusal(until, undone.reason)
         for path in {path for path, _ in found}:
             self.met(_unwritable(path, undone.reason))
-        return bool(found) or undone.upkeep
+        return bool(found or undone.upkeep)
 
     def check(self, paths: Iterable[str], change: Change | None) -> None:
         """Raise Damaged where a change of these paths can't be committed; None for a removal by path alone."""
@@ -126,7 +126,7 @@ class Damages:
     def check_hidden(self, path: str) -> None:
         """Raise Damaged where nothing is found at a path, and something is there."""
         if path in self.hidden:
-            raise self.met(Damaged(_at(path), "an index has lost it"))
+            raise self.met(Damaged(_at(path), f"{_at(path)} is there, but an index has lost it"))
 
 
 def _at(path: str) -> str:
@@ -134,4 +134,4 @@ def _at(path: str) -> str:
 
 
 def _unwritable(path: str, reason: str) -> Damaged:
-    return Damaged(_at(path), f"a change of it can't be stored: {reason}")
+    return Damaged(_at(path), f"a change of {_at(path)} can't be stored: {reason}")

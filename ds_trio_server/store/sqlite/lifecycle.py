@@ -168,7 +168,7 @@ def discard(cache: StreamCache, batch: Batch, path: str, rest: Rest, counted: En
     memory."""
     for id in rest.gone:
         batch.structure += _ends(id)
-        stream = Stream(id, path, "")
+        stream = Stream(id, path, "application/octet-stream")
         stream.deleted = True
         batch.ended.append(stream)
         known = cache.get(id)

@@ -101,7 +101,14 @@ class Ranges:
 
 
 def fetch(db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
-    """The query for a range of one stream's own rows, up to about `WINDOW` bytes or `SLICES` rows."""
+    """The query for a range of one stream's own rows, up to about `WINDOW` bytes or `SLICES` rows. Raises Damaged."""
+    try:
+        return _fetch(db, owner, start, stop)
+    except (TypeError, ValueError) as error:  # what a damaged page holds can be of any kind
+        raise rows.damaged_data(owner, start) from error
+
+
+def _fetch(db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
     slices = _rows(db, owner, start, stop, min(_FEW, SLICES), WINDOW)
     size = sum(map(len, slices))
     at = start + size
@@ -125,7 +132,7 @@ def _rows(db: sqlite3.Connection, owner: int, start: int, stop: int, most: int, 
     cursor = db.execute(_RANGE, (owner, start, stop))
     try:
         for position, sum, data in cursor:
-            if data is None or rows.checksum(owner, position, data) != sum:
+            if type(data) is not bytes or rows.checksum(owner, position, data) != sum:
                 raise rows.damaged_data(owner, position)
             begin = start + size - position
             if not 0 <= begin < len(data) or (slices and begin):
@@ -169,5 +176,7 @@ def _find(db: sqlite3.Connection, owner: int, position: int, stop: int) -> tuple
     if found is None:
         raise Vanished
     begin, part = found
+    if not isinstance(begin, int) or not isinstance(part, int):
+        raise rows.damaged_data(owner, position)
     (following,) = schema.one(db, _NEXT_FIRST, owner, begin)
     return begin - part, stop if following is None else following
