@@ -114,6 +114,8 @@ class Damaged(ProtocolError):
     def __str__(self) -> str:
         return self.text
 
+    __repr__ = __str__
+
 
 class Overloaded(ProtocolError):
     """503: more is waiting for the disk than the server may hold in memory."""

@@ -389,6 +389,57 @@ async def test_a_batch_is_stored_but_for_what_is_damaged_in_it(tmp_path):
     db.close()
 
 
+@pytest.mark.parametrize("query", ["", "?offset=-1&live=sse", "?offset=-1&live=long-poll"])
+async def test_a_body_that_has_begun_is_cut_and_not_ended(tmp_path, query):
+    store = await opened(tmp_path)
+    await put(store, "bad")
+    for n in range(300):
+        await append(store, "bad", b"%05d" % n + b"p" * 4000)
+    await store.close()
+    sql("UPDATE appends SET sum = sum + 1 WHERE position = 250 * 4005")(tmp_path)
+    async with site(tmp_path) as it:
+        client = await it.connect()
+        await client.send(request("GET", ROOT + "bad" + query))
+        status, _ = await client.head()
+        assert status == 200
+        with trio.fail_after(10):
+            while await client.more():
+                pass
+        assert 250_000 < len(client.buffer) < 250 * 4005 * 1.2
+        assert not client.buffer.endswith(b"0\r\n\r\n") and b"00250pp" not in client.buffer
+        assert is_refusal(await it.ask("GET", f"{ROOT}bad?offset=0000000000000001_{250 * 4005:016d}"))
+        assert (await it.ask("GET", f"{ROOT}bad?offset=0000000000000001_{251 * 4005:016d}")).body.startswith(b"00251p")
+
+
+async def test_what_is_too_old_or_too_large_beside_it_goes(tmp_path):
+    time = Time()
+    store = await opened(tmp_path, time)
+    for n in range(200):
+        await put(store, f"log{n}", b"x" * 300)
+    await put(store, "bad", b"x" * 300)
+    for n in range(200, 400):
+        await put(store, f"log{n}", b"x" * 300)
+    await store.close()
+    path = tmp_path / files.FILE
+    data = bytearray(path.read_bytes())
+    # The row of `bad` and of those beside it.
+    at = next(
+        at for at in range(0, len(data), PAGE) if data[at] == 0x0D and b"bad" in data[at : at + PAGE]
+    )
+    data[at : at + PAGE] = bytes(range(256)) * (PAGE // 256)
+    path.write_bytes(data)
+    store = await opened(tmp_path, time, "log*=10s")
+    for _ in range(4):
+        time.seconds += 30
+        await store.sweep()
+    kept = 0
+    for n in (0, 399):
+        await append(store, f"log{n}", b"y" * 10)
+        kept += len(await read(store, f"log{n}"))
+    assert kept == 2 * 10, "what is old has gone, though there is damage between them"
+    await store.close()
+
+
 def test_a_process_lives_and_an_operator_is_told(tmp_path):
     async def fill():
         await made(tmp_path)
