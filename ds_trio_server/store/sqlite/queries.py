@@ -61,7 +61,7 @@ class Queries:
         try:
             return query(self._db, *args)
         except sqlite3.Error as error:
-            raise self._meaning(error, args) from error
+            raise self._meaning(_of_second_look(error, query, self._db, args), args) from error
         except Damaged as error:
             raise self.damages.met(error) from error.__cause__
         except StorageFailed as error:
@@ -79,10 +79,10 @@ class Queries:
                 db = self._idle.pop() if self._idle else self._open()
                 try:
                     if not window or time.monotonic() < self._threads_until:
-                        return await trio.to_thread.run_sync(query, db, *args)
+                        return await trio.to_thread.run_sync(_asked, query, db, args)
                     started = time.monotonic()
                     try:
-                        return query(db, *args)
+                        return _asked(query, db, args)
                     finally:
                         ended = time.monotonic()
                         if ended - started > _SLOW_READ:
@@ -121,6 +121,30 @@ class Queries:
         """Ask another connection from now on; to be called when all others are closed."""
         self._idle.clear()
         self._db = db
+
+
+def _asked(query: Callable[..., T], db: sqlite3.Connection, args: tuple[object, ...]) -> T:
+    try:
+        return query(db, *args)
+    except sqlite3.Error as error:
+        raise _of_second_look(error, query, db, args) from error
+
+
+def _of_second_look(
+    error: sqlite3.Error, query: Callable[..., object], db: sqlite3.Connection, args: tuple[object, ...]
+) -> sqlite3.Error:
+    """What a query's error is: SQLite takes some pages that it could not read for damaged ones, and damage stays."""
+    if not errors.is_damage(error):
+        return error
+    try:
+        query(db, *args)
+    except sqlite3.Error as second:
+        return second
+    except Exception:  # our own checks', or what was looked for has gone meanwhile
+        return error
+    failed = sqlite3.OperationalError(f"{error}, and then it was not: the disk could not be read")
+    failed.sqlite_errorcode, failed.sqlite_errorname = sqlite3.SQLITE_IOERR_READ, "SQLITE_IOERR_READ"
+    return failed
 
 
 def _whose(args: tuple[object, ...]) -> str:
