@@ -47,6 +47,21 @@ class Route(Protocol):
         """As `http.exchange.Application.answer`."""
 
 
+class _Preflight:
+    """What a browser asks before it asks, of any path."""
+
+    def answer_nowait(self, exchange: Exchange) -> None:
+        exchange.respond_nowait(responses.preflight())
+
+    async def answer(self, exchange: Exchange) -> Suspended | None:
+        await exchange.pass_over()
+        await exchange.respond(responses.preflight())
+        return None
+
+
+_PREFLIGHT = _Preflight()
+
+
 class App:
     """The application of one server over one store: what there is, and the table of who answers where.
 
@@ -86,13 +101,7 @@ class App:
         """Answer a request that has come whole. Raises trio.WouldBlock where that needs waiting."""
         self.stats.requests += 1
         try:
-            self._origins.check(exchange.headers, exchange.method == "OPTIONS")
-            if exchange.method == "OPTIONS":
-                exchange.respond_nowait(responses.preflight())
-            elif exchange.target.startswith(names.ROOT):
-                self._streams_route.answer_nowait(exchange)
-            else:
-                self._route(exchange.target).answer_nowait(exchange)
+            self._route(exchange).answer_nowait(exchange)
         except trio.WouldBlock:
             self.stats.requests -= 1  # it comes again
             raise
@@ -100,14 +109,15 @@ class App:
     async def answer(self, exchange: Exchange) -> Suspended | None:
         """Answer a request, or begin to."""
         self.stats.requests += 1
-        self._origins.check(exchange.headers, exchange.method == "OPTIONS")
-        if exchange.method == "OPTIONS":
-            await exchange.pass_over()
-            await exchange.respond(responses.preflight())
-            return None
-        return await self._route(exchange.target).answer(exchange)
+        return await self._route(exchange).answer(exchange)
 
-    def _route(self, target: str) -> Route:
+    def _route(self, exchange: Exchange) -> Route:
+        """Who answers, for a page and a host that may ask. Raises ProtocolError."""
+        options = exchange.method == "OPTIONS"
+        self._origins.check(exchange.headers, options)
+        if options:
+            return _PREFLIGHT
+        target = exchange.target
         if target.startswith(names.ROOT):
             return self._streams_route
         path, _ = targets.split_target(target)

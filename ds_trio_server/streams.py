@@ -26,8 +26,9 @@ from .store.base import Damaged, Done, Piece, Store, Vanished
 if TYPE_CHECKING:
     from .access import Access
 
-# The same few targets come again and again.
-resolve = lru_cache(256)(targets.resolve)
+# The same few targets come again and again. (Long ones don't, and what thousands of parameters take isn't kept.)
+_resolve = lru_cache(256)(targets.resolve)
+_REMEMBERED = 512
 
 Command = Create | Append | Read | Head | Delete
 
@@ -47,9 +48,9 @@ class Streams:
         """Append, or close; `done(response, error)` is called when it is durable. Raises trio.WouldBlock where it
         can't be decided without waiting; nothing has happened then."""
         parsers = self._parsers
-        producer = command.producer
-        needs = decide.Needs(command.path, None if producer is None else producer[0])
-        self._store.transact_nowait(needs, lambda view: stream.append(view, command, parsers), done)
+        self._store.transact_nowait(
+            decide.needs(command), lambda view: stream.append(view, command, parsers), done
+        )
 
     async def append(self, command: Append) -> responses.Response:
         """Append, or close; returns when it is durable."""
@@ -175,7 +176,9 @@ class StreamsRoute:
         origin = ""
         if exchange.method == "PUT" and (authority := exchange.authority):
             origin = f"{exchange.scheme}://{authority}"
-        command = requests.parse(exchange.method, exchange.target, exchange.headers, origin, resolve=resolve)
+        target = exchange.target
+        resolve = _resolve if len(target) <= _REMEMBERED else targets.resolve
+        command = requests.parse(exchange.method, target, exchange.headers, origin, resolve=resolve)
         if self._access is None:
             certified = exchange.certified
             exchange.identity = without_access(certified) if certified else ANYBODY

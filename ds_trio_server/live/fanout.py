@@ -66,6 +66,15 @@ class Subscriber:
         if self._scope is not None:
             self._scope.cancel()
 
+    def over(self) -> bool:
+        """Whether its time is up, or the server's."""
+        return self._fanout.closing or trio.current_time() >= self.deadline
+
+    def again(self, plan: reads.Plan) -> None:
+        """Be ready to sleep again: it was woken, and there is nothing to see."""
+        self.stream = plan.stream
+        self._woken = False
+
     async def sleep(self) -> None:
         """Until woken or `deadline`.
 

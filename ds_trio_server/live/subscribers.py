@@ -136,6 +136,9 @@ class LongPoll(Remote):
             command = self._command
             command.offset = (self.stream.incarnation, self.position)
             plan = await self._live.reading.plan(command.path, command.offset, True, renew=False)
+            if plan.waits and self._woken and not self.over():
+                self.again(plan)
+                return self
             answer = await self._live.catchup.answer(command, accepted(self.exchange), plan)
             await send(self.exchange, answer)
         return None
@@ -183,7 +186,7 @@ class EventStream(Remote):
 
     async def _next(self) -> Remote | None:
         """Whatever there is to send; then itself, to sleep again, or the end of the response."""
-        while not (self.ended or self._fanout.closing or trio.current_time() >= self.deadline):
+        while not (self.ended or self.over()):
             offset = (self.stream.incarnation, self.position)
             try:
                 plan = await self._reading.plan(self._path, offset, True, renew=False)
@@ -192,8 +195,7 @@ class EventStream(Remote):
             except ProtocolError:
                 break  # deleted, expired or trimmed: the next request is told
             if plan.waits:
-                self.stream = plan.stream
-                self._woken = False
+                self.again(plan)
                 return self
             await self._catch_up(plan)
         if self._fanout.closing and not self.ended:

@@ -86,13 +86,13 @@ class StorageBusy(Unwritable):
 
 
 class LogHeld(Unwritable):
-    """503: somebody reads the file for so long that what is appended meanwhile takes more than it may. Made with the
-    name of the `reader`."""
+    """503: what is appended while somebody reads the file takes more than it may by now. Made with what stands in the
+    way, as half a sentence."""
 
-    def __init__(self, reader: str) -> None:
+    def __init__(self, why: str) -> None:
         ProtocolError.__init__(
             self, 503, "LOG_HELD",
-            f"{reader} has read the server's database for so long that its log is full; appends resume at its end",
+            f"the log of the server's database is full, and {why}; appends resume at the end of that",
             (("Retry-After", "5"),),
         )  # fmt: skip
 

@@ -59,15 +59,15 @@ def test_what_is_let_through_between_two_looks_is_counted(tmp_path, monkeypatch)
     space = Space(tmp_path, MinFree(bytes=60 * MIB), lambda: owed)
     space.measure()
     taken = 0
-    while space.admit(MIB):
+    while space.take(MIB):
         taken += 1
         owed += 2 * MIB
     assert taken == 19 and not space.low, "once in the log and once in the file"
-    assert space.admit(1000), "there is still room for a small one"
+    assert space.take(1000), "there is still room for a small one"
     disk.f_bavail = 59 * MIB
     owed = 0
     space.measure()
-    assert space.low and not space.admit(1)
+    assert space.low and not space.take(1)
     assert disk.asked < 10, "it is not asked each time"
 
 

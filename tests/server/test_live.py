@@ -611,3 +611,46 @@ async def test_stopping_does_not_wait_for_ever(mock_clock: MockClock) -> None:
         mock_clock.jump(11)
         await site.stopped.wait()
         await stuck.ended()
+
+
+async def asleep(site: Site, count: int = 1) -> None:
+    with trio.fail_after(10):
+        while site.server.app.fanout.count() != count:
+            await trio.sleep(0.005)
+
+
+@pytest.mark.parametrize("live", ["long-poll", "sse"])
+async def test_a_ttl_that_others_renew_wakes_nobody(store: Store, live: str) -> None:
+    """Who waits is answered when there is something to see, not when somebody else has read."""
+    async with running(store, long_poll_timeout=30) as site:
+        await site.create("s", stream_ttl="2")
+        waiting = await site.connect()
+        await waiting.send(request("GET", f"{S}?offset=now&live={live}"))
+        if live == "sse":
+            await waiting.until(b"streamNextOffset")
+        await asleep(site)
+        looks = site.server.app.stats.requests
+        for _ in range(25):
+            assert (await site.ask("GET", S)).status == 200
+            await trio.sleep(0.1)
+        assert site.server.app.fanout.count() == 1 and site.server.app.stats.requests == looks + 25
+        waiting.buffer = b""
+        with trio.move_on_after(0.2):
+            await waiting.more()
+        assert waiting.buffer == b""
+        await site.append("s", b"news")
+        await waiting.until(b"news")
+
+
+async def test_a_long_poll_that_is_woken_for_nothing_sleeps_on(store: Store) -> None:
+    async with running(store, long_poll_timeout=30) as site:
+        await site.create("s")
+        waiting = await site.connect()
+        await waiting.send(request("GET", f"{S}?offset=now&live=long-poll"))
+        await asleep(site)
+        for _ in range(3):
+            for feed in list(site.server.app.fanout._feeds.values()):
+                feed.wake_all()
+            await asleep(site)
+        await site.append("s", b"news")
+        assert (await waiting.answer()).body == b"news"

@@ -103,7 +103,7 @@ class Decider:
         """Raise what keeps an append of so many bytes from being stored, if anything does."""
         if self._committer.holder is not None:
             raise LogHeld(self._committer.holder)
-        if not self._space.admit(size):
+        if not self._space.take(size):
             self._committer.press(self._space.low, self._space.wanted)
             raise StorageFull
 

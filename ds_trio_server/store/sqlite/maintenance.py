@@ -80,15 +80,18 @@ def backup(folder: Path, target: Path) -> Report:
     file = target / files.FILE
     if file.exists():
         raise Unusable(f"{file} is there already; give a new directory")
-    files.make_folder(target)
     part = target / (files.FILE + ".part")
-    part.unlink(missing_ok=True)
-    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     with _opened(folder) as (_, access):
+        files.make_folder(target)
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
             copying.copy(schema.uri(folder, access), part)
-        except sqlite3.Error as error:
-            raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
+        except BaseException as error:
+            part.unlink(missing_ok=True)
+            if isinstance(error, sqlite3.Error):
+                raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
+            raise
     part.rename(file)
     copying.sync(target)
     return check(target)

@@ -58,11 +58,12 @@ class Publisher:
             if found is None or found.stream is None:
                 continue
             stream = found.stream
-            before = stream.visible_tail
+            before, was_closed = stream.visible_tail, stream.visible_closed
             stream.visible_tail = tail
             stream.visible_closed = bool(closed)
             found.durable_deadline = deadline
-            if self._watchers.watched(stream):
+            # (A row may say no more than that a TTL begins anew.)
+            if (tail > before or closed and not was_closed) and self._watchers.watched(stream):
                 self._watchers.notify(stream, before, b"".join(fresh.get(id, ())))
             if trimmer is not None and tail - stream.start > found.most and not stream.deleted:
                 if found.most < 0:

@@ -72,7 +72,7 @@ class Space:
         self._refused = 0
         self.low = False
 
-    def admit(self, size: int) -> bool:
+    def take(self, size: int) -> bool:
         """Whether there is room for an append of so many bytes, once in the log and once in the file; if so, it is
         counted."""
         cost = 2 * size + _LEAST
@@ -112,8 +112,8 @@ class Space:
         low = free < (least + least // 16 if self.low else least)
         if low and not self.low:
             log.error(
-                "%s has %d MiB free, and --min-free keeps %d MiB: appends are refused "
-                "with 507 until there is more", self._folder, max(0, free) >> 20, kept >> 20,
+                "%s has %d MiB free; --min-free keeps %d MiB, and the log may need %d MiB: appends are refused "
+                "with 507 until there is more", self._folder, max(0, free) >> 20, kept >> 20, (least - kept) >> 20,
             )  # fmt: skip
         elif self.low and not low:
             log.warning("%s has %d MiB free again: appends go on", self._folder, free >> 20)
