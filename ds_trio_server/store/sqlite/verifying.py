@@ -38,9 +38,10 @@ def verify(db: sqlite3.Connection) -> Found | None:
     streams, whole = _as_far_as_it_goes(db.execute(_TABLE))
     if not whole:
         paths, sound = _as_far_as_it_goes(db.execute(_INDEX))
-        if not sound or any(first >= second for (first,), (second,) in pairwise(paths)):
+        if not sound or any((first or b"") >= (second or b"") for (first,), (second,) in pairwise(paths)):
             raise sqlite3.DatabaseError(text)
-    hidden = {path.decode(errors="replace") for id, path in streams if _is_hidden(db, id, path)}
+    # What a damaged page holds can be of any kind; a path that is none is nobody's.
+    hidden = {path.decode(errors="replace") for id, path in streams if path is not None and _is_hidden(db, id, path)}
     if len(hidden) > _MOST_HIDDEN:
         raise sqlite3.DatabaseError(text)
     return Found(text, frozenset(hidden))
