@@ -21,7 +21,7 @@ from .http.exchange import Exchange, Suspended
 from .live.subscribers import LiveReads
 from .parsers import FastParsers, Parsed
 from .reads.catchup import Answer, accepted, send
-from .store.base import Done, Piece, Store, Vanished
+from .store.base import Damaged, Done, Piece, Store, Vanished
 
 if TYPE_CHECKING:
     from .access import Access
@@ -70,8 +70,13 @@ class Streams:
         return await self._store.look(command.path, lambda view: stream.head(view, command))
 
     async def delete(self, command: Delete) -> responses.Response:
-        """Delete a stream; returns when that is durable."""
-        return await self._store.transact(decide.needs(command), lambda view: stream.delete(view, command))
+        """Delete a stream; returns when that is durable. One whose state is damaged as well: nothing else is left to be
+        done with it."""
+        try:
+            return await self._store.transact(decide.needs(command), lambda view: stream.delete(view, command))
+        except Damaged:
+            await self._store.discard(command.path)
+            return responses.Response(204, [])
 
     async def read(self, command: Read, accept: str | None = None) -> Answer:
         """What there is from an offset on, whole or in parts; where a `live` one finds nothing, what comes before a
@@ -119,6 +124,8 @@ class Streams:
             # The path may have another stream by the time it is decided; "the start" would be that one's.
             command.fork_offset = (source.incarnation, position)
             return await self._reading.messages_at(source, position, command.fork_skip > 0)
+        except Damaged:
+            raise
         except (ProtocolError, Vanished):
             return None  # the creation itself will say so, in its own order of checks
 

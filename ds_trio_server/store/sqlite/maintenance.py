@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..base import StorageFailed, StorageFull, StorageReadOnly
+from ..base import Damaged, StorageFailed, StorageFull, StorageReadOnly
 from . import copying, errors, files, meta, rows, schema
 from .shm import SharedIndex
 
@@ -175,8 +175,8 @@ def _check_streams(db: sqlite3.Connection, report: Report) -> None:
         report.streams += not deleted
         name = f"stream {id} ({path})"
         try:
-            rows.read(db, "id", id)
-        except rows.DamagedRow as error:
+            rows.read(db, id)
+        except Damaged as error:
             report.add(str(error))
         if not 0 < incarnation <= id <= newest:
             report.add(f"{name}: its number or incarnation {incarnation} is beyond the newest issued, {newest}")

@@ -11,12 +11,13 @@ freed, all of them or those `below` a position. A row of `times` says that a str
 """
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ds_core.server.stream import Now
 
-from ..base import StorageBusy, StorageFailed, StorageFull
+from ..base import Damaged, StorageBusy, StorageFailed, StorageFull
 from . import errors
 from .files import FILE as FILE
 
@@ -204,6 +205,32 @@ def last_blob(db: sqlite3.Connection) -> int:
     return int(one(db, "SELECT ifnull(max(id), 0) FROM blobs")[0])
 
 
+def change_all(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+    """Run a statement that changes one row for each of some rows of parameters. Raises Damaged where one isn't there:
+    what was acknowledged would be lost with it."""
+    if db.executemany(statement, rows).rowcount != len(rows):
+        raise Damaged("what several streams share", "a row that is to be changed is missing")
+
+
+def takes_commits(db: sqlite3.Connection) -> bool:
+    """Whether what any commit may need is sound: the tables, free pages, what is there for all streams. Raises
+    sqlite3.Error for what is no damage."""
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        one(db, "SELECT count(*) FROM sqlite_master")
+        db.execute("INSERT INTO blobs (data) VALUES (zeroblob(16384))")
+        db.execute("INSERT INTO staged VALUES (last_insert_rowid())")
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('probe', 0)")
+    except sqlite3.Error as error:
+        if not errors.is_damage(error):
+            raise
+        return False
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+    return True
+
+
 def unused(db: sqlite3.Connection) -> int:
     """How many bytes of the file are in no use."""
     return int(one(db, "PRAGMA freelist_count")[0]) * int(one(db, "PRAGMA page_size")[0])
@@ -326,11 +353,3 @@ def _drop_staged(folder: Path, db: sqlite3.Connection) -> None:
             raise
         if db.in_transaction:
             db.execute("ROLLBACK")
-
-
-def verify(db: sqlite3.Connection) -> None:
-    """Look for streams that an index has lost, or that were lost themselves: they would seem to be
-    missing. Raises sqlite3.DatabaseError."""
-    found = one(db, "PRAGMA integrity_check(streams)")[0]
-    if found != "ok":
-        raise sqlite3.DatabaseError(found)
