@@ -84,6 +84,9 @@ def soft_delete(cache: StreamCache, batch: Batch, entry: Entry) -> None:
             (stream.id,),
         )
     )
+    # Its forks may begin later than it did.
+    batch.structure.append(schema.release((stream.id, 0)))
+    batch.leaves_garbage = True
     batch.ended.append(stream)
     cache.touch(entry, batch, structural=True)
 

@@ -234,20 +234,22 @@ def _check_appends(db: sqlite3.Connection, report: Report) -> None:
 def _expected(db: sqlite3.Connection) -> Iterator[tuple[int, int, int, int]]:
     """For each stream: id, where its own bytes begin, from where on they must be there, tail."""
     needed = _needed(db)
-    for id, base, start, tail in db.execute("SELECT id, coalesce(fork_at, 0), start, tail FROM streams ORDER BY id"):
-        yield id, base, max(base, min(start, needed.get(id, start))), tail
+    for id, base, first, tail in db.execute(
+        f"SELECT id, coalesce(fork_at, 0), {schema.SHOWN_FROM}, tail FROM streams ORDER BY id"
+    ):
+        yield id, base, max(base, min(first, needed.get(id, first))), tail
 
 
 def _needed(db: sqlite3.Connection) -> dict[int, int]:
     """From which position on forks need the bytes of a stream, of streams that have such forks: what `schema.NEEDED`
     says of one, for all at once. Forks are younger than their sources, so the youngest come first."""
     needed: dict[int, int] = {}
-    for id, source, at, start in db.execute(
-        "SELECT id, source, fork_at, start FROM streams WHERE source IS NOT NULL ORDER BY id DESC"
+    for id, source, at, first in db.execute(
+        f"SELECT id, source, fork_at, {schema.SHOWN_FROM} FROM streams WHERE source IS NOT NULL ORDER BY id DESC"
     ):
-        start = min(start, needed.get(id, start))
-        if start < at:
-            needed[source] = min(start, needed.get(source, start))
+        first = min(first, needed.get(id, first))
+        if first < at:
+            needed[source] = min(first, needed.get(source, first))
     return needed
 
 

@@ -121,13 +121,15 @@ NEWEST = (
     "INSERT INTO meta VALUES ('newest', ?) ON CONFLICT DO UPDATE SET"
     " value = CASE typeof(value) WHEN 'integer' THEN max(value, excluded.value) ELSE excluded.value END"
 )
+SHOWN_FROM = "CASE WHEN deleted THEN tail ELSE start END"
+"""From where on a stream itself shows what it has."""
 NEEDED = (
-    "WITH RECURSIVE forks (id, start, upto) AS ("
-    " SELECT id, start, fork_at FROM streams WHERE source = ?"
+    "WITH RECURSIVE forks (id, first, upto) AS ("
+    f" SELECT id, {SHOWN_FROM}, fork_at FROM streams WHERE source = ?"
     " UNION ALL"
-    " SELECT s.id, s.start, min(s.fork_at, forks.upto) FROM streams s JOIN forks ON s.source = forks.id"
+    f" SELECT s.id, {SHOWN_FROM}, min(s.fork_at, forks.upto) FROM streams s JOIN forks ON s.source = forks.id"
     " WHERE s.id > forks.id"
-    ") SELECT min(start) FROM forks WHERE start < upto"
+    ") SELECT min(first) FROM forks WHERE first < upto"
 )
 """From which position on the forks of a stream need its bytes; NULL when they need none."""
 
@@ -135,7 +137,8 @@ NEEDED = (
 def release(ancestor: tuple[int, int]) -> tuple[str, tuple[object, ...]]:
     """What to run when a fork needs less of an ancestor: see what is to be freed there now."""
     return (
-        "INSERT OR IGNORE INTO removed SELECT id, start FROM streams WHERE id = ? AND start > 0",
+        f"INSERT INTO removed SELECT id, {SHOWN_FROM} FROM streams WHERE id = ? AND (start > 0 OR deleted)"
+        " ON CONFLICT DO UPDATE SET below = max(below, excluded.below)",  # all of it (NULL) stays all of it
         (ancestor[0],),
     )
 
