@@ -86,10 +86,9 @@ class FlashStore:
         try:
             os.mkdir(path)
         except OSError as exc:
-            if exc.errno != 17 or os.listdir(path):  # EEXIST
-                from ds_micro.recovery import recover
+            from ds_micro.recovery import recover
 
-                recover(self, exc)
+            recover(self, exc)  # it is there, or is not to be
         OWNERS[path] = files
         if not files:
             self.claim(epoch)
@@ -212,9 +211,10 @@ class FlashStore:
         self._gone = gone
         for dead in gone:
             self._forget(dead)
-        if self._file:
-            self._file.close()
-            self._file = None
+        file = self._file
+        self._file = None  # whatever closing it says: then it is closed all the same
+        if file:
+            file.close()
         self._file = self._open(number, "ab")
         self._settle()
 
@@ -327,14 +327,3 @@ class FlashStore:
         self._gone.append(number)
         self._forget(number)
         self._settle()
-
-    def close(self):
-        """Make everything durable, and let the file go."""
-        if self._waiting:
-            self.claim(None)
-        if self._waiting:
-            self._write()
-        if self._file:
-            self._file.close()
-            self._file = None
-            OWNERS.pop(self._path, None)
