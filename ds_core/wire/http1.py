@@ -94,7 +94,7 @@ class ResponseParser:
             # A line longer than the buffer: passed over if nobody wants its field, which its start must show.
             # (Within one that is passed over, what looks like the start of a field is none.)
             if self._state != 1 or not self._skip and self._wanted(0):
-                raise BadMessage("the head is too long")
+                raise BadMessage("head too long")
             self._skip = True
             self._count += 1
             start = end - 1  # perhaps a CR
@@ -121,7 +121,7 @@ class ResponseParser:
             self._start = end + 2
             self._count += 1
             if self._count > 250:
-                raise BadMessage("the head is too long")
+                raise BadMessage("head too long")
             if self._skip:
                 self._skip = False
             elif self._state and end > start and self._buf[start] > 32 and not self._wanted(start):

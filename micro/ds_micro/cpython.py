@@ -91,6 +91,8 @@ class Owners(dict):
         except OSError:
             pass
         self._locks[key] = fd, os.getpid()
+        with contextlib.suppress(PermissionError):  # to read the folder that it is in
+            sync(None, dirname(key))  # where it may be new
         super().__setitem__(key, files)
 
     def get(self, path, default=None):

@@ -117,7 +117,10 @@ class FlashStore:
             for number in self._gone:
                 self._delete(number)
             # (The open file as well: on littlefs its next writes would else cost an erase each.)
-            sync(self._file, self._path)
+            file = self._file
+            self._file = None  # should this fail: of a file that had an error, littlefs takes a sync for done
+            sync(file, self._path)
+            self._file = file
             del self._gone[:]
 
     def _begin(self):

@@ -18,7 +18,7 @@ from typing import IO
 import pytest
 
 from ds_core.client.writer import FENCED
-from ds_micro import Outbox, Stream
+from ds_micro import Outbox, Stream, flash
 from ds_micro.closing import close
 from ds_micro.flash import FlashStore
 from ds_micro.operations import quote
@@ -318,6 +318,39 @@ def test_an_error_in_closing_a_file_is_over_with_it(tmp_path: Path, monkeypatch:
             assert (batch.seq, batch.count) == (seq if store._epoch == 7 else batch.seq, count)
             batch.done()
         assert store.records == 0
+
+
+def test_after_a_failed_sync_the_newest_file_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FlashStore(str(tmp_path), 7, "text/plain", False, 4096, 256, 2, "refuse", 1)
+    for record in (b"a", b"b", b"c"):
+        assert store.append(record)
+    sync = flash.sync
+
+    def failing(file: IO[bytes] | None, folder: str | None = None) -> None:
+        if folder:
+            raise OSError(5, "I/O error")
+        sync(file, folder)
+
+    assert store.batch(0).seq == 0
+    before = store._file
+    monkeypatch.setattr(flash, "sync", failing)
+    with pytest.raises(OSError, match="I/O error"):
+        store.done()
+    monkeypatch.setattr(flash, "sync", sync)
+    assert store.append(b"d") and store._file is not before
+    assert store.batch(0).seq == 1 and store.records == 2
+    close(store)
+
+
+def test_a_new_folders_name_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.stat(fd).st_ino), fsync(fd)))
+    store = FlashStore(str(tmp_path / "box"), 7, "text/plain", False, 4096, 256, 2, "refuse", 1)
+    close(store)
+    assert {tmp_path.stat().st_ino, (tmp_path / "box").stat().st_ino} <= set(synced)
 
 
 def test_no_epoch_is_begun_that_no_server_takes(tmp_path: Path) -> None:
