@@ -139,7 +139,7 @@ def passed(environment: MutableMapping[str, str]) -> list[socket.socket]:
     """
     count, of = environment.pop("LISTEN_FDS", ""), environment.pop("LISTEN_PID", "")
     environment.pop("LISTEN_FDNAMES", None)
-    if not count.isdigit() or of != str(os.getpid()):
+    if not (count.isascii() and count.isdigit()) or of != str(os.getpid()):
         return []
     listeners: list[socket.socket] = []
     for number in range(_FIRST_PASSED, _FIRST_PASSED + int(count)):

@@ -23,7 +23,7 @@ def recover(store, exc=None):
     store._damaged = bad = 0
     try:
         OWNERS[path] = files
-        names = os.listdir(path)
+        names = names_in(path)
     except OSError as found:
         raise no_room(exc if exc and found.errno == 2 else found)  # ENOENT
     for name in names:
@@ -67,6 +67,22 @@ def recover(store, exc=None):
         known[number], rest = scan(store, number)
         store._damaged += rest
     store._settle()
+
+
+def names_in(path):
+    """What a folder has. MicroPython's listdir() ends without a word where a directory can't be read on; a segment that
+    is not seen would be lost, or its number be taken again. So it is counted once more.
+    """
+    for _ in range(5):
+        names = os.listdir(path)
+        n = len(names)
+        if hasattr(os, "ilistdir"):
+            n = 0
+            for _ in os.ilistdir(path):
+                n += 1
+        if n == len(names):
+            return names
+    raise OSError(5)  # EIO
 
 
 def scan(store, number):

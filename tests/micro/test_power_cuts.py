@@ -9,7 +9,7 @@ import pytest
 
 from ds_core.client.backoff import Backoff
 from ds_core.client.writer import AGAIN, DONE, DUPLICATE, Writer
-from ds_micro import cpython, flash, recovery
+from ds_micro import Outbox, Stream, cpython, flash, recovery
 from ds_micro.closing import close
 from tests.micro.model import Disk, PowerCut, Server
 
@@ -182,3 +182,27 @@ def test_one_sync_per_record_and_few_per_segment(monkeypatch):
     before = disk.syncs
     device.flush(lossy=False)
     assert disk.syncs - before <= 5  # the new file, the old one's deletion, and the folder for both
+
+
+def test_a_directory_that_once_shows_less_than_there_is_loses_and_repeats_nothing(tmp_path, monkeypatch):
+    """As MicroPython's listdir() does when a block can't be read: without a word."""
+    folder = str(tmp_path / "box")
+    box = Outbox(folder, Stream("http://127.0.0.1:1/s"), "p", limit=1 << 16, segment=64)
+    for number in range(60):
+        box.append(number)
+    box.close()
+    whole, shown = os.listdir, []
+
+    def listdir(path):
+        names = whole(path)
+        shown.append(names[: len(names) // 3] if len(shown) < 2 else names)
+        return shown[-1]
+
+    monkeypatch.setattr(recovery.os, "listdir", listdir)
+    monkeypatch.setattr(recovery.os, "ilistdir", lambda path: iter(whole(path)), raising=False)
+    box = Outbox(folder, Stream("http://127.0.0.1:1/s"), "p", limit=1 << 16, segment=64)
+    assert box.records == 60 and len(shown) == 3
+    box.close()
+    monkeypatch.setattr(recovery.os, "listdir", lambda path: whole(path)[:1])
+    with pytest.raises(OSError, match="5"):
+        Outbox(folder, Stream("http://127.0.0.1:1/s"), "p", limit=1 << 16, segment=64)
