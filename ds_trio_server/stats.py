@@ -91,21 +91,24 @@ class Commits(Shows):
 
 class Upkeep(Shows):
     """What a store does beside its clients: `failures` are steps that failed, of one stream or of all together;
+    `damage` is how often something damaged was met, `damaged` of how many streams;
     `freed` the streams whose last row was freed. `log` and `held` are the bytes that its log takes, and those of
     them that a reader keeps from being used again."""
 
     COUNTERS: Shown = {
         "failures": ("ds_upkeep_failures", "Streams passed over, or rounds ended, by a failure in upkeep."),
+        "damage": ("ds_damage_met", "How often stored data was asked for, or was to be changed, and is damaged."),
         "freed": ("ds_streams_freed", "Streams that ended and whose room is free."),
     }
     GAUGES: Shown = {
+        "damaged": ("ds_streams_damaged", "Streams whose stored data was found damaged since the start."),
         "log": ("ds_log_bytes", "Bytes the write-ahead log takes."),
         "held": ("ds_log_held_bytes", "Bytes of it that a long reader keeps from being used again."),
     }
     __slots__ = (*COUNTERS, *GAUGES)
 
     def __init__(self) -> None:
-        self.failures = self.freed = 0
+        self.failures = self.freed = self.damage = self.damaged = 0
         self.log = self.held = 0
 
 

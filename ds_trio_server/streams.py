@@ -20,13 +20,14 @@ from .http.exchange import Exchange, Suspended
 from .live.subscribers import LiveReads
 from .parsers import FastParsers, Parsed
 from .reads.catchup import Answer, accepted, send
-from .store.base import Done, Piece, Store, Vanished
+from .store.base import Damaged, Done, Piece, Store, Vanished
 
 if TYPE_CHECKING:
     from .access import Access
 
-# The same few targets come again and again.
-resolve = lru_cache(256)(targets.resolve)
+# The same few targets come again and again. (Long ones don't, and what thousands of parameters take isn't kept.)
+_resolve = lru_cache(256)(targets.resolve)
+_REMEMBERED = 512
 
 Command = Create | Append | Read | Head | Delete
 
@@ -68,8 +69,13 @@ class Streams:
         return await self._store.look(command.path, lambda view: stream.head(view, command))
 
     async def delete(self, command: Delete) -> responses.Response:
-        """Delete a stream; returns when that is durable."""
-        return await self._store.transact(decide.needs(command), lambda view: stream.delete(view, command))
+        """Delete a stream; returns when that is durable. One whose state is damaged as well: nothing else is left to be
+        done with it."""
+        try:
+            return await self._store.transact(decide.needs(command), lambda view: stream.delete(view, command))
+        except Damaged:
+            await self._store.discard(command.path)
+            return responses.Response(204, [])
 
     async def read(self, command: Read, accept: str | None = None) -> Answer:
         """What there is from an offset on, whole or in parts; where a `live` one finds nothing, what comes before a
@@ -166,7 +172,9 @@ class StreamsRoute:
         origin = ""
         if exchange.method == "PUT" and (authority := exchange.authority):
             origin = f"{exchange.scheme}://{authority}"
-        command = requests.parse(exchange.method, exchange.target, exchange.headers, origin, resolve=resolve)
+        target = exchange.target
+        resolve = _resolve if len(target) <= _REMEMBERED else targets.resolve
+        command = requests.parse(exchange.method, target, exchange.headers, origin, resolve=resolve)
         if self._access is None:
             certified = exchange.certified
             exchange.identity = without_access(certified) if certified else ANYBODY

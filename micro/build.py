@@ -71,7 +71,7 @@ RARE = (
 # What is used by most programs, but not by each, or not always.
 WHEN = {
     "ds_micro/recovery.py": "at a start that finds records in the outbox, and after an error of its file system",
-    "ds_micro/retry.py": "at the first broken read or refused batch; not when a connection breaks under an outbox",
+    "ds_micro/retry.py": "at the first connection that breaks, refused batch, or live answer that is empty at once",
     "ds_micro/operations.py": "for append(), head(), delete(), fork(), JSON, text, and options of create()",
 }
 

@@ -123,6 +123,7 @@ def test_what_is_found_when_it_is_first_called_is_as_the_stubs_say() -> None:
         assert methods["create"] == creating, file
     methods = stubbed("outbox.pyi", "Outbox")
     assert methods["close_stream"] == shape(trouble.method(None, "close_stream")) == {("timeout", 30)}
+    assert methods["close"] == shape(trouble.method(None, "close")) == set()
     assert methods["discard"] == shape(trouble.method(None, "discard")) == set()
     assert {"records", "dropped"} <= set(methods)
 

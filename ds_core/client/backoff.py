@@ -23,6 +23,6 @@ class Backoff:
         span = min(self.most, self.first << min(self.failures, 16))
         self.failures += 1
         wait: int = span - self._random(span // 2 + 1)
-        if retry_after and retry_after.isdigit():
+        if retry_after and retry_after.encode().isdigit():  # (a text has more digits than 0 to 9)
             wait = max(wait, min(int(retry_after[:7]), 3600) * 1000)
         return wait

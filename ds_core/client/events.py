@@ -79,7 +79,7 @@ class Events:
                     self._busy = True
             except BadResponse:
                 raise
-            except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as exc:  # (nested too deeply)
                 raise BadResponse("bad event: %s" % exc)
 
     def _advance(self, control: dict[str, str]) -> object:

@@ -1,4 +1,5 @@
-"""JSON text and values, exactly, where the interpreter's own `json` is not exact; loaded when that may matter.
+"""JSON text and values, exactly, where the interpreter's own `json` is not exact, or takes no integer that is so long;
+loaded when that may matter.
 
 MicroPython's prints a float with fewer digits than tell it apart, reads one some units in the last place off, and
 leaves the halves of an escaped surrogate pair as they are (ds_core.wire.utf8). Here numbers go through integers, in
@@ -36,6 +37,18 @@ def _integer(text: str) -> int:
     return above * shift + (-below if text[0] == "-" else below)
 
 
+def _digits(value: int) -> str:
+    """The decimal text of an integer of any length; str() of CPython has the limits of int()."""
+    if -1 << 2000 < value < 1 << 2000:
+        return str(value)
+    if value < 0:
+        return "-" + _digits(-value)
+    half = _length(value) * 301 // 2000
+    shift: int = 10**half
+    below = _digits(value % shift)
+    return _digits(value // shift) + "0" * (half - len(below)) + below
+
+
 def dumps(value: object) -> str:
     """The JSON text of a value; TypeError (a key that is no string, a set, bytes, ...), ValueError."""
     if isinstance(value, float):
@@ -43,8 +56,12 @@ def dumps(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ",".join([dumps(item) for item in value]) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join([json.dumps(_key(key)) + ":" + dumps(value[key]) for key in value]) + "}"
-    if value is not None and not isinstance(value, (str, bool, int)):
+        return "{" + ",".join([_text(_key(key)) + ":" + dumps(value[key]) for key in value]) + "}"
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _digits(value)
+    if value is not None and not isinstance(value, bool):
         raise TypeError("JSON has no %s" % type(value).__name__)
     return json.dumps(value)
 
@@ -53,6 +70,11 @@ def _key(key: object) -> object:
     if not isinstance(key, str):
         raise TypeError("a JSON object's keys are strings: %r is none" % (key,))
     return key
+
+
+def _text(value: object) -> str:
+    # With the characters themselves on CPython as well, so that halves of pairs show.
+    return json.dumps(value) if sys.implementation.name == "micropython" else json.dumps(value, ensure_ascii=False)
 
 
 def text_of(value: float) -> str:

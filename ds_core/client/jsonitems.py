@@ -103,9 +103,12 @@ class Decoder:
         self._state = _AFTER
         if len(text) < len(data):
             utf8.check(data)
-        if "\\u" in text or len(text) > 4300 or not _EXACT and ("." in text or "e" in text or "E" in text):
-            from ds_core.client import exactjson
+        try:
+            if "\\u" in text or len(text) > 4300 or not _EXACT and ("." in text or "e" in text or "E" in text):
+                from ds_core.client import exactjson
 
-            return exactjson.loads(text)
-        value: object = json.loads(text)
-        return value
+                return exactjson.loads(text)
+            value: object = json.loads(text)
+            return value
+        except RuntimeError:  # of which RecursionError is one
+            raise ValueError("a JSON value nested too deeply")

@@ -1,5 +1,7 @@
 """The errors that an answer's status stands for; see ds_core.client.errors."""
 
+import sys
+
 from ds_core.client.errors import BadResponse, Disconnected, StreamError, kind
 from ds_core.wire.http1 import BadMessage, Truncated
 
@@ -51,6 +53,12 @@ _CLASSES = {
     507: NoSpace,
 }
 
+# EPIPE; ECONNRESET and ECONNABORTED, of Linux and lwIP and of BSD. On CPython asyncio's have no number, and those of
+# TLS another.
+_CLOSED: "tuple[object, ...]" = (32, 104, 103, 54, 53)
+_CLOSED += ("BrokenPipeError", "ConnectionResetError", "ConnectionAbortedError", "SSLEOFError", "SSLZeroReturnError")
+
+
 def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fenced: bool = False) -> StreamError:
     """The error for an answer that is not a success, whose body begins with `body`."""
     found = _CLASSES.get(status, ServerError if status > 499 else StreamError)
@@ -80,19 +88,27 @@ def error_for(status: int, headers: dict[str, str], body: bytes, url: str, fence
             error = json.loads(text)["error"]
             code = error["code"]
             text = error["message"]
-        except (ValueError, KeyError, TypeError):
-            pass
+        except (ValueError, KeyError, TypeError, RuntimeError):
+            pass  # (RuntimeError: nested too deeply)
     return found(text, status, code, url, headers.get("retry-after"))
 
 
-def failure(exc: Exception, url: str) -> Exception:
-    """The error for what went wrong on a connection."""
+def failure(exc: Exception, url: str, sending: int = 0) -> Exception | None:
+    """The error for what went wrong on a connection. None: while `sending` the peer has closed, so no more can be sent
+    for good, but an answer may be there. (A server that refuses a request by its head need not read the rest of it:
+    RFC 9110 section 10.1.1, RFC 9112 section 9.5.)
+    """
     found = Disconnected
     text = str(exc)
     code = exc.args[0] if exc.args else 0  # CPython has no errno when that is all
+    if sending > 0 and isinstance(exc, OSError) and (code in _CLOSED or exc.__class__.__name__ in _CLOSED):
+        return None
     if isinstance(exc, BadMessage):
         if not isinstance(exc, Truncated):
             found = BadResponse
+    elif isinstance(exc, UnicodeError) and sys.implementation.name == "micropython":
+        found = BadResponse  # MicroPython has no text of other bytes
+        text = "a header that is not UTF-8"
     elif isinstance(exc, UnicodeError):
         text = "the host's name was not found: " + text
     elif url[:5] == "https" and (isinstance(exc, ValueError) or code in _UNTRUSTED):

@@ -45,7 +45,9 @@ def _claim(writer, epoch: int) -> int:  # type: ignore[no-untyped-def]
         writer.claims = 0
     writer._since = writer.sent
     writer.claims += 1
-    if writer.claims > _MAX_CLAIMS or epoch >> 53:  # beyond, there is no epoch
+    # Beyond 2**53 - 1 there is no epoch (protocol section 5). The upper half is left to those that discard() and a
+    # damaged segment begin on their own, one by one: it has more of them than any flash will bear.
+    if writer.claims > _MAX_CLAIMS or epoch >> 52:
         writer.claims = 0
         return FENCED
     writer._store.claim(epoch)
@@ -54,6 +56,7 @@ def _claim(writer, epoch: int) -> int:  # type: ignore[no-untyped-def]
 
 
 def number(headers: dict[str, str], name: str) -> int:
-    """A header's value, or -1."""
+    """A header's value, or -1; no epoch and no sequence has more than 16 digits (protocol section 5)."""
     value = headers.get(name, "")
-    return int(value) if value.isdigit() else -1
+    # (As bytes, of which none but 0 to 9 are digits: a text has more of them, of which int() takes only some.)
+    return int(value) if value.encode().isdigit() and len(value) < 17 else -1

@@ -92,8 +92,9 @@ class ResponseParser:
         view = self.view
         if end == len(view) and not start:
             # A line longer than the buffer: passed over if nobody wants its field, which its start must show.
-            if self._state != 1 or self._wanted(0):
-                raise BadMessage("the head is too long")
+            # (Within one that is passed over, what looks like the start of a field is none.)
+            if self._state != 1 or not self._skip and self._wanted(0):
+                raise BadMessage("head too long")
             self._skip = True
             self._count += 1
             start = end - 1  # perhaps a CR
@@ -120,7 +121,7 @@ class ResponseParser:
             self._start = end + 2
             self._count += 1
             if self._count > 250:
-                raise BadMessage("the head is too long")
+                raise BadMessage("head too long")
             if self._skip:
                 self._skip = False
             elif self._state and end > start and self._buf[start] > 32 and not self._wanted(start):
@@ -207,7 +208,8 @@ class ResponseParser:
             self._chunks = decoder(coding, length)
         elif length is not None:
             # Two lengths were joined to something else than a number, and so are refused even when they agree.
-            if not length.isdigit() or len(length) > 15:
+            # (As bytes, of which none but 0 to 9 are digits: a text has more of them.)
+            if not length.encode().isdigit() or len(length) > 15:
                 raise BadMessage("a bad length")
             left = int(length)
         if self._no_body or self.status in (204, 304):

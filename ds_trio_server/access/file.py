@@ -11,8 +11,9 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,11 @@ class Access:
 
     def reload(self) -> None:
         """Take on the file as it is now; when that can't be used raise, and go on with the old one."""
-        self._take(read(self.file))
+        self.look()()
+
+    def look(self) -> Callable[[], None]:
+        """Read the file, which may take long; then there is what takes it on."""
+        return partial(self._take, read(self.file))
 
     def _take(self, policy: Policy) -> None:
         self.policy = policy

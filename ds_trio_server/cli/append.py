@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -32,8 +33,8 @@ def append(options: argparse.Namespace, signals: Signals) -> int:
         raise Usage("give records or --file, not both")
     if options.producer_state and not options.producer:
         raise Usage("--producer-state needs --producer")
-    if options.producer is not None and not options.producer:
-        raise Usage("--producer needs an id that is not empty")
+    if options.producer is not None and not _is_producer(options.producer):
+        raise Usage("--producer needs an id of 1 to 256 bytes on one line, without blanks around it")
     content_type = options.content_type or (JSON if options.json else CBOR if options.cbor else None)
     stream = connect(options, content_type)
     if content_type is None:
@@ -92,7 +93,7 @@ def _source(options: argparse.Namespace, kind: str) -> Source:
         return text.strip()
 
     def cbor_item(text: bytes) -> bytes:
-        value = of_any_length(_loads, text.decode())
+        value = of_any_length(_loads_to_keep, text.decode())
         return cbor.encode(item_of(value) if b'"$' in text or b"\\u" in text else value)
 
     def text_line(text: bytes) -> bytes:
@@ -116,8 +117,24 @@ def _source(options: argparse.Namespace, kind: str) -> Source:
     return Source([], Raw, filter(None, records))
 
 
+def _is_producer(text: str) -> bool:
+    return 0 < len(os.fsencode(text)) <= 256 and min(text) > "\x1f" and text.strip() == text
+
+
 def _loads(text: str) -> object:
     return json.loads(text, parse_constant=_no_constant)
+
+
+def _loads_to_keep(text: str) -> object:
+    """As `_loads`, where what comes of it is kept, and not the text."""
+    return json.loads(text, parse_constant=_no_constant, parse_float=_float)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{printable(text)[:40]} is more than a float can be")
+    return value
 
 
 def _no_constant(name: str) -> object:

@@ -102,7 +102,7 @@ def _head(options: argparse.Namespace, signals: Signals) -> int:
         "content_type": done.headers.get("content-type"),
         "next_offset": done.offset,
         "closed": done.closed,
-        "ttl": int(ttl) if ttl.isdigit() else None,
+        "ttl": int(ttl) if ttl.isascii() and ttl.isdigit() else None,
         "expires_at": done.headers.get("stream-expires-at"),
     }
     if options.json:

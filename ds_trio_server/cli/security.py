@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ds")
 
+_LONGEST = 20
+
 
 class Security:
     """The access control and TLS of one server. Raises Usage for what can't be used or makes no sense."""
@@ -91,8 +93,13 @@ class Security:
             if what is None:
                 continue
             try:
-                # A thread that hangs on a dead disk is left behind: it must not keep the server from ending.
-                await trio.to_thread.run_sync(what.reload, abandon_on_cancel=True)
+                # A thread that hangs on a dead disk, or reads what is no file, is left behind: it must not keep the
+                # server from ending, or from the next reload; and what it finds in the end is older than that.
+                with trio.fail_after(_LONGEST):
+                    take = await trio.to_thread.run_sync(what.look, abandon_on_cancel=True)
+                take()
+            except trio.TooSlowError:
+                log.error("not reloaded, the old one stays: reading %s takes longer than %d s", what, _LONGEST)
             except Unusable as error:
                 log.error("not reloaded, the old one stays: %s", error)
             except Exception:

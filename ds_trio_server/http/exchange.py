@@ -180,12 +180,14 @@ class Exchange:
         async with aclosing(parts):
             async for part in parts:
                 data = part if length is not None else self.part(part)
+                del part
                 if head and len(data) <= _ONE_PACKET:
                     data = head + data  # small answers leave at once
                 elif head:
                     await self.send(head)
                 head = b""
                 await self.send(data)
+                del data  # the next part may be long in coming, and its reader isn't alone
         if length is None:
             await self.end()
 

@@ -8,8 +8,9 @@ import logging
 import socket
 import ssl
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -67,7 +68,11 @@ class TLS:
 
     def reload(self) -> None:
         """Take on the files as they are now; when they can't be used raise, and go on with the old ones."""
-        self._context = self._load()
+        self.look()()
+
+    def look(self) -> Callable[[], None]:
+        """Read the files, which may take long; then there is what takes them on."""
+        return partial(setattr, self, "_context", self._load())
 
     def transport(self, sock: socket.socket, send_timeout: float, stats: Stats) -> "TLSTransport":
         """The transport of an accepted connection."""

@@ -18,7 +18,7 @@ from ds_core.wire import media
 from ..http.exchange import Exchange
 from ..reads.catchup import Answer, CatchUp, accepted, send
 from ..reads.reading import Reading
-from ..store.base import Vanished
+from ..store.base import Damaged, Vanished
 from .fanout import FanOut, Remote, Subscriber
 
 _BATCH = 256 * 1024
@@ -190,6 +190,8 @@ class EventStream(Remote):
             offset = (self.stream.incarnation, self.position)
             try:
                 plan = await self._reading.plan(self._path, offset, True, renew=False)
+            except Damaged:
+                raise  # cut off, so that nobody takes it for the end
             except ProtocolError:
                 break  # deleted, expired or trimmed: the next request is told
             if plan.waits:

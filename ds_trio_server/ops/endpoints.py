@@ -2,8 +2,9 @@
 
 `/healthz` answers whenever the event loop runs. `/readyz` is 200 as long as the store takes
 appends, else 503: also after one found the disk full, until another is stored or, where no more
-come, for a while. Both tell nothing else and need no token. `/metrics` is for who may have it:
-everybody without access control; with it a token that says so, or this machine itself.
+come, for a while. Its body is `degraded` when stored data of some stream was found damaged. Both
+tell nothing else and need no token. `/metrics` is for who may have it: everybody without access
+control; with it a token that says so, or this machine itself.
 """
 
 import time
@@ -18,7 +19,7 @@ from ds_core.server.errors import ProtocolError
 from ..addresses import is_loopback
 from ..http.exchange import Exchange
 from ..stats import Stats
-from ..store.base import StorageFailed, StorageFull, Store, Usage
+from ..store.base import Damaged, StorageFailed, StorageFull, Store, Usage
 from . import metrics
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ class Endpoints:
         return responses.Response(200, [_TEXT, _FRESH], b"ok\n")
 
     async def readyz(self, exchange: Exchange) -> responses.Response:
-        """200 as long as the store takes appends, else 503."""
+        """200 as long as the store takes appends, else 503; says whether something is damaged."""
         self.check_ready()
-        return responses.Response(200, [_TEXT, _FRESH], b"ok\n")
+        # One stream's damage takes a gateway out of nobody's rotation.
+        return responses.Response(200, [_TEXT, _FRESH], b"degraded\n" if self._store.upkeep.damaged else b"ok\n")
 
     async def metrics(self, exchange: Exchange) -> responses.Response:
         """A moment of the server, for whom it is for."""
@@ -78,7 +80,7 @@ class Endpoints:
         with trio.move_on_after(_USAGE_TIMEOUT):
             try:
                 usage = await self._store.usage()
-            except StorageFailed:
+            except (StorageFailed, Damaged):
                 pass  # now more than ever
         snapshot = metrics.Snapshot(self._stats, self._store.commits, self._store.upkeep, *self._gauges(), usage)
         content_type, body = metrics.exposition(snapshot, accept)

@@ -69,7 +69,7 @@ class CatchUp:
             return Answer(response)
         if packed:
             compression.mark(response)
-            return Answer(response, await _begun(compression.gzip(reading.body(plan, end))))
+            return Answer(response, await _begun(reading.compressing(compression.gzip(reading.body(plan, end)))))
         if position.size() <= _AT_ONCE:
             response.body = messages.body(position.kind, await reading.data(plan.stream, plan.start, end))
             return Answer(response)
@@ -119,7 +119,9 @@ class CatchUp:
         response = reads.answer(command, position, b"", cursor, reading.cache_control)
         worthwhile = compression.is_worthwhile(position.content_type, position.size())
         response.headers += reading.vary[worthwhile]
-        return response, worthwhile and accept is not None and compression.wants_gzip(accept)
+        return response, (
+            worthwhile and accept is not None and compression.wants_gzip(accept) and reading.may_compress()
+        )
 
 
 async def send(exchange: Exchange, answer: Answer) -> None:
@@ -152,3 +154,4 @@ async def _behind(first: bytes, parts: AsyncGenerator[bytes, None]) -> AsyncGene
         del first
         async for part in parts:
             yield part
+            del part

@@ -47,6 +47,8 @@ async def gzip(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None
             packed = await trio.to_thread.run_sync(compressor.compress, part)
         else:
             packed = compressor.compress(part)
+        del part
         if packed:
             yield packed
+        del packed  # here and above: nothing is kept while the next part is waited for
     yield compressor.flush()

@@ -6,7 +6,7 @@ What catch-up reads, long-polls and event streams have in common; the rules them
 
 import random
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
 import trio
 
@@ -24,6 +24,7 @@ from .message_index import STEP, MessageIndex
 _AMPLE = 64 * 1024 * 1024
 _NARROW = 16 * 1024
 _BIG_AT_ONCE = 2
+_COMPRESSORS = 64  # each takes a quarter of a megabyte; who comes beyond gets the body as it is
 
 
 class Reading:
@@ -40,6 +41,7 @@ class Reading:
         self._store = store
         self._chunk = config.chunk
         self._held = 0
+        self._compressing = 0
         self._big = trio.CapacityLimiter(_BIG_AT_ONCE)
         self._index = MessageIndex(store)
         self.cache_control = responses.PRIVATE if config.private else responses.PUBLIC
@@ -145,6 +147,22 @@ class Reading:
                 del pieces
             with self.holding(size):
                 yield data
+            del data
+
+    def may_compress(self) -> bool:
+        """Whether one more answer may be compressed: what that takes is held until its reader has all of it."""
+        return self._compressing < _COMPRESSORS
+
+    async def compressing(self, parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The same parts, of a body that is compressed meanwhile."""
+        self._compressing += 1
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    yield part
+                    del part
+        finally:
+            self._compressing -= 1
 
     def turn(self) -> trio.CapacityLimiter:
         """To be held while the next window of a long answer is read and encoded, not while it is sent: however many

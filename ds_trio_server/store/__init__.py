@@ -11,6 +11,7 @@ from .base import (
     SLICES,
     WINDOW,
     Change,
+    Damaged,
     Decide,
     Done,
     LogHeld,
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Store", "Decide", "Change", "Done", "Piece", "Usage", "WINDOW", "SLICES", "MOST_PRODUCERS",
     "FORGET_PRODUCERS_AFTER", "StorageFailed", "StoreClosed", "Unwritable", "StorageFull", "StorageReadOnly",
-    "StorageBusy", "LogHeld", "Overloaded", "TooManyProducers", "Vanished", "Watcher", "Watchers", "Retention",
-    "retention", "engines",
-    "MemoryStore",
+    "StorageBusy", "LogHeld", "Damaged", "Overloaded", "TooManyProducers", "Vanished", "Watcher", "Watchers",
+    "Retention", "retention", "engines", "MemoryStore",
 ]
 
 

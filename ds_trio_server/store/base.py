@@ -34,7 +34,7 @@ call; with no bytes when the stream was closed or removed."""
 
 
 class StorageFailed(Exception):
-    """The store can't promise anything any more (a failed fsync, a damaged file): stop serving."""
+    """The store can't promise anything any more (a failed fsync, a file that is damaged for all): stop serving."""
 
 
 class StoreClosed(RuntimeError):
@@ -86,15 +86,35 @@ class StorageBusy(Unwritable):
 
 
 class LogHeld(Unwritable):
-    """503: somebody reads the file for so long that what is appended meanwhile takes more than it may. Made with the
-    name of the `reader`."""
+    """503: what is appended while somebody reads the file takes more than it may by now. Made with what stands in the
+    way, as half a sentence."""
 
-    def __init__(self, reader: str) -> None:
+    def __init__(self, why: str) -> None:
         ProtocolError.__init__(
             self, 503, "LOG_HELD",
-            f"{reader} has read the server's database for so long that its log is full; appends resume at its end",
+            f"the log of the server's database is full, and {why}; appends resume at the end of that",
             (("Retry-After", "5"),),
         )  # fmt: skip
+
+
+class Damaged(ProtocolError):
+    """500: what was stored of one stream is not there any more as it was; nothing is wrong with the others.
+
+    Its text is for the operator, and so is `what`: whose it was, in a few words. A client is told less.
+    """
+
+    def __init__(self, what: str, text: str) -> None:
+        super().__init__(
+            500, "STREAM_DAMAGED",
+            "the stored data of this stream is damaged; the server's log and 'ds check' tell its operator more",
+        )  # fmt: skip
+        self.what = what
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
 
 
 class Overloaded(ProtocolError):
@@ -154,7 +174,7 @@ class Store(ABC):
 
         All that it `needs` is loaded into its view before it runs. It must be pure: a backend may run it
         again. Whatever it returns or raises leaves only when all it was based on is durable. Raises what
-        `decide` raises, Unwritable, Overloaded or StorageFailed.
+        `decide` raises, Unwritable, Overloaded, Damaged or StorageFailed.
         """
 
     def transact_nowait(
@@ -177,6 +197,11 @@ class Store(ABC):
         """As `span` where that needs no waiting. Raises trio.WouldBlock where it does, and Vanished."""
         raise trio.WouldBlock
 
+    async def discard(self, path: str) -> None:
+        """Remove the stream at a path whose state is damaged; a whole one is removed by a decision. Raises Damaged
+        where that can't be done either."""
+        raise NotImplementedError
+
     @abstractmethod
     async def look(self, path: str, decide: Decide[T]) -> T:
         """As `transact` for reads of the stream at `path` alone: decides on what is durable now and waits
@@ -190,7 +215,7 @@ class Store(ABC):
         """The stored bytes from `start`, in slices: all up to `end`, or a first part of about
         `WINDOW` bytes, in at most about `SLICES` slices. Forks' inherited bytes come from their
         ancestors. Never empty for `start < end`; raises Vanished when the stream has been removed
-        or trimmed meanwhile."""
+        or trimmed meanwhile, and Damaged rather than give what was not stored."""
 
     @abstractmethod
     async def span(self, stream: Stream, position: int) -> tuple[int, int]:
@@ -233,7 +258,7 @@ class Store(ABC):
 
     async def verify(self) -> None:
         """Look for damage that answers would not show, once after the start and beside the first of
-        them. Raises StorageFailed."""
+        them. Raises StorageFailed where it can't be told whose it is."""
         self.check_open()
         await trio.lowlevel.checkpoint()
 

@@ -109,6 +109,7 @@ class MemoryStore(Store):
             if change.soft:
                 stream.deleted = True
                 self._watchers.notify(stream, stream.visible_tail, b"")
+                self._free(stream.id)
             else:
                 self._remove(stream)
             return
@@ -127,14 +128,15 @@ class MemoryStore(Store):
                 self._free(ancestor)
 
     def _free(self, id: int) -> None:
-        """Drop what lies before a stream's start, as far as its forks don't need it."""
-        below = self._by_id[id].start
+        """Drop what lies before a stream's start, or all of a deleted one, as far as its forks don't need it."""
+        below = _shown_from(self._by_id[id])
         if not below:
             return
         for stream in self._by_id.values():
+            first = _shown_from(stream)
             for ancestor, upto in stream.lineage:
-                if ancestor == id and stream.start < upto:
-                    below = min(below, stream.start)
+                if ancestor == id and first < upto:
+                    below = min(below, first)
         log = self._logs[id]
         keep = bisect_left(log.starts, below)
         del log.starts[:keep], log.data[:keep]
@@ -241,3 +243,7 @@ class MemoryStore(Store):
         self.check_open()
         await trio.lowlevel.checkpoint()
         return Usage(len(self._streams), sum(stream.tail - stream.start for stream in self._streams.values()))
+
+
+def _shown_from(stream: Stream) -> int:
+    return stream.tail if stream.deleted else stream.start

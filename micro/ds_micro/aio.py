@@ -20,7 +20,7 @@ from ds_micro.stream import END, Flows, Items, Result  # noqa: F401
 _CPYTHON = sys.implementation.name != "micropython"
 
 if _CPYTHON:
-    from ds_micro.cpython import look_up, within
+    from ds_micro.cpython import connect, last_words, look_up, within
 else:
 
     async def within(flow, ms):
@@ -49,7 +49,7 @@ class Net:
         wait = ms()
         if _CPYTHON:
             options = {"ssl": tls.context, "server_hostname": host} if tls else {}
-            self._reader, self._writer = await within(asyncio.open_connection(address[-1][0], port, **options), wait)
+            self._reader, self._writer = await within(connect(address[-1][0], port, **options), wait)
             if tls:
                 tls.check(self._writer.get_extra_info("ssl_object"))
         else:
@@ -91,6 +91,8 @@ class Net:
         """Send all of `view`."""
         wait = ms()
         self._writer.write(bytes(view) if _CPYTHON else view)
+        if _CPYTHON and self._writer.transport.is_closing():
+            last_words(self._reader, self._writer.transport)
         await within(self._writer.drain(), wait)
 
     async def sleep(self, ms):

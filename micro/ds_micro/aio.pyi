@@ -25,7 +25,7 @@ from ds_micro import (
     Unauthorized as Unauthorized,
     Untrusted as Untrusted,
 )
-from ds_micro.cpython import look_up as look_up, within as within
+from ds_micro.cpython import connect as connect, last_words as last_words, look_up as look_up, within as within
 from ds_micro.cursor import Cursor as Cursor
 from ds_micro.net import lookup as lookup, now as now
 from ds_micro.stream import (

@@ -1,8 +1,28 @@
-"""An outbox closes its stream, exactly once: loaded when it does."""
+"""An outbox is closed, or closes its stream, exactly once: loaded when it does."""
 
 from ds_core.client.errors import Disconnected
 from ds_core.client.writer import AGAIN
 from ds_micro.net import now
+
+
+def close(store):
+    """Make everything on flash durable, and let the files go, and the folder if it is still this store's."""
+    from ds_micro.flash import OWNERS
+
+    if store._waiting:
+        store.claim(None)
+    if store._waiting:
+        store._write()
+    files = store._file, store._reading
+    store._file = store._reading = None
+    try:
+        for file in files:
+            if file:
+                file.close()
+    finally:
+        # (All is on flash, whatever closing says. An owner has no file open before its first append.)
+        if OWNERS.get(store._path) is store._files:
+            OWNERS.pop(store._path)
 
 
 class _Closing:
@@ -47,11 +67,9 @@ async def closing(box, until):
             headers = stream._parser.headers
             text = await stream._text()
         except Disconnected as exc:
-            box.error = exc
-            if hasattr(exc, "lasting"):
-                raise
-            writer.broken()
-            box._later = now() + writer.delay
+            from ds_micro.retry import broken
+
+            broken(box, exc)
             continue
         box.error = None
         mine = headers.get("producer-epoch") == str(batch.epoch) and headers.get("producer-seq") == str(batch.seq)

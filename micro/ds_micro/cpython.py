@@ -2,7 +2,9 @@
 and waits that end. Not for a device.
 """
 
+import contextlib
 import fcntl
+import functools
 import os
 import socket
 import threading
@@ -27,7 +29,7 @@ class Socket(socket.socket):
 
 def lookup(host, port, ms):
     """A row of getaddrinfo, one of IPv4 if there is any; OSError, TimeoutError."""
-    if host.replace(".", "").isdigit():
+    if host.replace(".", "").encode().isdigit():
         return socket.AF_INET, (host, port)
     found = []
 
@@ -89,6 +91,8 @@ class Owners(dict):
         except OSError:
             pass
         self._locks[key] = fd, os.getpid()
+        with contextlib.suppress(PermissionError):  # to read the folder that it is in
+            sync(None, dirname(key))  # where it may be new
         super().__setitem__(key, files)
 
     def get(self, path, default=None):
@@ -131,3 +135,47 @@ async def look_up(host, port, ms):
 
     loop = asyncio.get_running_loop()
     return prefer(await within(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), ms))
+
+
+@functools.cache
+def _reader():
+    """asyncio's StreamReader, but that what came before the connection broke can be read: it may say why."""
+    import asyncio
+
+    class Reader(asyncio.StreamReader):
+        broken = None
+
+        def set_exception(self, exc):
+            self.broken = exc
+            self.feed_eof()
+
+        async def read(self, n=-1):
+            data = await super().read(n)
+            if not data and self.broken:
+                raise self.broken
+            return data
+
+    return Reader
+
+
+async def connect(host, port, **options):
+    """As asyncio.open_connection, with such a reader."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    reader = _reader()()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await loop.create_connection(lambda: protocol, host, port, **options)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+def last_words(reader, transport):
+    """What the peer had sent when sending to it failed at once: asyncio closes the socket without reading that. (Not of
+    TLS, where it is not text yet.)
+    """
+    fd = transport.get_extra_info("socket").fileno()
+    if fd < 0 or transport.get_extra_info("ssl_object"):
+        return
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as again:
+        again.setblocking(False)
+        reader.feed_data(again.recv(65536))

@@ -86,10 +86,9 @@ class FlashStore:
         try:
             os.mkdir(path)
         except OSError as exc:
-            if exc.errno != 17 or os.listdir(path):  # EEXIST
-                from ds_micro.recovery import recover
+            from ds_micro.recovery import recover
 
-                recover(self, exc)
+            recover(self, exc)  # it is there, or is not to be
         OWNERS[path] = files
         if not files:
             self.claim(epoch)
@@ -118,7 +117,10 @@ class FlashStore:
             for number in self._gone:
                 self._delete(number)
             # (The open file as well: on littlefs its next writes would else cost an erase each.)
-            sync(self._file, self._path)
+            file = self._file
+            self._file = None  # should this fail: of a file that had an error, littlefs takes a sync for done
+            sync(file, self._path)
+            self._file = file
             del self._gone[:]
 
     def _begin(self):
@@ -212,9 +214,10 @@ class FlashStore:
         self._gone = gone
         for dead in gone:
             self._forget(dead)
-        if self._file:
-            self._file.close()
-            self._file = None
+        file = self._file
+        self._file = None  # whatever closing it says: then it is closed all the same
+        if file:
+            file.close()
         self._file = self._open(number, "ab")
         self._settle()
 
@@ -327,14 +330,3 @@ class FlashStore:
         self._gone.append(number)
         self._forget(number)
         self._settle()
-
-    def close(self):
-        """Make everything durable, and let the file go."""
-        if self._waiting:
-            self.claim(None)
-        if self._waiting:
-            self._write()
-        if self._file:
-            self._file.close()
-            self._file = None
-            OWNERS.pop(self._path, None)

@@ -116,7 +116,7 @@ def quote(text):
     out = ""
     for byte in text.encode():
         char = chr(byte)
-        plain = char.isdigit() or char.isalpha() and byte < 128 or char in "-._~"
+        plain = byte < 128 and (char.isdigit() or char.isalpha() or char in "-._~")
         out += char if plain else "%%%02X" % byte
     return out
 
@@ -171,8 +171,13 @@ def dumps(value):
     except RuntimeError:
         raise ValueError("nested too deeply")
     if sys.implementation.name != "micropython":
-        # With the characters themselves, so that halves of pairs show.
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        try:
+            # With the characters themselves, so that halves of pairs show.
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except ValueError:  # an integer of more than 4,300 digits; or what has no JSON, which is told again
+            from ds_core.client.exactjson import dumps as exactly
+
+            return exactly(value)
     text = json.dumps(value)
     if floats:  # which would lose digits
         from ds_core.client.exactjson import dumps as exactly

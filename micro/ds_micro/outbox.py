@@ -20,6 +20,8 @@ class Outbox:
     `damaged`: bytes that could not be read at the start. A few after a power cut, of a record whose append() had not
     returned; more where flash has lost bits, from the damaged record to the end of its segment.
 
+    `close()` makes everything durable, and lets the files and the folder go.
+
     `discard()` drops the oldest batch, after flush() raised that the server will not have it, and says how many records
     that were. `close_stream(timeout=30)` sends what waits and closes the stream, exactly once, whether answers are lost
     or the power fails in between; True: it is closed, else `error` says why not; Closed: somebody else has closed it.
@@ -72,7 +74,6 @@ class Outbox:
             sync_every,
         )
         self._stream = stream
-        self._refuse = when_full[0] == "r"
         self._age = age
         # When the oldest record came. What was here before is as old as can be.
         self._born = -age * 1000 if age and self.store.records else None
@@ -96,10 +97,10 @@ class Outbox:
         False when it was dropped ("drop-newest"); raises OutboxFull ("refuse"), ValueError when it is too long.
         """
         kept = self._keep(self.store.append, value if raw else self._stream.encode(value))
-        if self._refuse and not kept:
+        if not kept:
             from ds_micro.retry import full
 
-            full()
+            full(self.store)
         if self._born is None:
             self._born = now()
         return kept
@@ -116,10 +117,6 @@ class Outbox:
         """
         # (+ 0: a text times 1000 is a text.)
         return self._alone(lambda: self._stream._run(self._flush(now() + int(timeout * 1000 + 0))))
-
-    def close(self):
-        """Make everything durable, and let the files go."""
-        self._alone(self.store.close)
 
     async def _flush(self, until):
         stream = self._stream
@@ -148,13 +145,10 @@ class Outbox:
                     text = await stream._text()
                 except Disconnected as exc:
                     del waiting[:]
-                    self.error = exc
-                    if hasattr(exc, "lasting"):
-                        raise
-                    writer.broken()
-                    if not stream._dead:
-                        self._later = now() + writer.delay
-                    continue  # a kept connection was found dead: at once, on a new one
+                    from ds_micro.retry import broken
+
+                    broken(self, exc)
+                    continue
                 outcome = writer.answer(waiting.pop(0), status, headers)
                 self.error = None
                 if outcome < AGAIN:

@@ -1,26 +1,53 @@
 """What is done when the server or the network has got something wrong: wait, or raise. Loaded then."""
 
+from ds_core.client.reader import OVER
 from ds_core.client.refusals import BadResponse, OutboxFull, error_for
 from ds_core.client.writer import AGAIN, FENCED, REFUSED
 from ds_micro.net import now
 
 
 def pause(items, exc):
-    """How many ms an iteration waits after this error, or raise it."""
-    if not exc.url:  # what came was no good
-        exc = exc.__class__(exc.message, exc.status, exc.code, items._stream.url)
-    ms = items._backoff.delay(exc.retry_after)
-    waited = now() - items._since + ms
-    if not exc.retry or items._patience is not None and waited > items._patience * 1000:
-        raise exc
+    """How many ms an iteration waits after this error, or raise it. None: after a live answer that came at once, with
+    nothing new: without a pause, a server or proxy that gives such answers would be asked as fast as the network goes.
+
+    Longer each time, until there is progress: the cursor moves, or bytes come more than a second after asking.
+    """
+    backoff = items._backoff
+    cursor = items._reader.cursor
+    if not exc and items._reader.state == OVER:
+        return 0
+    moved = cursor.offset, cursor.items
+    if backoff.failures and (items._since > items._begun + 1000 or items._was != moved):
+        backoff.reset()
+    items._was = moved
+    ms = backoff.delay(exc and exc.retry_after)
+    if exc:
+        if not exc.url:  # what came was no good
+            exc = exc.__class__(exc.message, exc.status, exc.code, items._stream.url)
+        waited = now() - items._since + ms
+        if not exc.retry or items._patience is not None and waited > items._patience * 1000:
+            raise exc
     if items._until is not None:
         ms = min(ms, max(0, items._until - now()))
+    items._begun = now() + ms
     return ms
 
 
-def full():
-    """An outbox refuses a record."""
-    raise OutboxFull("no room in the outbox")
+def broken(box, exc):
+    """An outbox's connection broke: how long it waits, or raise what no time mends."""
+    box.error = exc
+    if hasattr(exc, "lasting"):
+        raise exc
+    writer = box.writer
+    writer.broken()
+    if not box._stream._dead:  # else a kept connection was found dead: at once, on a new one
+        box._later = now() + writer.delay
+
+
+def full(store):
+    """An outbox has not taken a record: it drops it, or refuses it."""
+    if store._full[-1] == "e":  # (on flash one letter of "refuse", see there)
+        raise OutboxFull("no room in the outbox")
 
 
 def refused(box, status, headers, text, outcome):

@@ -101,7 +101,7 @@ class Flows:
         secure = scheme == "https"
         port = port or ("443" if secure else "80")
         bad = not secure and (tls or scheme != "http") or not (slash and name and port.isdigit())
-        bad = bad or min(url) < "!" or max(url) > "~" or "#" in url
+        bad = bad or min(url) < "!" or max(url) > "~" or "#" in url or int(port) >> 16
         least = min(timeout, live_timeout, buffer / 64, 1 + max_bytes)
         if bad or not 0.001 <= least <= max(timeout, live_timeout) <= LONGEST:
             from ds_micro.trouble import bad_stream
@@ -145,12 +145,16 @@ class Flows:
         self._conn.close()
         self._parser.reset()
 
-    def _fail(self, exc):
-        """Close the connection; raise what went wrong on it as a StreamError."""
-        self.drop()
+    def _fail(self, exc, sending=0):
+        """Close the connection; raise what went wrong on it as a StreamError. Not while `sending`
+        (so many requests), when the peer has hung up: perhaps after an answer, which says why.
+        """
         from ds_core.client.refusals import failure
 
-        raise failure(exc, self.url)
+        exc = failure(exc, self.url, sending)
+        if exc:
+            self.drop()
+            raise exc
 
     async def _send(self, method, headers, body, query=(), more=False):
         """Send a request. `body` has readinto. `more`: after others, not yet answered."""
@@ -203,7 +207,7 @@ class Flows:
             if ours:
                 self.drop()
                 raise
-            self._fail(exc)
+            self._fail(exc, self._due)
 
     async def _poll(self):
         """The parser's next result: HEAD, a piece of the body, or END."""
@@ -310,7 +314,8 @@ class Flows:
         `live` ("long-poll", "sse" or "auto"), until the stream is closed. Broken answers are resumed; without progress
         for `patience` seconds (None: for ever) the last error is raised. `limit`: the most bytes of one item.
         `raw`: bytes, whatever the content type. `deadline`: seconds after which the iteration ends, wherever it is.
-        `marks`: hand out a MARK wherever an answer ends (there `cursor.items` is 0), with or without items.
+        `marks`: hand out a MARK wherever an answer ends, with or without items. (There `cursor.items` is 0; but where a
+        cursor with items is resumed and the answer ended before these, it is how many are still to be passed over.)
 
         The iteration has `caught_up` (nothing more was there when the last answer ended) and `closed` (the stream is
         closed, and all of it was read).
@@ -337,6 +342,8 @@ class Items:
         self._until = None if deadline is None else now() + int(deadline * 1000 + 0)
         self._backoff = Backoff(random)
         self._pause = 0  # before the next step
+        # _soon, _from: of a live request, until when an answer comes at once, and the offset
+        # _begun, _was: when the last pause was over, and where the cursor was (see retry)
 
     def __getattr__(self, name):
         return getattr(self._reader, name)
@@ -374,6 +381,8 @@ class Items:
                 return END
             if not mine:
                 step = stream._live_step if reader.state == LIVE else 0
+                self._soon = step and now() + 1000
+                self._from = reader.cursor.offset
                 status = await stream._request("GET", query=reader.query(), step=step)
                 reader.head(status, stream._parser.headers)
                 stream._owner = self
@@ -382,11 +391,16 @@ class Items:
                 if item is not NEED_DATA:
                     return item
                 piece = await stream._poll()
-                self._backoff.reset()
                 self._since = now()
                 if piece is END:
                     stream._owner = None
-                    return reader.end() or NEED_DATA
+                    item = reader.end() or NEED_DATA
+                    # A live answer is waited for. One that comes at once, with nothing new, is asked for at leisure.
+                    if self._since < self._soon and self._from == reader.cursor.offset:
+                        from ds_micro.retry import pause
+
+                        self._pause = pause(self, None)
+                    return item
                 reader.feed(piece)
         except StreamError as exc:
             stream.drop()

@@ -34,6 +34,8 @@ def bad_outbox(stream, path, producer, when_full, limit, segment, epoch):
 
 def method(box, name):
     """An outbox's rarer method."""
+    if name == "close":
+        return lambda: box._alone(_close, box.store)
     if name == "discard":
         return lambda: box._alone(_discard, box)
     if name == "damaged":
@@ -50,6 +52,15 @@ def _close_stream(box, timeout):
     from ds_micro.closing import closing
 
     return box._stream._run(closing(box, now() + int(timeout * 1000 + 0)))
+
+
+def _close(store):
+    if hasattr(store, "close"):  # in RAM
+        store.close()
+    else:
+        from ds_micro.closing import close
+
+        close(store)
 
 
 def _discard(box):

@@ -432,3 +432,79 @@ def test_the_watermark_does_not_flap(tmp_path, monkeypatch):
 def test_the_file_of_a_trimmed_stream_shrinks_beside_appends(tmp_path):
     result = trimming.run(tmp_path, mib=16, clients=2, seconds=0.5)
     assert result.after < result.before // 2
+
+
+@pytest.mark.parametrize("size", [100, 700, 810, 900, 901, 1360, 2045, 4050, 4100, 6200, 8200, 70_000, 300_000])
+async def test_what_a_trimmed_stream_takes_in_the_file_is_what_security_says(tmp_path, size):
+    time = Time()
+    keep = 1_000_000
+    store = await opened(tmp_path, time, f"s={keep}")
+    await put(store, "s")
+    (fixed,) = store._db.reader.execute("PRAGMA page_count").fetchone()
+    for _ in range(max(4, 3 * keep // size // 64)):
+        async with trio.open_nursery() as nursery:
+            for _ in range(64 if size < 10_000 else 8):
+                nursery.start_soon(append, store, "s", bytes(size))
+        time.seconds += 1
+        await store.sweep()
+    await settle(store, time, 60)
+    found = await find(store, "s")
+    assert keep <= found.tail - found.start <= keep * 17 / 16 + 4096 + size
+    # A row of several pages is there in parts; each of those wastes less than a small one.
+    most = 4 / 3 if size <= 900 or size > 4096 else 2
+    (pages,) = store._db.reader.execute("PRAGMA page_count").fetchone()
+    (free,) = store._db.reader.execute("PRAGMA freelist_count").fetchone()
+    count = (found.tail - found.start) // size
+    assert (pages - free - fixed) * 4096 <= (size * most + 64) * count
+    assert free * 4096 <= max(6 << 20, pages * 4096 // 8)
+    await store.close()
+
+
+async def test_sources_that_are_gone_keep_nothing_that_nobody_reads(tmp_path):
+    """Fork, delete the source, go on with the fork: under a rule that is as bounded as one stream is."""
+    time = Time()
+    store = await opened(tmp_path, time, "keep/**=100000")
+    await put(store, "keep/0")
+    await append(store, "keep/0", b"x" * 1000)
+    for number in range(1, 31):
+        if number % 2:
+            await put(store, f"keep/{number}", stream_forked_from=f"keep/{number - 1}")
+            await delete(store, f"keep/{number - 1}")
+        else:
+            await put(store, f"keep/{number}", stream_forked_from=f"keep/{number - 1}")
+        for _ in range(10):
+            await append(store, f"keep/{number}", b"%02d" % number * 5000)
+        if not number % 2:
+            await delete(store, f"keep/{number - 1}")
+        time.seconds += 1
+        await store.sweep()
+    await settle(store, time, 60)
+    found = await find(store, "keep/30")
+    assert await read(store, "keep/30") == b"".join(b"%02d" % n * 50_000 for n in range(31))[found.start - found.tail :]
+    (kept,) = store._db.reader.execute("SELECT sum(size) FROM stored").fetchone()
+    assert kept <= 120_000
+    assert not maintenance.check(tmp_path).problems
+    await store.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_source_whose_forks_begin_later_is_freed_when_it_is_deleted(tmp_path, kind):
+    time = Time()
+    store = MemoryStore(time.clock()) if kind == "memory" else SQLiteStore(tmp_path, time.clock(), None, MinFree())
+    await store.open()
+    await put(store, "a", b"0123456789")
+    await append(store, "a", b"abcdefghij")
+    await put(store, "b", stream_forked_from="a")
+    await append(store, "b", b"more")
+    fork = await find(store, "b")
+    await store.transact(Needs("b"), lambda view: stream.trim(view, fork.id, 20))
+    await delete(store, "a")
+    for _ in range(3):
+        await store.sweep()
+    assert (await find(store, "b")).start == 20 and await read(store, "b") == b"more"
+    if kind == "memory":
+        assert store._logs[fork.lineage[0][0]].data == []
+    else:
+        assert store._db.reader.execute("SELECT count(*) FROM appends").fetchone() == (1,)
+        assert not maintenance.check(tmp_path).problems
+    await store.close()

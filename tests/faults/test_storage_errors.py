@@ -14,7 +14,7 @@ import time
 import pytest
 
 from ds_trio_server.store.base import StorageBusy, StorageFull, StorageReadOnly
-from ds_trio_server.store.sqlite import errors, files
+from ds_trio_server.store.sqlite import errors, files, rows
 from tests.faults import volume
 from tests.faults.servers import ask
 from tests.tools import serve
@@ -332,7 +332,7 @@ def test_what_is_over_before_it_can_be_asked_about_is_no_failure(tmp_path, monke
         (of("SQLITE_CORRUPT"), "it is damaged"),
         (of("SQLITE_CORRUPT_INDEX"), "it is damaged"),
         (of("SQLITE_NOTADB"), "it is damaged"),
-        (errors.Corrupt(1, 0), "it is damaged"),
+        (rows.damaged_data(1, 0), "it is damaged"),
         (sqlite3.DatabaseError("the row of stream 1 is damaged"), "it is damaged"),
         (of("SQLITE_IOERR_FSYNC"), "the disk has failed"),
         (of("SQLITE_IOERR_READ"), "the disk has failed"),

@@ -12,7 +12,7 @@ import trio.testing
 from ds_core.server import stream
 from ds_core.server.decide import Needs
 from ds_core.server.errors import ProtocolError
-from ds_trio_server.store.base import StorageFailed, StorageFull, Vanished
+from ds_trio_server.store.base import Damaged, StorageFailed, StorageFull, Vanished
 from ds_trio_server.store.retention import Retention, parse
 from ds_trio_server.store.sqlite import committer, engine, errors, maintenance, producers, queries, schema
 from ds_trio_server.store.sqlite.engine import SQLiteStore
@@ -284,7 +284,7 @@ async def test_a_range_is_never_read_around_what_is_freed_meanwhile(store):
     with pytest.raises(Vanished):
         await store.read(found, 0, found.tail)
     db.execute("DELETE FROM appends WHERE stream = ? AND position = ?", (found.id, 30 * 20_006))
-    with pytest.raises(StorageFailed, match="damaged"):
+    with pytest.raises(Damaged, match="damaged"):
         await store.read(found, 25 * 20_006, found.tail)
     db.close()
 
@@ -297,8 +297,10 @@ async def test_bytes_that_should_be_there_and_are_not_are_damage_and_not_a_delet
     db = sqlite3.connect(store._folder / schema.FILE, isolation_level=None)
     db.execute("DELETE FROM appends WHERE stream = ?", (found.id,))
     db.close()
-    with pytest.raises(StorageFailed, match="damaged"):
+    with pytest.raises(Damaged, match="damaged"):
         await store.read(found, 0, found.tail)
+    with pytest.raises(Damaged, match="damaged"):
+        await store.span(found, 0)
 
 
 async def test_a_reader_of_an_evicted_stream_goes_on(tmp_path, monkeypatch):

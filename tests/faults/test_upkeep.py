@@ -10,7 +10,7 @@ import trio
 
 from ds_core.server import create
 from ds_core.server.stream import expire
-from ds_trio_server.store.base import StorageFailed
+from ds_trio_server.store.base import Damaged, StorageFailed
 from ds_trio_server.store.memory import MemoryStore
 from ds_trio_server.store.sqlite import files, maintenance, schema, sweeper
 from ds_trio_server.store.sqlite.engine import SQLiteStore
@@ -145,19 +145,23 @@ async def test_damaged_rows_keep_no_other_stream_from_ending(tmp_path, how, monk
     assert len(maintenance.check(tmp_path).problems) >= 20
 
 
-async def test_who_asks_for_a_damaged_stream_still_ends_the_store(tmp_path):
-    """It was acknowledged and is not there any more: that is no promise to go on with."""
+async def test_who_asks_for_a_damaged_stream_is_told_and_nobody_else(tmp_path):
+    """It was acknowledged and is not there any more: that ends what is asked of that stream, and no other."""
     store = await opened(tmp_path)
     await put(store, "bad1", b"x")
+    await put(store, "good", b"x")
     await store.close()
     db = sqlite3.connect(tmp_path / files.FILE)
     db.execute(DAMAGES["content type"])
     db.commit()
     db.close()
     store = await opened(tmp_path)
-    with pytest.raises(StorageFailed):
-        await append(store, "bad1", b"x")
-    assert "stream 1 is damaged" in str(await store.wait_failed())
+    for _ in range(3):
+        with pytest.raises(Damaged, match="stream 1 is damaged"):
+            await append(store, "bad1", b"x")
+    await append(store, "good", b"y")
+    assert await read(store, "good") == b"xy"
+    assert store.upkeep.damage == 3 and store.upkeep.damaged == 1
     await store.close()
 
 

@@ -15,6 +15,7 @@ from fakes import PowerCut, Server, mount, unmount  # noqa: E402
 from ds_core.client.backoff import Backoff  # noqa: E402
 from ds_core.client.writer import AGAIN, DONE, DUPLICATE, Writer  # noqa: E402
 from ds_micro import Cursor  # noqa: E402
+from ds_micro.closing import close  # noqa: E402
 from ds_micro.flash import FlashStore  # noqa: E402
 
 SIZE = 32 * 4096 if KIND == "littlefs" else 512 * 300
@@ -101,7 +102,7 @@ def run(base, cut, half, limit):
             safe.append(i)
     device.flush(lossy=False)
     assert device.store.records == 0
-    device.store.close()
+    close(device.store)
     unmount("/f", flash)
     got = [int(word) for word in b"".join(server.bodies).split(b",")[:-1]]
     assert got == sorted(set(got)), (cut, "out of order or twice", got)

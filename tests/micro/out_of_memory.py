@@ -15,6 +15,7 @@ sys.path[:0] = [ROOT, ROOT + "/micro", ROOT + "/tests/micro"]
 import fakes  # noqa: E402
 
 # Compiling sources without memory is another matter (a board has .mpy files, or loads these when it starts).
+import ds_micro.closing  # noqa: E402
 import ds_micro.operations  # noqa: E402
 import ds_micro.recovery  # noqa: E402
 import ds_micro.retry  # noqa: E402

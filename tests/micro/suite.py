@@ -126,6 +126,7 @@ def test_wrong_options_are_refused_before_anything_is_sent():
     urls = ["", "nothing", "ftp://h/s", "HTTP://h/s", "http://h", "http:///s", "http://:80/s", "http://h:x/s"]
     urls += ["http://u:p@h/s", "http://::1/s", "http://[]/s", "http://h/a b", "http://h/ü", "http://h/s#part"]
     urls.append("http://h/a\r\nX: y")
+    urls += ["http://h:65536/s", "http://h:99999/s", "http://h:123456789012/s", "http://h:1²/s", "https://h:65536/s"]
     for url in urls:
         assert url in str(raises(ValueError, Stream, url))
     assert "https" in str(raises(ValueError, Stream, nowhere, verify=False))
@@ -198,6 +199,8 @@ def test_what_json_has_no_word_for_is_refused_at_once():
         raises(ValueError, box.append, nested)  # the server takes 128 levels
     assert box.records == 0
     good = [{"a": (1, 2.5)}, [], {}, "", True, None, 10**40 if EDGE else 10**12, {"e.": "1.5"}]
+    if EDGE:
+        good += [10**5000 + 7, {"ü": [-(10**4400), "ü"]}]  # more digits than CPython makes a text of by itself
     for value in good:
         box.append(value)
     assert box.flush(5) == 0

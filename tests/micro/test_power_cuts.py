@@ -10,6 +10,7 @@ import pytest
 from ds_core.client.backoff import Backoff
 from ds_core.client.writer import AGAIN, DONE, DUPLICATE, Writer
 from ds_micro import cpython, flash, recovery
+from ds_micro.closing import close
 from tests.micro.model import Disk, PowerCut, Server
 
 SIZE = 160
@@ -134,7 +135,7 @@ def test_a_torn_tail_of_any_length_keeps_all_before_it(tmp_path):
     for i in range(5):
         store.append(b"record %d" % i)
         ends.append(ends[-1] + 6 + 8)
-    store.close()
+    close(store)
     data = (whole / "00000001.out").read_bytes()
     assert len(data) == ends[-1]
     for cut in range(len(data) + 1):
@@ -145,12 +146,12 @@ def test_a_torn_tail_of_any_length_keeps_all_before_it(tmp_path):
         kept = sum(end <= cut for end in ends[1:])
         assert store.records == kept
         assert store.append(b"next") and store.records == kept + 1
-        store.close()
+        close(store)
         again = flash.FlashStore(str(folder), 9, "text/plain", False, 65536, 4096, 0, "refuse", 1)
         assert again.records == kept + 1
         batch = again.batch(0)
         assert batch.seq == 0 and batch.epoch == (7 if cut >= 36 else 8)
-        again.close()
+        close(again)
 
 
 def test_a_flipped_bit_ends_the_segment_and_is_never_sent(tmp_path):
@@ -158,7 +159,7 @@ def test_a_flipped_bit_ends_the_segment_and_is_never_sent(tmp_path):
     store = flash.FlashStore(str(whole), 7, "text/plain", False, 65536, 4096, 0, "refuse", 1)
     for i in range(3):
         store.append(b"record %d" % i)
-    store.close()
+    close(store)
     data = (whole / "00000001.out").read_bytes()
     for at in range(36, len(data)):
         folder = tmp_path / str(at)
@@ -166,7 +167,7 @@ def test_a_flipped_bit_ends_the_segment_and_is_never_sent(tmp_path):
         (folder / "00000001.out").write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
         store = flash.FlashStore(str(folder), 8, "text/plain", False, 65536, 4096, 0, "refuse", 1)
         assert store.records == (at - 36) // 14
-        store.close()
+        close(store)
 
 
 def test_one_sync_per_record_and_few_per_segment(monkeypatch):

@@ -13,10 +13,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from ds_core.client.writer import FENCED
+from ds_micro import Outbox, Stream, flash
+from ds_micro.closing import close
 from ds_micro.flash import FlashStore
+from ds_micro.operations import quote
 from ds_micro.recovery import discard
 from tests.micro.test_suite import ROOT, interpreter, run
 from tests.tools import serve
@@ -220,7 +225,7 @@ def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     for _ in range(2):
         store = FlashStore(str(tmp_path), 7, "text/plain", False, 4096, 256, 0, "drop-oldest", 1)
         assert store.append(b"a")
-        store.close()
+        close(store)
     assert store.records == 2
     assert sum(path.read_bytes() == b"ours" for path in tmp_path.iterdir()) == 4
 
@@ -234,9 +239,136 @@ def test_another_process_is_told_that_the_folder_is_in_use(tmp_path: Path) -> No
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env)
     assert "RuntimeError: another process has the outbox in " + str(tmp_path) in done.stderr
     assert store.append(b"b")
-    store.close()
+    close(store)
     assert subprocess.run(argv, timeout=60, env=env).returncode == 0
     assert store.append(b"c") and store.records == 3
+
+
+def test_closing_lets_go_of_the_folder_if_it_is_still_ours(tmp_path: Path) -> None:
+    program = "import sys; from ds_micro import Outbox, Stream; Outbox(sys.argv[1], Stream('http://x/y'), 'p')"
+    argv = [sys.executable, "-c", program, str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'micro'}"}
+
+    def another() -> bool:
+        return subprocess.run(argv, capture_output=True, timeout=60, env=env).returncode == 0
+
+    s = Stream("http://127.0.0.1:1/s", timeout=1)
+    box = Outbox(str(tmp_path), s, "p")
+    box.append(1)
+    box.close()
+    assert another()
+    box = Outbox(str(tmp_path), s, "p")
+    box.close()  # nothing was appended since it was opened
+    assert another()
+    box = Outbox(str(tmp_path), s, "p")
+    assert box.records == 1 and box.flush(0.1) == 1 and not another()
+    box.close()
+    box.close()
+    assert another()
+    for appends in (False, True):
+        old = Outbox(str(tmp_path), s, "p")
+        if appends:
+            old.append(2)
+        new = Outbox(str(tmp_path), s, "p")
+        old.close()
+        assert not another()  # it is the new one's
+        assert new.append(3)
+        new.close()
+        assert another()
+
+
+def test_an_error_in_closing_a_file_is_over_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = FlashStore._open
+    errors = [0]
+
+    class Failing:
+        """A file whose close() fails, and closes it."""
+
+        def __init__(self, file: IO[bytes]) -> None:
+            self.file = file
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.file, name)
+
+        def close(self) -> None:
+            failing = not self.file.closed and errors[0]
+            self.file.close()
+            if failing:
+                errors[0] -= 1
+                raise OSError(5, "I/O error")
+
+    def open_it(self: FlashStore, number: int, mode: str = "rb"):
+        return Failing(opened(self, number, mode)) if mode == "ab" else opened(self, number, mode)
+
+    monkeypatch.setattr(FlashStore, "_open", open_it)
+    for every in (1, 3):
+        store = FlashStore(str(tmp_path / str(every)), 7, "text/plain", False, 4096, 256, 2, "refuse", every)
+        assert store.append(b"a") and store.append(b"b")
+        errors[0] = 1
+        with pytest.raises(OSError, match="I/O error"):
+            store.claim(None)
+        assert store.append(b"c") and store.append(b"d") and store.records == 4
+        errors[0] = 1
+        with pytest.raises(OSError, match="I/O error"):
+            close(store)
+        close(store)
+        assert store.append(b"e") and store.records == 5
+        for seq, count in enumerate((2, 2, 1)):
+            batch = store.batch(0)
+            assert (batch.seq, batch.count) == (seq if store._epoch == 7 else batch.seq, count)
+            batch.done()
+        assert store.records == 0
+
+
+def test_after_a_failed_sync_the_newest_file_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FlashStore(str(tmp_path), 7, "text/plain", False, 4096, 256, 2, "refuse", 1)
+    for record in (b"a", b"b", b"c"):
+        assert store.append(record)
+    sync = flash.sync
+
+    def failing(file: IO[bytes] | None, folder: str | None = None) -> None:
+        if folder:
+            raise OSError(5, "I/O error")
+        sync(file, folder)
+
+    assert store.batch(0).seq == 0
+    before = store._file
+    monkeypatch.setattr(flash, "sync", failing)
+    with pytest.raises(OSError, match="I/O error"):
+        store.done()
+    monkeypatch.setattr(flash, "sync", sync)
+    assert store.append(b"d") and store._file is not before
+    assert store.batch(0).seq == 1 and store.records == 2
+    close(store)
+
+
+def test_a_new_folders_name_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.stat(fd).st_ino), fsync(fd)))
+    store = FlashStore(str(tmp_path / "box"), 7, "text/plain", False, 4096, 256, 2, "refuse", 1)
+    close(store)
+    assert {tmp_path.stat().st_ino, (tmp_path / "box").stat().st_ino} <= set(synced)
+
+
+def test_no_epoch_is_begun_that_no_server_takes(tmp_path: Path) -> None:
+    last = 2**53 - 1
+    for path in (None, str(tmp_path)):
+        for epoch in (2**52, last - 1, last):
+            box = Outbox(path, Stream("http://127.0.0.1:1/s"), "p")
+            for _ in range(3):
+                box.append(1)
+                batch = box.writer.request()
+                assert box.writer.answer(batch, 403, {"producer-epoch": str(epoch)}) == FENCED
+                assert box.discard() == 1
+            assert box.store._epoch < 2**52
+            box.close()
+
+
+def test_what_is_quoted_is_ascii() -> None:
+    assert quote("\xb2\u00e9 1a-._~/") == "%C2%B2%C3%A9%201a-._~%2F"
 
 
 @pytest.mark.parametrize("build", ["cpython", 64, 32])

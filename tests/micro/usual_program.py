@@ -30,6 +30,5 @@ for item in s.read(cursor, live="long-poll"):
     if len(seen) == 31:
         break
 assert list(s.read(cursor)) == []
-box.close()
 for name in sys.modules:
     print("loaded", sys.modules[name].__file__)

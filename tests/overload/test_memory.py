@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
+import random
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -121,3 +124,57 @@ async def test_when_the_disk_cannot_keep_up_appends_are_503_and_reads_go_on(
             await client.send(append(number))
             assert (await client.answer()).status == 204, "and each of them is there once"
         assert (await site.ask("HEAD", S)).offset.endswith(f"_{40 * 10_000:016}")
+
+
+@pytest.mark.parametrize("size", [400, 600, 15_000])
+async def test_what_strangers_ask_for_is_not_kept(size: int) -> None:
+    """Targets, each another one, with as many parameters as fit: what is remembered of them is little."""
+    names = [f"{number:x}" for number in range(size)]
+    query = "&".join(names)[:size]
+    async with running(MemoryStore()) as site:
+        client = await site.connect()
+
+        async def ask(count: int) -> None:
+            for number in range(count):
+                assert (await client.ask("GET", f"{ROOT}{number}?{query}")).status == 404
+
+        await ask(3)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            await ask(600)
+            gc.collect()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert kept < 8 << 20
+
+
+@pytest.mark.parametrize("coding", [None, "gzip"])
+async def test_readers_that_wait_for_their_next_window_hold_nothing_of_the_last(
+    monkeypatch: pytest.MonkeyPatch, coding: str | None
+) -> None:
+    """Their sockets have taken all of it: what they hold then is in nobody's count."""
+    monkeypatch.setattr(reading, "_AMPLE", 1 << 20)
+    monkeypatch.setattr(reading, "_COMPRESSORS", 5)
+    async with running(MemoryStore()) as site:
+        body = random.Random(1).randbytes(1 << 20)
+        await site.create("s", "application/octet-stream")
+        for _ in range(12):
+            await site.append("s", body, "application/octet-stream")
+        clients = [await _slow(site) for _ in range(80)]
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for client in clients:
+                await client.send(request("GET", S, accept_encoding=coding))
+            most = 0
+            for _ in range(150):
+                await trio.sleep(0.01)
+                most = max(most, tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+        assert site.server.app.reading._compressing == (5 if coding else 0)
+        assert most < 8 << 20
+        site.disconnect()
+        await until(lambda: site.server.app.reading._compressing == 0)

@@ -54,3 +54,19 @@ async def test_a_sync_that_fails_on_the_way_is_no_backup(tmp_path: Path, monkeyp
     assert not (tmp_path / "copy" / "streams.db").exists()
     monkeypatch.undo()
     assert not maintenance.backup(tmp_path / "data", tmp_path / "copy").problems, "the next one is none the worse"
+
+
+async def test_a_backup_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path / "data") as rig:
+        await rig.create("s", b"x")
+    with pytest.raises(maintenance.Unusable, match="is not there"):
+        maintenance.backup(tmp_path / "none", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(maintenance.copying, "copy", interrupted)
+        maintenance.backup(tmp_path / "data", tmp_path / "copy")
+    assert not list((tmp_path / "copy").iterdir())

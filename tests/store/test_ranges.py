@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ds_trio_server.store.base import StorageFailed
+from ds_trio_server.store.base import Damaged
 from ds_trio_server.store.sqlite import schema
 from tests.store.rig import Rig, Soon
 from tests.store.test_sqlite import opened
@@ -87,11 +87,10 @@ async def test_one_of_many_small_rows_that_is_damaged_is_found_and_named(at: int
     db.execute(harm, (at,))
     db.commit()
     db.close()
-    with pytest.raises(StorageFailed):
-        async with opened(tmp_path) as rig:
-            with pytest.raises(StorageFailed, match=f"position {at} is damaged"):
-                await rig.read("s")
-            await rig.create("more")  # it has ended
+    async with opened(tmp_path) as rig:
+        with pytest.raises(Damaged, match=f"position {at} is damaged"):
+            await rig.read("s")
+        await rig.create("more")  # it goes on
 
 
 async def test_a_row_that_is_missing_among_small_ones_is_damage(tmp_path: Path) -> None:
@@ -101,8 +100,7 @@ async def test_a_row_that_is_missing_among_small_ones_is_damage(tmp_path: Path) 
     db.execute("DELETE FROM appends WHERE position = 100")
     db.commit()
     db.close()
-    with pytest.raises(StorageFailed):
-        async with opened(tmp_path) as rig:
-            with pytest.raises(StorageFailed, match="position 100 is damaged"):
-                await rig.read("s")
-            await rig.create("more")
+    async with opened(tmp_path) as rig:
+        with pytest.raises(Damaged, match="position 100 is damaged"):
+            await rig.read("s")
+        await rig.create("more")

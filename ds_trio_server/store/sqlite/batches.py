@@ -9,15 +9,21 @@ from typing import Any, NamedTuple
 
 import trio
 
+from ds_core.server.decide import Needs
 from ds_core.server.stream import Stream
 
-from ..base import StorageFailed, Unwritable
+from ..base import Decide, StorageFailed, Unwritable
 from . import rows, schema
+from .damages import Undone
 from .producers import Key, State
 
 log = logging.getLogger("ds")
 
 _LATEST = 3600.0
+
+
+Waiter = tuple[Callable[[Any, Exception | None], object], Any, Needs, Decide[Any]]
+"""Who is told of a batch: the function, the response that it gets when the batch is durable, and what was decided."""
 
 
 class Part(NamedTuple):
@@ -44,11 +50,14 @@ class Entry:
     such batch that makes or removes it. `stored_deadline` is what the row says: at or after the
     true deadline, so that a TTL runs late after a crash, never early, and not every use of a stream
     costs a write. `durable_deadline` is the same as far as it is on disk. `identity` is the
-    constant part of the row's checksum. `most` is the size in bytes beyond which retention trims it, -1 while
-    that isn't known.
+    constant part of the row's checksum.
+    `gone` is the id of the stream that was last removed here. `most` is the size in bytes beyond which retention trims
+    it, -1 while that isn't known.
     """
 
-    __slots__ = ("path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline", "most")
+    __slots__ = (
+        "path", "stream", "identity", "batch", "structural", "stored_deadline", "durable_deadline", "most", "gone",
+    )  # fmt: skip
 
     def __init__(self, path: str, stream: Stream | None) -> None:
         self.path = path
@@ -57,6 +66,7 @@ class Entry:
         self.batch: Batch | None = None
         self.structural: Batch | None = None
         self.most = -1
+        self.gone = 0
         self.stored_deadline = None if stream is None else stream.deadline
         self.durable_deadline = self.stored_deadline
 
@@ -81,14 +91,14 @@ class Batch:
     """What one transaction will hold.
 
     It `grows` when what it holds takes room: appends, new streams.
-    `structure` are statements whose order matters (streams made and removed); `appends` are
+    `structure` are statements whose order matters (streams made and removed), `blocks` says of those between two
+    indexes which path's change they are, and of what kind (as (start, stop, path, kind)); `appends` are
     whole appends as (stream id, position, bytes) in commit order; `entries` are the states it
     changes, `ended` the streams it removes; `producers` maps (stream id, producer id) to
     (epoch, seq). It `collects_garbage` when it also frees some rows, and tells whether `garbage_remains`;
     it `leaves_garbage` when it leaves some to be freed. `rows` are filled by `seal`; `seconds` is
-    what its transactions took, `synced` the write and fsync of the last. `done` is set, and each
-    of the `callbacks` called with its response and `error`, when the batch is `durable` or has
-    failed.
+    what its transactions took, `synced` the write and fsync of the last. `done` is set, and those who wait in
+    `callbacks` are told, when the batch is `durable` or has failed with an `error`.
 
     Of a `bulk` batch, `parts` are the rows that are still to be staged, the last first; `staged` those
     that are, ready to be published. It comes `after`
@@ -98,13 +108,14 @@ class Batch:
     """
 
     __slots__ = (
-        "structure", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced",
+        "structure", "blocks", "appends", "entries", "ended", "producers", "rows", "size", "seconds", "synced",
         "collects_garbage", "garbage_remains", "leaves_garbage", "callbacks", "done", "durable", "error", "bulk",
         "grows", "parts", "staged", "after", "steady", "saves_clock",
     )  # fmt: skip
 
     def __init__(self, bulk: bool = False) -> None:
         self.structure: list[tuple[str, tuple[object, ...]]] = []
+        self.blocks: list[tuple[int, int, str, str]] = []
         self.appends: list[tuple[int, int, bytes]] = []
         self.entries: dict[Entry, None] = {}
         self.ended: list[Stream] = []
@@ -116,7 +127,7 @@ class Batch:
         self.collects_garbage = False
         self.garbage_remains = False
         self.leaves_garbage = False
-        self.callbacks: list[tuple[Callable[[Any, Exception | None], object], object]] = []
+        self.callbacks: list[Waiter] = []
         self.done = trio.Event()
         self.durable = False
         self.error: Exception | None = None
@@ -150,23 +161,35 @@ class Batch:
                     self.parts += parts(stream, at, data)
             self.parts.reverse()
 
+    def paths(self) -> dict[int, str]:
+        """The paths of the streams that it changes, by id."""
+        found = {entry.gone: entry.path for entry in self.entries if entry.gone}
+        found.update((entry.stream.id, entry.path) for entry in self.entries if entry.stream is not None)
+        return found
+
     def __bool__(self) -> bool:
         return bool(self.entries or self.structure or self.collects_garbage)
 
-    def finish(self) -> None:
-        """Tell everyone who waits that it is durable, or has failed."""
+    def finish(self, again: Callable[[Waiter], object] | None = None) -> None:
+        """Tell everyone who waits that it is durable, or has failed; or have each decide `again`."""
         self.done.set()
         callbacks, self.callbacks = self.callbacks, []
-        for done, response in callbacks:
+        for waiter in callbacks:
             try:
-                done(response, self.error)
+                if again is not None:
+                    again(waiter)
+                else:
+                    waiter[0](waiter[1], self.error)
             except Exception:
                 # What is committed is committed, and everyone else is to hear of it.
                 log.exception("an answer failed inside the server")
 
     async def wait(self) -> None:
-        """Wait until it is durable; raises what made it fail."""
+        """Wait until it is durable; raises what made it fail: Undone where that was the change of somebody else, and
+        what rests on this batch is to be decided again."""
         await self.done.wait()
+        if isinstance(self.error, Undone):
+            raise self.error
         if isinstance(self.error, Unwritable):
             raise type(self.error)()
         if self.error is not None:

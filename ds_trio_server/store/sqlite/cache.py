@@ -18,7 +18,7 @@ from .queries import Queries
 class StreamCache:
     """Entries by path and by stream id, loaded on demand, at most about `limit` of them beside those in use.
 
-    What loads one raises StorageFailed when the file can't say, and DamagedRow when what it says is not what was
+    What loads one raises StorageFailed when the file can't be read, and Damaged where what it says is not what was
     written.
     """
 
@@ -35,9 +35,11 @@ class StreamCache:
         """The entry of a path; an empty one, not kept, when there is no stream."""
         entry = self._by_path.get(path)
         if entry is None:
-            entry = Entry(path, self._queries.run_nowait(rows.load, "path", path))
+            entry = Entry(path, self._queries.run_nowait(rows.load, path))
             if entry.stream is not None:
                 self.keep(entry)
+            else:
+                self._queries.damages.check_hidden(path)
         return entry
 
     def sources(self, stream: Stream) -> list[Entry]:
@@ -59,9 +61,7 @@ class StreamCache:
         """The entry of a stream that must exist, because a fork needs it; `lineage` as for `rows.load`."""
         entry = self._by_id.get(id)
         if entry is None:
-            stream = self._queries.run_nowait(rows.load, "id", id, lineage)
-            if stream is None:
-                raise rows.DamagedRow(id)
+            stream = self._queries.run_nowait(rows.load_needed, id, lineage)
             entry = Entry(stream.path, stream)
             self.keep(entry)
         return entry

@@ -40,7 +40,7 @@ class Checkpoints:
 
     No more than `most` bytes wait to be moved, but for one
     commit's. `pressed` is set by others when there is little room: then everything is moved at once, and the log stays
-    free for changes that make room. `holder` says who keeps the log from taking appends, if anybody does.
+    free for changes that make room. `holder` says what keeps the log from taking appends, if anything does.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Checkpoints:
         self._counts.held = state.bytes if state.bytes > LOG_KEPT else 0
         if self._moving():
             if state.bytes > max(LOG_MOST, self._moving_of * FRAME) + _TELL:
-                self.holder = "this server, which moves it into the file,"
+                self.holder = "this server is moving it into the file"
             return
         if state.waiting > _FAR:
             # What was not moved as far as it went when that began, is held.
@@ -182,4 +182,4 @@ class Checkpoints:
                 "beyond %d MiB appends wait for its end",
                 reader, self._folder / files.FILE, state.bytes >> 20, LOG_MOST >> 20,
             )  # fmt: skip
-        self.holder = reader if state.bytes > LOG_MOST else None
+        self.holder = f"{reader} reads what is in it" if reader is not None and state.bytes > LOG_MOST else None

@@ -21,7 +21,7 @@ import trio
 
 from ...stats import Upkeep
 from ..base import StorageBusy, StorageFailed, StorageFull
-from . import errors, files, rows, schema
+from . import blame, errors, files, rows, schema
 from .batches import Batch, Part, parts
 from .checkpoints import Checkpoints
 from .database import Database
@@ -138,7 +138,7 @@ class Committer:
                     batch.durable = True
                     self._be_patient(True)
             except Exception as error:
-                batch.error = self._failure(error)
+                batch.error = self._failure(error, None if batch.parts else batch)
             batch.seconds += time.monotonic() - started
             if not self._tell(self._finished, batch) or isinstance(batch.error, StorageFailed):
                 self._let_go(batch.error)
@@ -225,7 +225,7 @@ class Committer:
         for statement, values in batch.structure:
             db.execute(statement, values)
         if batch.rows:
-            db.executemany(rows.UPDATE_STREAM, batch.rows)
+            schema.change_all(db, rows.UPDATE_STREAM, batch.rows)
         if batch.appends:
             self._insert(batch)
         if batch.staged:
@@ -354,9 +354,16 @@ class Committer:
             schema.be_patient(self._db, patient)
             self._patient = patient
 
-    def _failure(self, error: Exception) -> Exception:
+    def _failure(self, error: Exception, batch: Batch | None) -> Exception:
         if isinstance(error, StorageFailed):
             return error
+        if errors.is_damage(error) and batch is not None:
+            try:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                return blame.find(self._db, batch, error) or errors.failed(self._folder, error)
+            except sqlite3.Error as worse:
+                error = worse
         refusal = self._refusals.of(error)
         if refusal is not None:
             try:

@@ -6,21 +6,24 @@ so what fails has changed nothing.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from ds_core.server.decide import Needs
 from ds_core.server.stream import Appended, Created, Now, Removed, Renewed, Stream, Trimmed, View, expire
 
-from ..base import Change, Decide, LogHeld, StorageFailed, StorageFull
-from . import lifecycle, rows, schema
+from ..base import Change, Damaged, Decide, LogHeld, StorageFailed, StorageFull
+from . import lifecycle, schema
 from .batches import Batch, Entry
 from .cache import StreamCache
 from .committer import Committer
+from .damages import Damages, kind_of
 from .database import Database
 from .health import Health
 from .pipeline import Pipeline
 from .producers import Producers
 from .publisher import Publisher
+from .queries import Queries
 from .queues import Queues
 from .space import Space
 from .sweeper import Statements
@@ -39,29 +42,33 @@ class Decider:
         database: Database,
         cache: StreamCache,
         producers: Producers,
+        queries: Queries,
         queues: Queues,
         space: Space,
         committer: Committer,
         pipeline: Pipeline,
         publisher: Publisher,
         health: Health,
+        damages: Damages,
         now: Callable[[], Now],
         newest: int,
     ) -> None:
         self._db = database
         self._cache = cache
         self._producers = producers
+        self._queries = queries
         self._queues = queues
         self._space = space
         self._committer = committer
         self._pipeline = pipeline
         self._publisher = publisher
         self._health = health
+        self._damages = damages
         self._now = now
         self._newest = newest
 
     def decide(self, needs: Needs, decide: Decide[T]) -> tuple[T, Batch | None]:
-        """The response to a command, and the batch that must be durable before it may leave. Raises DamagedRow
+        """The response to a command, and the batch that must be durable before it may leave. Raises Damaged
         before anything is changed."""
         if self._health.failure is not None:
             self._health.check()
@@ -103,7 +110,7 @@ class Decider:
     # States
 
     def entry(self, path: str) -> Entry:
-        """What is at a path, a stream whose time is over removed. Raises StorageFailed, and DamagedRow."""
+        """What is at a path, a stream whose time is over removed. Raises StorageFailed, and Damaged."""
         entry = self._cache.entry(path)
         stream = entry.stream
         if stream is not None and (stream.ttl is not None or stream.expires is not None):
@@ -115,17 +122,15 @@ class Decider:
         return entry
 
     def readable(self, path: str, expired: bool = False) -> Entry:
-        """As `entry`, for reads: a damaged row ends the store. One whose time is over may be left when it may be
-        `expired`."""
-        try:
-            return self._cache.entry(path) if expired else self.entry(path)
-        except rows.DamagedRow as error:
-            raise self._health.damaged(error) from error
+        """As `entry`, for reads. One whose time is over may be left when it may be `expired`."""
+        return self._cache.entry(path) if expired else self.entry(path)
 
     # Changes
 
     def apply(self, entry: Entry, change: Change) -> None:
-        """Have a batch hold a change. Raises Overloaded before anything is changed, else StorageFailed."""
+        """Have a batch hold a change. Raises Overloaded and Damaged before anything is changed, else StorageFailed."""
+        if self._damages.refused:
+            self._damages.check((entry.path,), change)
         if isinstance(change, Appended):
             self._append(entry, change)
         elif isinstance(change, Renewed):
@@ -153,11 +158,15 @@ class Decider:
     def _restructure(self, entry: Entry, change: Created | Removed | Trimmed) -> None:
         size = len(change.data) if isinstance(change, Created) else 0
         ties = lifecycle.Ties.of(self._cache, entry, change)
+        if self._damages.refused:
+            self._damages.check([each.path for each in ties.entries()], change)
         batch = self._queues.of((entry, *ties.entries()), size, isinstance(change, Created))
         try:
             if isinstance(change, Created):
                 self._newest = change.stream.id
+            start = len(batch.structure)
             lifecycle.change(self._cache, batch, entry, change, ties)
+            batch.blocks.append((start, len(batch.structure), entry.path, kind_of(change)))
             if batch.steady is None and lifecycle.is_mortal(change):
                 self._keep_clock(batch)
         except Exception as error:
@@ -174,6 +183,26 @@ class Decider:
         if now.steady - self._publisher.clock_kept > _KEEP_CLOCK_EVERY:
             batch.structure += schema.clock(now)
             batch.saves_clock = True
+
+    def discard(self, path: str) -> Batch | None:
+        """Have a batch remove the stream at a path whose state can't be read. Raises Damaged where that can't be done
+        either, or where forks need what it has."""
+        if self._db.only_reads is not None:
+            raise type(self._db.only_reads)()
+        with suppress(Damaged):
+            entry = self.entry(path)
+            if entry.stream is None:
+                return entry.batch  # somebody else was quicker
+            self._damages.check((path,), Removed(soft=False))
+        self._damages.check((path,), None)
+        found = self._queries.run_nowait(lifecycle.look_for_rest, path)
+        counted = None if found.counted is None else self._cache.get(found.counted.id)
+        batch = self._queues.of(() if counted is None else (counted,), 0, False)
+        start = len(batch.structure)
+        lifecycle.discard(self._cache, batch, path, found, counted)
+        batch.blocks.append((start, len(batch.structure), path, kind_of(None)))
+        self._pipeline.write_next()
+        return batch
 
     # For the sweeper
 

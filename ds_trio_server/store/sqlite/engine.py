@@ -22,15 +22,18 @@ from ds_core.server.stream import Now, Renewed, Stream
 
 from ...clock import Clock
 from ...stats import NEVER, Commits, Upkeep
-from ..base import Decide, LogHeld, Overloaded, StorageFailed, StorageFull, Store, Unwritable, Usage, Watcher
+from ..base import Damaged, Decide, LogHeld, Overloaded, StorageFailed, StorageFull, Store, Unwritable, Usage, Watcher
 from ..retention import Retention
 from ..watchers import Watchers
-from . import errors, files, meta, rows, schema
+from . import errors, files, meta, rows, schema, verifying
+from .batches import Waiter
 from .cache import StreamCache
 from .committer import Committer
+from .damages import Damages, Undone
 from .database import Database
 from .decider import Decider
 from .health import Health
+from .passed_over import PassedOver
 from .pipeline import Pipeline
 from .producers import Producers
 from .publisher import Publisher
@@ -72,7 +75,8 @@ class SQLiteStore(Store):
         self._watchers = Watchers()
         self._tails = TailCache(_TAIL_BYTES)
         self._queues = Queues()
-        self._health = Health(self._folder, self._queues)
+        self._health = Health(self._queues)
+        self._damages = Damages(self._folder, self.upkeep)
 
     # Opening and closing
 
@@ -80,19 +84,22 @@ class SQLiteStore(Store):
         await trio.to_thread.run_sync(self._open)
         assert self._clock is not None
         publisher = Publisher(self._cache, self._producers, self._tails, self._watchers, self._trimmer)
-        pipeline = Pipeline(self._folder, self._db.hold, self._queues, publisher, self._health, self.commits)
+        pipeline = Pipeline(
+            self._folder, self._db.hold, self._queues, publisher, self._health, self._damages, self.commits
+        )
         self._committer = Committer(
             self._folder, self._db, self._last_blob, self.upkeep, pipeline.written, self._health.fail
         )
         self._decider = Decider(
-            self._db, self._cache, self._producers, self._queues, self._space, self._committer, pipeline, publisher,
-            self._health, self._clock.now, self._newest,
+            self._db, self._cache, self._producers, self._queries, self._queues, self._space, self._committer,
+            pipeline, publisher, self._health, self._damages, self._clock.now, self._newest,
         )  # fmt: skip
         self._sweeper = Sweeper(
             self, self._decider, self._queries, self._ranges, self._committer, self._trimmer, self.upkeep
         )
         pipeline.committer = self._committer
         pipeline.sweeper = self._sweeper
+        pipeline.again = self._decide_again
         self._publisher, self._pipeline = publisher, pipeline
         self.is_open = True
 
@@ -111,9 +118,11 @@ class SQLiteStore(Store):
 
     def _load(self) -> None:
         db = self._db
-        self._queries = Queries(self._folder, db.connect, db.reader, self._health.check, self._health.fail)
+        self._queries = Queries(
+            self._folder, db.connect, db.reader, self._health.check, self._health.fail, self._damages
+        )
         self._cache = StreamCache(self._queries, _CACHED_STREAMS, self._watchers.watched)
-        self._ranges = Ranges(self._folder, self._queries, self._tails, self._cache)
+        self._ranges = Ranges(self._queries, self._tails, self._cache)
         self._producers = Producers(self._queries)
         found = meta.load(self._folder, db.writer)
         self._newest = found.newest
@@ -121,7 +130,10 @@ class SQLiteStore(Store):
         if self._clock is None:
             self._clock = Clock(found.steady, found.wall)
         if self._trimmer is not None:
-            self._trimmer.begin(db.reader)
+            try:
+                self._queries.run_nowait(self._trimmer.begin)
+            except Damaged as error:  # what is left out is told by the next append, or by a check
+                PassedOver(self.upkeep).note("what is too old", error)
 
     def _try_to_write(self) -> None:
         """Take changes again, if what stood in the way is over."""
@@ -147,7 +159,7 @@ class SQLiteStore(Store):
             if known is None:
                 with suppress(StorageFailed):  # told at the end
                     self._check_place()
-                    if self._publisher.clock_kept > NEVER or self._producers.any():
+                    if self._publisher.clock_kept > NEVER or self._has_producers():
                         self._decider.add(schema.clock(self.now()))
                     else:
                         self._sweeper.save_clock()
@@ -159,6 +171,12 @@ class SQLiteStore(Store):
         if self._health.failure is not known:
             self._health.check()
 
+    def _has_producers(self) -> bool:
+        try:
+            return self._producers.any()
+        except Damaged:
+            return True
+
     def now(self) -> Now:
         assert self._clock is not None, "the store is not open"
         return self._clock.now()
@@ -167,10 +185,14 @@ class SQLiteStore(Store):
 
     async def transact(self, needs: Needs, decide: Decide[T]) -> T:
         self.check_open()
+        while True:
+            # What somebody else's damage undoes is decided again, each time without one more that is damaged.
+            with suppress(Undone):
+                return await self._transact(needs, decide)
+
+    async def _transact(self, needs: Needs, decide: Decide[T]) -> T:
         try:
             response, pending = self._decider.decide(needs, decide)
-        except rows.DamagedRow as error:
-            raise self._health.damaged(error) from error
         except Overloaded:
             raise  # rests on nothing that can be lost, and who waits holds a body
         except ProtocolError:
@@ -192,8 +214,6 @@ class SQLiteStore(Store):
         self.check_open()
         try:
             response, pending = self._decider.decide(needs, decide)
-        except rows.DamagedRow as error:
-            raise self._health.damaged(error) from error
         except Overloaded:
             raise
         except ProtocolError:
@@ -201,9 +221,29 @@ class SQLiteStore(Store):
                 raise trio.WouldBlock from None
             raise
         if pending is not None:
-            pending.callbacks.append((done, response))
+            pending.callbacks.append((done, response, needs, decide))
         else:
             done(response, None)
+
+    def _decide_again(self, waiter: Waiter) -> None:
+        """As `transact_nowait`, for who has waited in a batch that was undone."""
+        done, _, needs, decide = waiter
+        try:
+            self.transact_nowait(needs, decide, done)
+        except trio.WouldBlock:  # a refusal now, which may be lost in its turn
+            done(None, Overloaded())
+        except Exception as error:
+            done(None, error)
+
+    async def discard(self, path: str) -> None:
+        self.check_open()
+        self._health.check()
+        while True:
+            with suppress(Undone):
+                batch = self._decider.discard(path)
+                if batch is not None:
+                    await batch.wait()
+                return
 
     async def look(self, path: str, decide: Decide[T]) -> T:
         self.check_open()
@@ -224,12 +264,11 @@ class SQLiteStore(Store):
             if renewed or (durable is not None and change.deadline <= durable):
                 change.apply(entry.stream)
                 return response
-            self._decider.apply(entry, change)
-            assert entry.batch is not None
-            try:
+            # Where it can't be stored, reads go on, and the renewal counts as long as this process lives.
+            with suppress(Unwritable, Damaged, Undone):
+                self._decider.apply(entry, change)
+                assert entry.batch is not None
                 await entry.batch.wait()
-            except Unwritable:
-                pass  # reads go on, and the renewal counts as long as this process lives
             renewed = True
             # Whoever looks goes on from the very present; so look again.
             entry = self._decider.readable(path)
@@ -311,9 +350,13 @@ class SQLiteStore(Store):
     async def verify(self) -> None:
         self.check_open()
         try:
-            await self._queries.run(schema.verify)
+            found = await self._queries.run(verifying.verify)
         except ProtocolError as error:
-            log.warning("%s was not verified: %s", self._folder, error.message)
+            log.warning("%s was not verified: %s", self._folder, error)
+            return
+        if found is not None:
+            self._damages.hidden = found.hidden
+            self._damages.met(Damaged("what streams are found by", found.text))
 
     async def sweep(self) -> int:
         self.check_open()
@@ -328,7 +371,7 @@ class SQLiteStore(Store):
             self._decider.add(_NOTHING)  # tells when that is over, though nobody appends
         try:
             forget = list(self._producers.walk(self.now().steady))
-        except errors.Damage as error:
+        except Damaged as error:
             self._sweeper.failed("a producer", error)
             forget = []
         if forget:

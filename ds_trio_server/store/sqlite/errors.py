@@ -6,12 +6,14 @@
 | a file system or directory that can only be read: EROFS, EACCES | 503 READ_ONLY for changes (2) |
 | somebody else's lock | 503 BUSY with Retry-After; it goes on when the lock is gone |
 | anything else, a failed fsync above all, or a failed read | it ends, with a line that names the file (3) |
-| bytes that are not what was written | it ends, with a line that says damage: only this is called so |
+| bytes that are not what was written | 500 for the streams whose bytes they are, others go on (4) |
 
 1. Reads go on, and so do closes and deletes as far as they need no room. It starts, for reads alone when there is room
    for nothing.
 2. It starts, serves reads and says so; it takes changes again when it finds that it can.
 3. A failed fsync is never tried again.
+4. Told in the log (`damages`). Where all need those bytes, or nobody can tell whose they are, it ends. Only this is
+   called damage.
 
 SQLite knows ENOSPC and tells no other errno: a failed write is asked about by writing something else beside it.
 """
@@ -21,7 +23,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from ..base import StorageBusy, StorageFailed, StorageFull, StorageReadOnly, Unwritable
+from ..base import Damaged, StorageBusy, StorageFailed, StorageFull, StorageReadOnly, Unwritable
 from . import files
 
 _KNOWN: dict[int, type[Unwritable]] = {
@@ -56,18 +58,9 @@ _ERRNOS: dict[int, type[Unwritable]] = {
     errno.ENFILE: StorageBusy,
 }
 _OVER_IN = 2.0
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-class Damage(Exception):
-    """Something is not what was written: found by our own checks, not by SQLite's."""
-
-
-class Corrupt(Damage):
-    """Bytes of a stream are missing or not what was written."""
-
-    def __init__(self, stream: int, position: int) -> None:
-        super().__init__(f"the data of stream {stream} at position {position} is damaged")
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT)
+"""By primary code: what is there is not what was written, or something is where nothing was."""
+_FOR_ALL = "malformed database schema"
 
 
 def refusal(folder: Path, error: Exception) -> Unwritable | None:
@@ -113,11 +106,12 @@ def hindrance(folder: Path) -> Unwritable | None:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error says that what is there is not what was written; else a disk or a program has failed."""
+    """Whether an error says that some of what is there is not what was written. Else a disk or a program has failed, or
+    the file as a whole is none."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # text that is none is met by Python's module, not by SQLite
-        return isinstance(error, Damage) or (isinstance(error, sqlite3.Error) and "decode" in str(error))
-    return code & 0xFF in _DAMAGE
+        return isinstance(error, Damaged) or (isinstance(error, sqlite3.Error) and "decode" in str(error))
+    return code & 0xFF in _DAMAGE and not str(error).startswith(_FOR_ALL)
 
 
 def failed(folder: Path, error: Exception) -> StorageFailed:
@@ -127,11 +121,11 @@ def failed(folder: Path, error: Exception) -> StorageFailed:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if code is None and isinstance(error, MemoryError):
         return StorageFailed(f"{file}: there is no memory left for it ({name}); its data is as it was")
-    if isinstance(error, Damage) or (type(error) is sqlite3.DatabaseError and code is None):
+    if code is None and (isinstance(error, Damaged) or type(error) is sqlite3.DatabaseError):
         what = "it is damaged"  # what our own checks found
     elif code is None:
         what = "it can't be used"
-    elif code & 0xFF in _DAMAGE:
+    elif code & 0xFF in (*_DAMAGE, sqlite3.SQLITE_NOTADB):
         what = "it is damaged"
     elif code & 0xFF == sqlite3.SQLITE_IOERR:
         what = "the disk has failed"

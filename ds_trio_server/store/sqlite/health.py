@@ -3,21 +3,16 @@
 The first fault that ends it is the one that everybody hears of; there is no way back from it.
 """
 
-from pathlib import Path
-
 import trio
 
 from ..base import StorageFailed
-from . import errors
 from .queues import Queues
-from .rows import DamagedRow
 
 
 class Health:
-    """Of the store of a folder: `failure` is what ended it, None while it lives; `failed` is set then."""
+    """Of one store: `failure` is what ended it, None while it lives; `failed` is set then."""
 
-    def __init__(self, folder: Path, queues: Queues) -> None:
-        self._folder = folder
+    def __init__(self, queues: Queues) -> None:
         self._queues = queues
         self.failure: StorageFailed | None = None
         self.failed = trio.Event()
@@ -40,10 +35,6 @@ class Health:
             self.give_up()
         assert self.failure is not None
         return StorageFailed(*self.failure.args)
-
-    def damaged(self, error: DamagedRow) -> StorageFailed:
-        """As `fail`, for a row: a client asked for what was acknowledged to it, and it isn't there any more."""
-        return self.fail(errors.failed(self._folder, error))
 
     def give_up(self) -> None:
         """What is decided but not written will never be: its clients are told at once."""

@@ -4,12 +4,13 @@ These are statements whose order matters, unlike appends. Forks tie streams toge
 source that is deleted lives on, hidden, as long as a fork needs its bytes.
 """
 
+import sqlite3
 from typing import NamedTuple
 
-from ds_core.server.stream import Created, Removed, Trimmed
+from ds_core.server.stream import Created, Removed, Stream, Trimmed
 
-from ..base import Change
-from . import rows, schema
+from ..base import Change, Damaged
+from . import errors, rows, schema
 from .batches import Batch, Entry
 from .cache import StreamCache
 
@@ -83,6 +84,9 @@ def soft_delete(cache: StreamCache, batch: Batch, entry: Entry) -> None:
             (stream.id,),
         )
     )
+    # Its forks may begin later than it did.
+    batch.structure.append(schema.release((stream.id, 0)))
+    batch.leaves_garbage = True
     batch.ended.append(stream)
     cache.touch(entry, batch, structural=True)
 
@@ -106,14 +110,12 @@ def _end(cache: StreamCache, batch: Batch, entry: Entry) -> None:
     stream = entry.stream
     assert stream is not None
     stream.deleted = True
-    batch.structure += (
-        ("DELETE FROM streams WHERE id = ?", (stream.id,)),
-        ("INSERT OR REPLACE INTO removed VALUES (?, NULL)", (stream.id,)),
-    )
+    batch.structure += _ends(stream.id)
     batch.ended.append(stream)
     batch.leaves_garbage = True
     # The entry stays, empty, until this is durable: the file still shows the stream.
     cache.forget_id(entry)
+    entry.gone = stream.id
     entry.stream = None
     cache.touch(entry, batch, structural=True)
 
@@ -131,6 +133,69 @@ def trim(cache: StreamCache, batch: Batch, entry: Entry, change: Trimmed) -> Non
     )
     batch.leaves_garbage = True
     cache.touch(entry, batch)
+
+
+class Rest(NamedTuple):
+    """What there is of a stream whose state can't be read: the ids that are `gone` with it, its own first and then
+    those of deleted ancestors that only it needed, and the state of the one that is `counted` a fork less, if it can be
+    told."""
+
+    gone: list[int]
+    counted: Stream | None
+
+
+def look_for_rest(db: sqlite3.Connection, path: str) -> Rest:
+    """The query for what the removal of a stream takes, where its state can't be read. Raises Damaged where it can't be
+    found, or where forks need what it has: they are to go first."""
+    id = rows.number(db, path)
+    if not id:
+        raise Damaged(f"the stream at {path!r}", f"the stream at {path!r} can't be found by its path")
+    if schema.one(db, "SELECT 1 FROM streams WHERE source = ?", id) is not None:
+        raise Damaged(f"stream {id}", f"the state of stream {id} is damaged, and it has forks: they are to go first")
+    gone = [id]
+    try:
+        found = rows.read(db, id)
+        while found is not None and found.lineage:
+            found = rows.read(db, found.lineage[-1][0])
+            if found is None or found.forks > 1 or not found.deleted:
+                return Rest(gone, found)
+            gone.append(found.id)
+    except (Damaged, sqlite3.DatabaseError) as error:
+        if not errors.is_damage(error):
+            raise
+    return Rest(gone, None)
+
+
+def discard(cache: StreamCache, batch: Batch, path: str, rest: Rest, counted: Entry | None) -> None:
+    """Remove what there is of a stream; `counted` is the entry of the one that loses a fork by it, if that is in
+    memory."""
+    for id in rest.gone:
+        batch.structure += _ends(id)
+        stream = Stream(id, path, "application/octet-stream")
+        stream.deleted = True
+        batch.ended.append(stream)
+        known = cache.get(id)
+        if known is not None:
+            cache.drop(known)
+    batch.leaves_garbage = True
+    if counted is not None:
+        _count_fork(cache, batch, counted, -1)
+    elif rest.counted is not None:
+        rest.counted.forks -= 1
+        batch.structure.append(rows.recount_forks(rest.counted))
+    if rest.counted is not None:
+        batch.structure.append(schema.release((rest.counted.id, 0)))
+    entry = Entry(path, None)
+    entry.gone = rest.gone[0]
+    cache.touch(entry, batch, structural=True)
+
+
+def _ends(id: int) -> tuple[tuple[str, tuple[object, ...]], ...]:
+    """What to run when a stream ends."""
+    return (
+        ("DELETE FROM streams WHERE id = ?", (id,)),
+        ("INSERT OR REPLACE INTO removed VALUES (?, NULL)", (id,)),
+    )
 
 
 def _count_fork(cache: StreamCache, batch: Batch, source: Entry, by: int) -> None:

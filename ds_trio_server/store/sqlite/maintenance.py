@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..base import StorageFailed, StorageFull, StorageReadOnly
+from ..base import Damaged, StorageFailed, StorageFull, StorageReadOnly
 from . import copying, errors, files, meta, rows, schema
 from .shm import SharedIndex
 
@@ -80,15 +80,18 @@ def backup(folder: Path, target: Path) -> Report:
     file = target / files.FILE
     if file.exists():
         raise Unusable(f"{file} is there already; give a new directory")
-    files.make_folder(target)
     part = target / (files.FILE + ".part")
-    part.unlink(missing_ok=True)
-    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     with _opened(folder) as (_, access):
+        files.make_folder(target)
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
             copying.copy(schema.uri(folder, access), part)
-        except sqlite3.Error as error:
-            raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
+        except BaseException as error:
+            part.unlink(missing_ok=True)
+            if isinstance(error, sqlite3.Error):
+                raise Unusable(f"{folder / files.FILE} can't be copied: {error}; see 'ds check {folder}'") from error
+            raise
     part.rename(file)
     copying.sync(target)
     return check(target)
@@ -172,8 +175,8 @@ def _check_streams(db: sqlite3.Connection, report: Report) -> None:
         report.streams += not deleted
         name = f"stream {id} ({path})"
         try:
-            rows.read(db, "id", id)
-        except rows.DamagedRow as error:
+            rows.read(db, id)
+        except Damaged as error:
             report.add(str(error))
         if not 0 < incarnation <= id <= newest:
             report.add(f"{name}: its number or incarnation {incarnation} is beyond the newest issued, {newest}")
@@ -231,20 +234,22 @@ def _check_appends(db: sqlite3.Connection, report: Report) -> None:
 def _expected(db: sqlite3.Connection) -> Iterator[tuple[int, int, int, int]]:
     """For each stream: id, where its own bytes begin, from where on they must be there, tail."""
     needed = _needed(db)
-    for id, base, start, tail in db.execute("SELECT id, coalesce(fork_at, 0), start, tail FROM streams ORDER BY id"):
-        yield id, base, max(base, min(start, needed.get(id, start))), tail
+    for id, base, first, tail in db.execute(
+        f"SELECT id, coalesce(fork_at, 0), {schema.SHOWN_FROM}, tail FROM streams ORDER BY id"
+    ):
+        yield id, base, max(base, min(first, needed.get(id, first))), tail
 
 
 def _needed(db: sqlite3.Connection) -> dict[int, int]:
     """From which position on forks need the bytes of a stream, of streams that have such forks: what `schema.NEEDED`
     says of one, for all at once. Forks are younger than their sources, so the youngest come first."""
     needed: dict[int, int] = {}
-    for id, source, at, start in db.execute(
-        "SELECT id, source, fork_at, start FROM streams WHERE source IS NOT NULL ORDER BY id DESC"
+    for id, source, at, first in db.execute(
+        f"SELECT id, source, fork_at, {schema.SHOWN_FROM} FROM streams WHERE source IS NOT NULL ORDER BY id DESC"
     ):
-        start = min(start, needed.get(id, start))
-        if start < at:
-            needed[source] = min(start, needed.get(source, start))
+        first = min(first, needed.get(id, first))
+        if first < at:
+            needed[source] = min(first, needed.get(source, first))
     return needed
 
 

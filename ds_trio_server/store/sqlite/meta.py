@@ -10,15 +10,16 @@ import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
-from . import files, schema
+from . import errors, files, schema
 
 log = logging.getLogger("ds")
 
 _LONGEST = 2.0**33
 """Seconds: more than two centuries, which no clock of a store has run for."""
-_NEWEST = (
-    "SELECT max(ifnull((SELECT max(id) FROM streams), 0), ifnull((SELECT max(stream) FROM removed), 0),"
-    " ifnull((SELECT max(stream) FROM appends WHERE typeof(stream) = 'integer'), 0))"
+_NUMBERS = (
+    "SELECT max(id) FROM streams",
+    "SELECT max(stream) FROM removed",
+    "SELECT max(stream) FROM appends WHERE typeof(stream) = 'integer'",
 )
 _LAST_USED = "SELECT max(used) FROM producers WHERE typeof(used) = 'integer' AND used < ?"
 
@@ -65,7 +66,14 @@ def _said(db: sqlite3.Connection) -> dict[str, object]:
 
 def _believable(db: sqlite3.Connection, said: dict[str, object]) -> Meta:
     newest = said.get("newest")
-    least = int(schema.one(db, _NEWEST)[0])
+    least = 0
+    for query in _NUMBERS:
+        try:
+            least = max(least, int(schema.one(db, query)[0] or 0))
+        except sqlite3.Error as error:
+            # A damaged page of some streams ends no start, as long as the file says what it can't be asked.
+            if not isinstance(newest, int) or not errors.is_damage(error):
+                raise
     if not isinstance(newest, int) or newest < least:
         newest = least
     steady, wall = said.get("steady", 0.0), said.get("wall", 0.0)

@@ -2,18 +2,21 @@
 
 A batch that finds no room, or the file locked or read-only (`errors` has the table), fails as a whole,
 with everything that was decided on top of it, and the states it touched are dropped from the cache: the file is
-the truth again. Any other fault of the disk ends the store: nothing it could say afterwards would be a promise.
+the truth again. So does one that meets damage which belongs to some of its streams: their changes are refused, and
+all others are decided again. Any other fault ends the store: nothing it could say afterwards would be a promise.
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from ...stats import Commits
 from ..base import StorageBusy, StorageFailed, StorageReadOnly
-from . import files
-from .batches import Batch
+from . import errors, files
+from .batches import Batch, Waiter
 from .committer import Committer
+from .damages import Damages, Undone
 from .health import Health
 from .hold import Hold
 from .publisher import Publisher
@@ -25,23 +28,32 @@ log = logging.getLogger("ds")
 
 
 class Pipeline:
-    """From the queues of a store to its writer and back; the `committer` and the `sweeper` are set before the first
-    batch.
+    """From the queues of a store to its writer and back; the `committer`, the `sweeper` and `again`, which decides once
+    more for who waits in a batch, are set before the first batch.
 
     `refused` is why the last batch could not be written, where that says more than no room.
     """
 
     committer: Committer
     sweeper: Sweeper
+    again: Callable[[Waiter], object]
 
     def __init__(
-        self, folder: Path, hold: Hold, queues: Queues, publisher: Publisher, health: Health, counts: Commits
+        self,
+        folder: Path,
+        hold: Hold,
+        queues: Queues,
+        publisher: Publisher,
+        health: Health,
+        damages: Damages,
+        counts: Commits,
     ) -> None:
         self._folder = folder
         self._hold = hold
         self._queues = queues
         self._publisher = publisher
         self._health = health
+        self._damages = damages
         self._counts = counts
         self.refused: StorageBusy | StorageReadOnly | None = None
 
@@ -87,11 +99,15 @@ class Pipeline:
         """Everything in the failed batch never happened, nor did what was decided on top of it."""
         error = batch.error
         assert error is not None
+        if isinstance(error, Undone) and not self._damages.refuse(error, batch.paths()):
+            # It would be decided again and again.
+            error = batch.error = errors.failed(self._folder, error)
         if isinstance(error, StorageFailed):
             self._health.end(error)
         if isinstance(error, (StorageBusy, StorageReadOnly)):
             if self.refused is None:
                 log.error("%s: %s: appends are answered with 503", self._folder / files.FILE, error.message)
             self.refused = error
-        self._publisher.take_back(self._queues.fail(error, batch))
+        lost = self._queues.fail(error, batch)
+        self._publisher.take_back(lost, self.again if isinstance(error, Undone) else None)
         self.sweeper.lost()

@@ -43,7 +43,7 @@ class Producers:
         return len(self._young) + len(self._old)
 
     def get(self, stream: int, producer: str) -> State | None:
-        """The state of a stream's producer as the file has it. Raises StorageFailed."""
+        """The state of a stream's producer as the file has it. Raises Damaged, StorageFailed."""
         key = (stream, producer)
         found = self._young.get(key)
         if found is not None:
@@ -58,7 +58,6 @@ class Producers:
         self._young.update(states)
         if len(self._young) >= _GENERATION:
             self._old, self._young = self._young, {}
-
 
     def admit(self, stream: int) -> None:
         """See whether a stream may have one more. Raises TooManyProducers, StorageFailed."""
@@ -81,7 +80,7 @@ class Producers:
 
     def any(self) -> bool:
         """Whether a stream has any. Raises StorageFailed."""
-        return self._queries.run_nowait(schema.one, "SELECT 1 FROM producing LIMIT 1") is not None
+        return self._queries.run_nowait(_any)
 
     def walk(self, steady: float) -> Iterable[tuple[str, tuple[object, ...]]]:
         """Look at some more of them at a (steady) time; what to run to forget those that are idle for long.
@@ -91,7 +90,7 @@ class Producers:
         if steady < self._walk_at:
             return
         self._walk_at = steady + _REST  # unless it goes well
-        rows = self._queries.look_after_nowait(_some, self._walked)
+        rows = self._queries.run_nowait(lambda db: _some(db, self._walked))
         if len(rows) < _WALK_ROWS:
             self._walked = _START
         else:
@@ -118,11 +117,19 @@ class Producers:
 
 def _find(db: sqlite3.Connection, key: Key) -> State | None:
     found: State | None = schema.one(db, "SELECT epoch, seq FROM producers WHERE stream = ? AND id = ?", *key)
+    if found is not None and not all(isinstance(each, int) and each >= 0 for each in found):
+        raise base.Damaged(f"stream {key[0]}", f"what is known of producer {key[1]!r} of stream {key[0]} is damaged")
     return found
+
+
+def _any(db: sqlite3.Connection) -> bool:
+    return schema.one(db, "SELECT 1 FROM producing LIMIT 1") is not None
 
 
 def _count(db: sqlite3.Connection, stream: int) -> int:
     found = schema.one(db, "SELECT count FROM producing WHERE stream = ?", stream)
+    if found is not None and not isinstance(found[0], int):
+        raise base.Damaged(f"stream {stream}", f"how many producers stream {stream} has is damaged")
     return 0 if found is None else int(found[0])
 
 

@@ -1,10 +1,10 @@
 """What a batch comes to in memory: seen by readers when it is durable, taken back when it never will be."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 
 from ...stats import NEVER
 from ..watchers import Watchers
-from .batches import Batch
+from .batches import Batch, Waiter
 from .cache import StreamCache
 from .producers import Producers
 from .tail import TailCache
@@ -77,11 +77,14 @@ class Publisher:
             self._watchers.notify(stream, stream.visible_tail, b"")
         return cuts
 
-    def take_back(self, lost: Iterable[Batch]) -> None:
-        """Drop the states that batches have changed which will never be durable, and tell who waits for them."""
+    def take_back(self, lost: Sequence[Batch], again: Callable[[Waiter], object] | None = None) -> None:
+        """Drop the states that batches have changed which will never be durable, and tell who waits for them, or have
+        them decide `again`."""
         self._producers.recount()
         for batch in lost:
             for entry in batch.entries:
                 self._cache.drop(entry)
                 entry.batch = entry.structural = None
-            batch.finish()
+        # Nothing is decided again on what another of them has left.
+        for batch in lost:
+            batch.finish(again)

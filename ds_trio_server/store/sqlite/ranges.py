@@ -5,9 +5,7 @@ Every row is held against its checksum before a byte of it leaves.
 """
 
 import sqlite3
-from collections.abc import Callable
 from itertools import accumulate
-from pathlib import Path
 
 import trio
 
@@ -15,7 +13,7 @@ from ds_core.server.create import owners
 from ds_core.server.stream import Stream
 
 from ..base import SLICES, WINDOW, Vanished
-from . import errors, rows, schema
+from . import rows, schema
 from .cache import StreamCache
 from .queries import Queries
 from .tail import TailCache
@@ -43,8 +41,7 @@ _NEXT_FIRST = "SELECT min(position) FROM appends WHERE stream = ? AND position >
 class Ranges:
     """The reading half of the store's interface; see `base.Store` for the promises."""
 
-    def __init__(self, folder: Path, queries: Queries, tails: TailCache, cache: StreamCache) -> None:
-        self._folder = folder
+    def __init__(self, queries: Queries, tails: TailCache, cache: StreamCache) -> None:
         self._queries = queries
         self._tails = tails
         self._cache = cache
@@ -60,8 +57,8 @@ class Ranges:
         try:
             if stop - start <= _INLINE_READ:
                 await trio.lowlevel.checkpoint()
-                return self._queries.run_nowait(self.fetch, owner, start, stop)
-            return await self._queries.run(self.fetch, owner, start, stop, window=True)
+                return self._queries.run_nowait(fetch, owner, start, stop)
+            return await self._queries.run(fetch, owner, start, stop, window=True)
         except Vanished:
             self._check_gone(stream, owner, start)
             raise
@@ -76,7 +73,7 @@ class Ranges:
             if end - start > _INLINE_READ:
                 raise trio.WouldBlock
             try:
-                slices = self._queries.run_nowait(self.fetch, owner, start, end)
+                slices = self._queries.run_nowait(fetch, owner, start, end)
             except Vanished:
                 self._check_gone(stream, owner, start)
                 raise
@@ -86,69 +83,71 @@ class Ranges:
 
     def span(self, stream: Stream, position: int) -> tuple[int, int]:
         """First and end position of the append that holds a position."""
-        return self._span(stream, position, self._queries.run_nowait)
-
-    def span_to_trim(self, stream: Stream, position: int) -> tuple[int, int]:
-        """As `span`, for upkeep: raises `errors.Damage` where the file is."""
-        return self._span(stream, position, self._queries.look_after_nowait)
-
-    def _span(
-        self, stream: Stream, position: int, ask: Callable[..., tuple[int, int]]
-    ) -> tuple[int, int]:
         owner, _, stop = owners(stream, position, stream.visible_tail)[0]
         found = self._tails.span(owner, position)
         if found is None:
-            found = ask(_find, owner, position, stop)
+            try:
+                found = self._queries.run_nowait(_find, owner, position, stop)
+            except Vanished:
+                self._check_gone(stream, owner, position)
+                raise
         return found[0], min(found[1], stop)
 
     def _check_gone(self, stream: Stream, owner: int, start: int) -> None:
-        """Bytes that aren't there were trimmed, or went with their stream; where they are lost, raise StorageFailed."""
+        """Bytes that aren't there were trimmed, or went with their stream; where they are lost, raise Damaged."""
         entry = self._cache.get(stream.id)
         if entry is not None and entry.stream is stream and stream.start <= start and not stream.deleted:
-            self._queries.lost(errors.Corrupt(owner, start))
+            raise self._queries.damages.met(rows.damaged_data(owner, start)) from None
 
-    def fetch(self, db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
-        """The query for a range of one stream's own rows, up to about `WINDOW` bytes or `SLICES` rows."""
-        slices = self._rows(db, owner, start, stop, min(_FEW, SLICES), WINDOW)
-        size = sum(map(len, slices))
-        at = start + size
-        most = SLICES - len(slices)
-        if len(slices) == _FEW and size < WINDOW and at < stop and most:
-            joined = _joined(db, owner, at, min(stop, start + WINDOW), most) if size < _SMALL else None
-            if joined is None:  # they are large, or something doesn't fit: what that is, is found row by row
-                slices += self._rows(db, owner, at, stop, most, WINDOW - size)
-            elif joined:
-                slices.append(joined)
-        if not slices:
-            raise Vanished
-        return slices
 
-    def _rows(
-        self, db: sqlite3.Connection, owner: int, start: int, stop: int, most: int, window: int
-    ) -> list[bytes]:
-        """What a range holds, row by row: at most so many of them, or about so many bytes. Nothing when it isn't there
-        any more."""
-        slices: list[bytes] = []
-        size = 0
-        cursor = db.execute(_RANGE, (owner, start, stop))
-        try:
-            for position, sum, data in cursor:
-                if data is None or rows.checksum(owner, position, data) != sum:
-                    raise errors.failed(self._folder, errors.Corrupt(owner, position))
-                begin = start + size - position
-                if not 0 <= begin < len(data) or (slices and begin):
-                    if not slices:
-                        break
-                    raise errors.failed(self._folder, errors.Corrupt(owner, start + size))
-                if begin or position + len(data) > stop:
-                    data = data[begin : stop - position]
-                slices.append(data)
-                size += len(data)
-                if size >= window or len(slices) >= most:
+def fetch(db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
+    """The query for a range of one stream's own rows, up to about `WINDOW` bytes or `SLICES` rows. Raises Damaged."""
+    try:
+        return _fetch(db, owner, start, stop)
+    except (TypeError, ValueError) as error:  # what a damaged page holds can be of any kind
+        raise rows.damaged_data(owner, start) from error
+
+
+def _fetch(db: sqlite3.Connection, owner: int, start: int, stop: int) -> list[bytes]:
+    slices = _rows(db, owner, start, stop, min(_FEW, SLICES), WINDOW)
+    size = sum(map(len, slices))
+    at = start + size
+    most = SLICES - len(slices)
+    if len(slices) == _FEW and size < WINDOW and at < stop and most:
+        joined = _joined(db, owner, at, min(stop, start + WINDOW), most) if size < _SMALL else None
+        if joined is None:  # they are large, or something doesn't fit: what that is, is found row by row
+            slices += _rows(db, owner, at, stop, most, WINDOW - size)
+        elif joined:
+            slices.append(joined)
+    if not slices:
+        raise Vanished
+    return slices
+
+
+def _rows(db: sqlite3.Connection, owner: int, start: int, stop: int, most: int, window: int) -> list[bytes]:
+    """What a range holds, row by row: at most so many of them, or about so many bytes. Nothing when it isn't there
+    any more."""
+    slices: list[bytes] = []
+    size = 0
+    cursor = db.execute(_RANGE, (owner, start, stop))
+    try:
+        for position, sum, data in cursor:
+            if type(data) is not bytes or rows.checksum(owner, position, data) != sum:
+                raise rows.damaged_data(owner, position)
+            begin = start + size - position
+            if not 0 <= begin < len(data) or (slices and begin):
+                if not slices:
                     break
-        finally:
-            cursor.close()  # a statement left open would hold up every checkpoint
-        return slices
+                raise rows.damaged_data(owner, start + size)
+            if begin or position + len(data) > stop:
+                data = data[begin : stop - position]
+            slices.append(data)
+            size += len(data)
+            if size >= window or len(slices) >= most:
+                break
+    finally:
+        cursor.close()  # a statement left open would hold up every checkpoint
+    return slices
 
 
 def _joined(db: sqlite3.Connection, owner: int, start: int, stop: int, most: int) -> bytes | None:
@@ -177,5 +176,7 @@ def _find(db: sqlite3.Connection, owner: int, position: int, stop: int) -> tuple
     if found is None:
         raise Vanished
     begin, part = found
+    if not isinstance(begin, int) or not isinstance(part, int):
+        raise rows.damaged_data(owner, position)
     (following,) = schema.one(db, _NEXT_FIRST, owner, begin)
     return begin - part, stop if following is None else following

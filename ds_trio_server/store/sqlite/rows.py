@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from ds_core.server.stream import Stream
 
+from ..base import Damaged
 from . import schema
-from .errors import Damage
 
 
 class StreamRow(NamedTuple):
@@ -44,16 +44,20 @@ one for each stream of each commit, and sqlite3 takes no other as quickly."""
 # One column has kept a name of earlier versions.
 _COLUMNS = ", ".join("recipe" if field == "fork_spec" else field for field in StreamRow._fields)
 INSERT_STREAM = f"INSERT INTO streams ({_COLUMNS}) VALUES ({','.join('?' * len(StreamRow._fields))})"
+_BY_PATH, _BY_ID = (f"SELECT {_COLUMNS} FROM streams WHERE {key} = ?" for key in ("path", "id"))
 UPDATE_STREAM = (
     "UPDATE streams SET tail = ?, closed = ?, closed_by = ?, stream_seq = ?, deadline = ?, sum = ? WHERE id = ?"
 )
 
 
-class DamagedRow(Damage):
-    """The row of one stream is not what was written, or one that it needs is missing."""
+def damaged(stream: int) -> Damaged:
+    """What to raise where the row of a stream is not what was written, or is missing and needed."""
+    return Damaged(f"stream {stream}", f"the row of stream {stream} is damaged")
 
-    def __init__(self, stream: int) -> None:
-        super().__init__(f"the row of stream {stream} is damaged")
+
+def damaged_data(stream: int, position: int) -> Damaged:
+    """What to raise where bytes of a stream are missing or not what was written."""
+    return Damaged(f"stream {stream}", f"the data of stream {stream} at position {position} is damaged")
 
 
 def checksum(stream: int, position: int, data: bytes | memoryview) -> int:
@@ -88,6 +92,12 @@ def state_row(stream: Stream, deadline: float | None, identity: int) -> StateRow
     return stream.tail, closed, closed_by, stream.stream_seq, deadline, sum, stream.id
 
 
+def recount_forks(stream: Stream) -> tuple[str, tuple[object, ...]]:
+    """What to run when a stream that is not in memory has another number of forks."""
+    *_, sum, id = state_row(stream, stream.deadline, identity(stream))
+    return "UPDATE streams SET forks = ?, sum = ? WHERE id = ?", (stream.forks, sum, id)
+
+
 def new_row(stream: Stream, deadline: float | None) -> StreamRow:
     """The parameters of INSERT_STREAM: the row of a new stream."""
     _, closed, closed_by, _, _, sum, _ = state_row(stream, deadline, identity(stream))
@@ -100,14 +110,14 @@ def new_row(stream: Stream, deadline: float | None) -> StreamRow:
 
 
 def load(
-    db: sqlite3.Connection, where: str, value: str | int, lineage: tuple[tuple[int, int], ...] | None = None
+    db: sqlite3.Connection, key: str | int, lineage: tuple[tuple[int, int], ...] | None = None
 ) -> Stream | None:
-    """The durable state of the stream with this `path` or `id`.
+    """The durable state of the stream with a path or an id for its key.
 
     Its ancestors are walked up to, one row each, and held against their checksums; not those of a deleted one whose
-    `lineage` is given, because nobody reads through it. Raises DamagedRow.
+    `lineage` is given, because nobody reads through it. Raises Damaged.
     """
-    found = read(db, where, value)
+    found = read(db, key)
     if found is None:
         return None
     if found.lineage:
@@ -119,23 +129,31 @@ def load(
     return found
 
 
-def read(db: sqlite3.Connection, where: str, value: str | int) -> Stream | None:
+def load_needed(db: sqlite3.Connection, id: int, lineage: tuple[tuple[int, int], ...] | None = None) -> Stream:
+    """As `load`, of a stream that must be there because a fork needs it."""
+    found = load(db, id, lineage)
+    if found is None:
+        raise damaged(id)
+    return found
+
+
+def read(db: sqlite3.Connection, key: str | int) -> Stream | None:
     """As `load`, without a look at other rows: of a fork's lineage the last alone, as its own row has it."""
     try:
-        found = schema.one(db, f"SELECT {_COLUMNS} FROM streams WHERE {where} = ?", value)
+        found = schema.one(db, _BY_PATH if isinstance(key, str) else _BY_ID, key)
     except sqlite3.OperationalError as error:
         if hasattr(error, "sqlite_errorcode"):
             raise
-        raise DamagedRow(number(db, where, value)) from error  # text that is not UTF-8
+        raise damaged(number(db, key) if isinstance(key, str) else key) from error  # text that is not UTF-8
     if found is None:
         return None
     row = StreamRow._make(found)
     try:
         stream = _stream(row)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DamagedRow(row.id) from error
-    if where == "path" and stream.path != value:
-        raise DamagedRow(row.id)
+        raise damaged(row.id) from error
+    if isinstance(key, str) and stream.path != key:
+        raise damaged(row.id)
     stream.publish()
     return stream
 
@@ -145,14 +163,23 @@ def paths(db: sqlite3.Connection) -> list[str]:
     return [path for (path,) in db.execute("SELECT path FROM streams WHERE deleted = 0 ORDER BY path")]
 
 
+def path(db: sqlite3.Connection, id: int) -> str | None:
+    """The path of a stream; None when there is none (any more)."""
+    found = schema.one(db, "SELECT CAST(path AS BLOB) FROM streams WHERE id = ?", id)
+    try:
+        return None if found is None else found[0].decode()
+    except (ValueError, AttributeError) as error:
+        raise damaged(id) from error
+
+
 def count(db: sqlite3.Connection) -> int:
     """How many streams there are, with those that only forks need."""
     return int(schema.one(db, "SELECT count(*) FROM streams")[0])
 
 
-def number(db: sqlite3.Connection, where: str, value: str | int) -> int:
-    """The id of the stream with this `path` or `id`, 0 when there is none."""
-    found = schema.one(db, f"SELECT id FROM streams WHERE {where} = ?", value)
+def number(db: sqlite3.Connection, path: str) -> int:
+    """The id of the stream at a path, 0 when there is none."""
+    found = schema.one(db, "SELECT id FROM streams WHERE path = ?", path)
     return 0 if found is None else int(found[0])
 
 
@@ -179,7 +206,7 @@ def _stream(row: StreamRow) -> Stream:
     whole = (row.source is None) == (row.fork_at is None) and (row.source is None or row.source < row.id)
     *_, sum, _ = state_row(stream, stream.deadline, identity(stream))
     if not whole or row.sum not in (None, sum):
-        raise DamagedRow(stream.id)
+        raise damaged(stream.id)
     return stream
 
 
@@ -190,8 +217,8 @@ def _lineage(db: sqlite3.Connection, stream: Stream) -> tuple[tuple[int, int], .
     while above:
         ((id, upto),) = above
         found.append((id, min(upto, found[-1][1]) if found else upto))
-        ancestor = read(db, "id", id)
+        ancestor = read(db, id)
         if ancestor is None:
-            raise DamagedRow(id)
+            raise damaged(id)
         above = ancestor.lineage
     return tuple(reversed(found))

@@ -11,12 +11,13 @@ freed, all of them or those `below` a position. A row of `times` says that a str
 """
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ds_core.server.stream import Now
 
-from ..base import StorageBusy, StorageFailed, StorageFull
+from ..base import Damaged, StorageBusy, StorageFailed, StorageFull
 from . import errors
 from .files import FILE as FILE
 
@@ -120,13 +121,15 @@ NEWEST = (
     "INSERT INTO meta VALUES ('newest', ?) ON CONFLICT DO UPDATE SET"
     " value = CASE typeof(value) WHEN 'integer' THEN max(value, excluded.value) ELSE excluded.value END"
 )
+SHOWN_FROM = "CASE WHEN deleted THEN tail ELSE start END"
+"""From where on a stream itself shows what it has."""
 NEEDED = (
-    "WITH RECURSIVE forks (id, start, upto) AS ("
-    " SELECT id, start, fork_at FROM streams WHERE source = ?"
+    "WITH RECURSIVE forks (id, first, upto) AS ("
+    f" SELECT id, {SHOWN_FROM}, fork_at FROM streams WHERE source = ?"
     " UNION ALL"
-    " SELECT s.id, s.start, min(s.fork_at, forks.upto) FROM streams s JOIN forks ON s.source = forks.id"
+    f" SELECT s.id, {SHOWN_FROM}, min(s.fork_at, forks.upto) FROM streams s JOIN forks ON s.source = forks.id"
     " WHERE s.id > forks.id"
-    ") SELECT min(start) FROM forks WHERE start < upto"
+    ") SELECT min(first) FROM forks WHERE first < upto"
 )
 """From which position on the forks of a stream need its bytes; NULL when they need none."""
 
@@ -134,7 +137,8 @@ NEEDED = (
 def release(ancestor: tuple[int, int]) -> tuple[str, tuple[object, ...]]:
     """What to run when a fork needs less of an ancestor: see what is to be freed there now."""
     return (
-        "INSERT OR IGNORE INTO removed SELECT id, start FROM streams WHERE id = ? AND start > 0",
+        f"INSERT INTO removed SELECT id, {SHOWN_FROM} FROM streams WHERE id = ? AND (start > 0 OR deleted)"
+        " ON CONFLICT DO UPDATE SET below = max(below, excluded.below)",  # all of it (NULL) stays all of it
         (ancestor[0],),
     )
 
@@ -202,6 +206,32 @@ def access_to_read(folder: Path) -> str:
 def last_blob(db: sqlite3.Connection) -> int:
     """The highest number that a blob has."""
     return int(one(db, "SELECT ifnull(max(id), 0) FROM blobs")[0])
+
+
+def change_all(db: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+    """Run a statement that changes one row for each of some rows of parameters. Raises Damaged where one isn't there:
+    what was acknowledged would be lost with it."""
+    if db.executemany(statement, rows).rowcount != len(rows):
+        raise Damaged("what several streams share", "a row that is to be changed is missing")
+
+
+def takes_commits(db: sqlite3.Connection) -> bool:
+    """Whether what any commit may need is sound: the tables, free pages, what is there for all streams. Raises
+    sqlite3.Error for what is no damage."""
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        one(db, "SELECT count(*) FROM sqlite_master")
+        db.execute("INSERT INTO blobs (data) VALUES (zeroblob(16384))")
+        db.execute("INSERT INTO staged VALUES (last_insert_rowid())")
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('probe', 0)")
+    except sqlite3.Error as error:
+        if not errors.is_damage(error):
+            raise
+        return False
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+    return True
 
 
 def unused(db: sqlite3.Connection) -> int:
@@ -326,11 +356,3 @@ def _drop_staged(folder: Path, db: sqlite3.Connection) -> None:
             raise
         if db.in_transaction:
             db.execute("ROLLBACK")
-
-
-def verify(db: sqlite3.Connection) -> None:
-    """Look for streams that an index has lost, or that were lost themselves: they would seem to be
-    missing. Raises sqlite3.DatabaseError."""
-    found = one(db, "PRAGMA integrity_check(streams)")[0]
-    if found != "ok":
-        raise sqlite3.DatabaseError(found)

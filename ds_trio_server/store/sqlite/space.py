@@ -112,8 +112,8 @@ class Space:
         low = free < (least + least // 16 if self.low else least)
         if low and not self.low:
             log.error(
-                "%s has %d MiB free, and --min-free keeps %d MiB: appends are refused "
-                "with 507 until there is more", self._folder, max(0, free) >> 20, kept >> 20,
+                "%s has %d MiB free; --min-free keeps %d MiB, and the log may need %d MiB: appends are refused "
+                "with 507 until there is more", self._folder, max(0, free) >> 20, kept >> 20, (least - kept) >> 20,
             )  # fmt: skip
         elif self.low and not low:
             log.warning("%s has %d MiB free again: appends go on", self._folder, free >> 20)

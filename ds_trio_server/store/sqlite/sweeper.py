@@ -17,11 +17,10 @@ from ds_core.server.errors import ProtocolError
 from ds_core.server.stream import Stream, expire, trim
 
 from ...stats import Upkeep
-from ..base import Decide, StorageFailed, Store, Vanished
-from . import schema
+from ..base import Damaged, Decide, StorageFailed, Store, Vanished
+from . import rows, schema
 from .batches import Batch
 from .committer import Committer
-from .errors import Damage
 from .passed_over import PassedOver
 from .queries import Queries
 from .ranges import Ranges
@@ -35,17 +34,16 @@ _COLLECT_FOR = 1.0
 _PAGE = 256
 _AT_ONCE = 0.002
 _MORTAL = tuple(f"SELECT 1 FROM streams WHERE {column} IS NOT NULL LIMIT 1" for column in ("deadline", "expires"))
-# In the order of their indexes, so that a page reads no more than it gives. A path is asked for as bytes, because
-# sqlite3 gives nothing at all where text is damaged.
+# In the order of their indexes, so that a page reads no more than it gives, and nothing of streams that are damaged.
 _ENDED = tuple(
-    f"SELECT id, {column}, CAST(path AS BLOB) FROM streams WHERE {column} >= ?1 AND {column} <= ?3"
+    f"SELECT id, {column} FROM streams WHERE {column} >= ?1 AND {column} <= ?3"
     f" AND ({column} > ?1 OR id > ?2) ORDER BY {column}, id LIMIT {_PAGE}"
     for column in ("deadline", "expires")
 )
 
 
 class Streams(Protocol):
-    """What a sweep asks of the engine. Raises DamagedRow where a stream's row is not what was written, before
+    """What a sweep asks of the engine. Raises Damaged where a stream's row is not what was written, before
     anything is changed, and what `Store.transact` raises."""
 
     def known(self, path: str) -> Stream | None:
@@ -119,15 +117,15 @@ class Sweeper:
         after: tuple[float, int] = (float("-inf"), 0)
         while True:
             try:
-                page = self._queries.look_after_nowait(_page, query, *after, until)
-            except Damage as error:
+                page = self._queries.run_nowait(lambda db, after=after: _page(db, query, after, until))
+            except Damaged as error:
                 self.failed("what ends by time", error)
                 return ended
             batch = None
             started = time.perf_counter()
-            for id, due, path in page:
+            for id, due in page:
                 after = (due, id)
-                found = self._apart(f"stream {id}", self._expire_one, path)
+                found = self._apart(f"stream {id}", self._expire_one, id)
                 if found is not None:
                     batch = found
                     ended += 1
@@ -142,13 +140,17 @@ class Sweeper:
             if len(page) < _PAGE:
                 return ended
 
-    def _expire_one(self, path: bytes) -> Batch | None:
-        return self._streams.change(path.decode(), expire)
+    def _expire_one(self, id: int) -> Batch | None:
+        path = self._queries.run_nowait(rows.path, id)
+        return None if path is None else self._streams.change(path, expire)
 
     def _apart(self, name: str, step: Callable[[T], Batch | None], argument: T) -> Batch | None:
         """Do one step of a sweep for one stream; what is wrong with that stream stays with it."""
         try:
             return step(argument)
+        except Damaged as error:
+            self.failed(name, error)
+            return None
         except (ProtocolError, Vanished):
             return None  # has to wait, for room say, or is done already
         except StorageFailed:
@@ -173,8 +175,8 @@ class Sweeper:
         now = self._store.now().steady
         if trimmer.due(now):
             try:
-                plan = await self._queries.look_after(trimmer.planner(now))
-            except Damage as error:
+                plan = await self._queries.run(trimmer.planner(now))
+            except Damaged as error:
                 self.failed("what is too old or too large", error)
                 return
             trimmer.planned(now, plan)
@@ -212,7 +214,7 @@ class Sweeper:
             found = self._streams.known(cut.path)
             if found is None or found.id != cut.stream or found.visible_tail - found.start <= cut.keep:
                 return None
-            first, _ = self._ranges.span_to_trim(found, found.visible_tail - cut.keep)
+            first, _ = self._ranges.span(found, found.visible_tail - cut.keep)
             position = max(position, first)
         return self._streams.change(cut.path, lambda view: trim(view, cut.stream, position))
 
@@ -222,8 +224,8 @@ class Sweeper:
         self._saved_at = now.steady
         # Only what ends by itself needs it, and a flash disk at rest should stay at rest.
         try:
-            needed = self._trimmer is not None or self._queries.look_after_nowait(_mortal)
-        except Damage:
+            needed = self._trimmer is not None or self._queries.run_nowait(_mortal)
+        except Damaged:
             needed = True
         if not needed:
             return
@@ -235,6 +237,6 @@ def _mortal(db: sqlite3.Connection) -> bool:
 
 
 def _page(
-    db: sqlite3.Connection, query: str, after: float, id: int, until: float
-) -> list[tuple[int, float, bytes]]:
-    return db.execute(query, (after, id, until)).fetchall()
+    db: sqlite3.Connection, query: str, after: tuple[float, int], until: float
+) -> list[tuple[int, float]]:
+    return db.execute(query, (*after, until)).fetchall()

@@ -10,10 +10,11 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from ..retention import Retention
-from . import schema
+from . import errors
 
 _STEPS = 64
 _CUTS_AT_ONCE = 500
@@ -21,6 +22,19 @@ _SLACK = 16
 _LEAST_SLACK = 4096
 _SCANNED_AT_ONCE = 5000
 _NOTED = 10_000
+# With a place for one more condition: where this meets damage, streams are asked for one by one.
+_UNTIMED = (
+    "SELECT id FROM streams s WHERE deleted = 0 AND tail >"
+    " max(start, coalesce((SELECT max(position) FROM times WHERE stream = s.id), 0)) {}"
+)
+_OLD = (
+    "SELECT t.stream, max(t.position), CAST(s.path AS BLOB) FROM times t JOIN streams s ON s.id = t.stream"
+    " WHERE t.at <= ? AND s.deleted = 0 AND t.position > s.start {} GROUP BY t.stream"
+)
+_SIZES = (
+    "SELECT id, CAST(path AS BLOB), tail - start, deleted FROM streams WHERE id > ? {}"
+    f" ORDER BY id LIMIT {_SCANNED_AT_ONCE}"
+)
 UNKNOWN, ENDLESS = -1, sys.maxsize
 
 
@@ -72,13 +86,7 @@ class Trimmer:
     def begin(self, db: sqlite3.Connection) -> None:
         """Find the streams whose times a crash left out."""
         if self._rules.ages:
-            self.active.update(
-                id
-                for (id,) in db.execute(
-                    "SELECT id FROM streams s WHERE deleted = 0 AND tail >"
-                    " max(start, coalesce((SELECT max(position) FROM times WHERE stream = s.id), 0))"
-                )
-            )
+            self.active.update(id for (id,) in _sound(db, _UNTIMED, (), "AND s.id = ?", lambda: _ids(db)))
 
     def note(self, ids: list[int]) -> None:
         """Take in that streams have changed."""
@@ -164,11 +172,14 @@ class _Look:
         still = set()
         query = "SELECT CAST(path AS BLOB), tail FROM streams WHERE id = ?"
         for id in active:
-            path, tail = schema.one(self._db, query, id) or (None, 0)
+            path, tail = next(iter(_unless_damaged(self._db, query, (id,))), (None, 0))
             age = None if path is None else self._of(path)[1]
             if age is None:
                 continue
-            at, position = schema.one(self._db, "SELECT max(at), max(position) FROM times WHERE stream = ?", id)
+            noted = _unless_damaged(self._db, "SELECT max(at), max(position) FROM times WHERE stream = ?", (id,))
+            if not noted:
+                continue
+            ((at, position),) = noted
             if at is not None and now < at + age / _STEPS:
                 still.add(id)
             elif isinstance(tail, int) and tail > (position or 0):
@@ -178,11 +189,8 @@ class _Look:
     def _old(self, now: float) -> list[Cut]:
         cuts: list[Cut] = []
         for limit in self._rules.ages:
-            for id, position, raw in self._db.execute(
-                "SELECT t.stream, max(t.position), CAST(s.path AS BLOB) FROM times t JOIN streams s ON s.id = t.stream"
-                " WHERE t.at <= ? AND s.deleted = 0 AND t.position > s.start GROUP BY t.stream",
-                (now - limit,),
-            ):
+            old = (now - limit,)
+            for id, position, raw in _sound(self._db, _OLD, old, "AND t.stream = ?", partial(self._timed, old)):
                 path, age, _ = self._of(raw)
                 if age == limit and len(cuts) < _CUTS_AT_ONCE:
                     cuts.append(Cut(id, path, position, None))
@@ -192,14 +200,49 @@ class _Look:
         if after is None:
             return [], None
         large = []
-        found = self._db.execute(
-            "SELECT id, CAST(path AS BLOB), tail - start, deleted FROM streams WHERE id > ? ORDER BY id LIMIT ?",
-            (after, _SCANNED_AT_ONCE),
-        ).fetchall()
+        apart: list[int] = []
+
+        def next_ids() -> list[int]:
+            apart.extend(sorted(id for id in _ids(self._db) if id > after)[:_SCANNED_AT_ONCE])
+            return apart
+
+        found = _sound(self._db, _SIZES, (after,), "AND id = ?", next_ids)
+        looked_at = apart or [id for id, *_ in found]
         for id, raw, size, deleted in found:
             if not deleted and isinstance(size, int) and size > self._rules.sizes[0]:
                 path, _, keep = self._of(raw)
                 # A sixteenth of slack: who lives at the limit isn't looked at every time.
                 if keep is not None and size > keep + keep // _SLACK:
                     large.append((id, path))
-        return large, found[-1][0] if len(found) == _SCANNED_AT_ONCE else None
+        return large, looked_at[-1] if len(looked_at) == _SCANNED_AT_ONCE else None
+
+    def _timed(self, old: tuple[float]) -> list[int]:
+        return [id for (id,) in _unless_damaged(self._db, "SELECT DISTINCT stream FROM times WHERE at <= ?", old)]
+
+
+def _ids(db: sqlite3.Connection) -> list[int]:
+    """The numbers of all streams, as an index has them."""
+    return [id for (id,) in _unless_damaged(db, "SELECT id FROM streams INDEXED BY sqlite_autoindex_streams_1", ())]
+
+
+def _sound(
+    db: sqlite3.Connection, query: str, values: tuple[object, ...], one: str, ids: Callable[[], list[int]]
+) -> list[tuple[Any, ...]]:
+    """What a query (with a place for more conditions) finds; where it meets damage, what it finds of each stream by
+    itself that is not damaged."""
+    try:
+        return db.execute(query.format(""), values).fetchall()
+    except sqlite3.Error as error:
+        if not errors.is_damage(error):
+            raise
+    single = query.format(one)
+    return [row for id in ids() for row in _unless_damaged(db, single, (*values, id))]
+
+
+def _unless_damaged(db: sqlite3.Connection, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    try:
+        return db.execute(query, values).fetchall()
+    except sqlite3.Error as error:
+        if not errors.is_damage(error):
+            raise
+        return []

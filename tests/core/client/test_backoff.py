@@ -25,6 +25,12 @@ def test_retry_after_is_the_least_and_a_date_counts_as_nothing():
     assert backoff.delay("99999999999999999999") == 3600000
 
 
+def test_retry_after_of_other_digits_counts_as_nothing():
+    for text in ("\xb2", "1\xb3", "\u0664", "-5", "1_0", "9" * 5000):
+        ms = Backoff(lambda n: 0, 100, 1000).delay(text)
+        assert ms == (3600000 if text[0] == "9" else 100)
+
+
 def test_no_overflow_after_many_failures():
     backoff = Backoff(lambda n: 0, 500, 60000)
     for _ in range(200):

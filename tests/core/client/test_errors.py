@@ -39,6 +39,11 @@ def test_the_servers_code_and_message_are_taken_from_json():
         assert error_for(400, {}, text.encode(), "").status == 400
 
 
+def test_what_a_server_says_may_be_nested_too_deeply():
+    for body in (b'{"error":' + b"[" * 3000, b'{"a":' * 3000, b'{"error":' + b"[" * 3000 + b"]" * 3000 + b"}"):
+        assert error_for(400, {}, body, "http://h/s").__class__ is errors.BadRequest
+
+
 def test_retry_after_is_kept():
     assert error_for(503, {"retry-after": "3"}, b"", "").retry_after == "3"
 

@@ -93,6 +93,24 @@ def test_whole_doubles_are_exact_where_floats_are_single():
         assert cbor_values.double(value, 0.5) == 0.5
 
 
+def test_integers_of_any_size():
+    for value in (10**5000, -(10**5000) + 1, 7**7000, 1 << 20000, 10**650 - 1, 1 << 2000, -1 << 2000, 0):
+        text = exactjson.dumps({"a": [value, True, "\u00e9\n"]})
+        assert exactjson.loads(text) == {"a": [value, True, "\u00e9\n"]}
+    assert exactjson.dumps(10**5000) == "1" + "0" * 5000
+    assert exactjson.dumps(-(10**5000) - 12) == "-1" + "0" * 4998 + "12"
+
+
+def test_what_is_nested_too_deeply_is_an_error_of_the_text():
+    for inside in ("1", '"\\u0041"', '{"a":1.5}'):
+        decoder = jsonitems.Decoder(max_bytes=65536)
+        decoder.feed(("[" + "[" * 3000 + inside + "]" * 3000 + "]").encode())
+        try:
+            assert decoder.next() != 1  # where the interpreter does it
+        except ValueError as exc:
+            assert "nested" in str(exc)
+
+
 def test_what_json_has_no_word_for():
     for value in ({1: 2.5}, {None: 1}, [{(1,): 0.5}], {1.5, 2}, b"a", [object()]):
         with raises(TypeError):

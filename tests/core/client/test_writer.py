@@ -4,6 +4,7 @@ from portable import raises
 
 from ds_core.client.backoff import Backoff
 from ds_core.client.memory import MemoryStore
+from ds_core.client.verdicts import number
 from ds_core.client.writer import AGAIN, DONE, DUPLICATE, FENCED, REFUSED, Writer
 
 
@@ -307,9 +308,29 @@ def test_beyond_the_last_epoch_is_none():
     store, writer = make()
     store.append(b"a")
     batch = writer.request()
-    assert writer.answer(batch, 403, {"producer-epoch": str(2**53 - 1)}) == FENCED
-    assert writer.answer(batch, 403, {"producer-epoch": str(2**53 - 2)}) == AGAIN
-    assert writer.request().epoch == 2**53 - 1
+    for epoch in (2**52 - 1, 2**53 - 2, 2**53 - 1, 2**53):
+        assert writer.answer(batch, 403, {"producer-epoch": str(epoch)}) == FENCED
+        assert writer.request().epoch == 5
+    assert writer.answer(batch, 403, {"producer-epoch": "1" + "0" * 5000}) == REFUSED
+    assert writer.answer(batch, 403, {"producer-epoch": str(2**52 - 2)}) == AGAIN
+    assert writer.request().epoch == 2**52 - 1
+    store.discard()
+    store.append(b"b")
+    assert writer.request().epoch == 2**52  # which a server takes
+
+
+def test_only_the_digits_0_to_9_are_a_number():
+    store, writer = make()
+    store.append(b"a")
+    batch = writer.request()
+    for text in ("\xb2", "1\xb9", "\u0664", "-1", "+1", " 1", "1_0", ""):
+        assert number({"x": text}, "x") == -1
+        for status in (200, 204, 403, 409):
+            for name in ("producer-seq", "producer-epoch", "producer-expected-seq", "producer-received-seq"):
+                headers = {"producer-epoch": "5", "producer-expected-seq": "3", "producer-received-seq": "0"}
+                headers[name] = text
+                assert writer.answer(batch, status, headers) in (AGAIN, REFUSED)
+    assert number({"x": "007"}, "x") == 7
 
 
 def test_dropping_the_oldest_keeps_the_sequence_and_what_is_under_way():

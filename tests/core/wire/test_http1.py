@@ -240,6 +240,34 @@ def test_a_line_longer_than_the_buffer_counts_only_when_it_is_wanted():
         read(b"HTTP/1.1 200 OK\r\nX: " + b"v" * 70000 + b"\r\n\r\n", keep=())
 
 
+def test_what_a_long_line_has_in_its_middle_is_no_field():
+    keep = (b"stream-", b"location:")
+    for at in range(20, 100):
+        for text in (b"stream-next: 1", b"location: a", b"content-length: 7", b"\r", b"\n"):
+            long = b"x-long: " + b"a" * at + text + b"b" * 200
+            data = b"HTTP/1.1 200 OK\r\n" + long + b"\r\nstream-a: 5\r\ncontent-length: 0\r\n\r\n"
+            for step in (0, 1, 7):
+                parser = ResponseParser(bytearray(64), keep)
+                parser.begin()
+                left = data
+                while parser.poll() is NEED_DATA:
+                    space = parser.space()
+                    n = min(step or len(left), len(left), len(space))
+                    space[:n] = left[:n]
+                    left = left[n:]
+                    parser.received(n)
+                assert parser.headers == {"stream-a": "5", "content-length": "0"}
+
+
+def test_a_length_has_only_the_digits_0_to_9():
+    for text in ("\xb2", "1\xb9", "-1", "+1", "1_0", "1 0", "9" * 16, "9" * 5000):
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: " + bytes([ord(char) for char in text]) + b"\r\n\r\n"
+        with raises(ValueError) as caught:
+            read(head, size=8192)
+        # (MicroPython has no text of bytes that are not UTF-8.)
+        assert isinstance(caught.value, BadMessage) or isinstance(caught.value, UnicodeError) and max(text) > "~"
+
+
 def test_requests():
     head = http1.request_head("POST", "/v1/stream/a?b=c", "host:1", [("A", "b"), ("N", 5)])
     assert head == b"POST /v1/stream/a?b=c HTTP/1.1\r\nHost: host:1\r\nA: b\r\nN: 5\r\n\r\n"
