@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from ds_core.server import create, decide, messages, requests, responses, stream, targets
-from ds_core.server.errors import ProtocolError
 from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.server.stream import Now
 from ds_core.wire import media, names
@@ -112,21 +111,18 @@ class Streams:
 
         def locate(view: stream.View) -> tuple[tuple[stream.Stream, int] | None, None]:
             source = view.stream
-            if stream.condition(source, view.now) not in (stream.OPEN, stream.CLOSED) or source is None:
-                return None, None
-            return (source, create.fork_position(source, command, view.fresh)), None
+            position = create.piece_position(source, command, view.now, view.fresh)
+            return (None if source is None or position is None else (source, position)), None
 
+        found = await self._store.look(command.source, locate)
+        if found is None:
+            return None
+        source, position = found
+        # The path may have another stream by the time it is decided; "the start" would be that one's.
+        command.fork_offset = (source.incarnation, position)
         try:
-            found = await self._store.look(command.source, locate)
-            if found is None:
-                return None
-            source, position = found
-            # The path may have another stream by the time it is decided; "the start" would be that one's.
-            command.fork_offset = (source.incarnation, position)
             return await self._reading.messages_at(source, position, command.fork_skip > 0)
-        except Damaged:
-            raise
-        except (ProtocolError, Vanished):
+        except Vanished:
             return None  # the creation itself will say so, in its own order of checks
 
 

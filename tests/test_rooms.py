@@ -99,9 +99,11 @@ def imports(name: str, path: Path, source: str | None = None) -> Iterator[tuple[
     """Every import in a module as (line, absolute dotted name), at any depth; COMPUTED for one that can't be read."""
     tree = ast.parse(path.read_text() if source is None else source, str(path))
     plain = set()  # what imports by a name that can be read here
+    never = not_run(tree)
     for node in ast.walk(tree):
         for _, target in bindings(node, name, path):
-            yield node.lineno, target
+            if node not in never:
+                yield node.lineno, target
         if isinstance(node, ast.Call) and spoken(node.func) in IMPORTERS and node.args:
             if isinstance(node.args[0], ast.Constant):
                 plain.add(node.func)
@@ -114,6 +116,23 @@ def imports(name: str, path: Path, source: str | None = None) -> Iterator[tuple[
         run = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec")
         if handed_on or spelt or renamed or run:
             yield node.lineno, COMPUTED
+
+
+def not_run(tree: ast.Module) -> set[ast.AST]:
+    """What a module of the core takes of `typing` for those alone who check its types: it says that nobody does here,
+    once, before it asks, and nowhere else."""
+    said = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "TYPE_CHECKING"]
+    stores = [node for node in said if isinstance(node.ctx, ast.Store)]
+    false = [
+        node for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value is False
+        and node.targets == stores
+    ]  # fmt: skip
+    found: set[ast.AST] = set()
+    for node in tree.body:
+        if len(false) == 1 and isinstance(node, ast.If) and node.test in said:
+            found |= {each for each in node.body if isinstance(each, ast.ImportFrom) and each.module == "typing"}
+    return found
 
 
 def spoken(node: ast.AST) -> str:
@@ -395,6 +414,11 @@ def test_the_door_check_sees_every_form_of_import() -> None:
     ]
     assert found("ds_core.wire.sse", "sse.py", "def f():\n from ..server import x") == ["ds_core.server.x"]
     assert found("ds_core.wire.sse", "sse.py", "__import__('time')") == ["time"]
+    block = "if TYPE_CHECKING:\n from typing import TypeVar\n from time import time"
+    for before, seen in (("TYPE_CHECKING = False\n", False), ("TYPE_CHECKING = True\n", True), ("", True),
+                         ("TYPE_CHECKING = False\nTYPE_CHECKING = True\n", True)):  # fmt: skip
+        taken = found("ds_core.wire.sse", "sse.py", before + block)
+        assert taken == ["typing.TypeVar"] * seen + ["time.time"], before
 
     for name, target in (
         ("ds_core.wire.sse", "ds_core.server.stream"),

@@ -11,4 +11,5 @@ if __debug__:  # not in what is compiled for a device
         "heads", "requests", "targets", "fields", "offsets",
         "decide", "stream", "create", "producers", "reads",
         "messages", "json_text", "responses", "cursors", "errors",
+        "shell", "storage", "rows", "clock",
     ]  # fmt: skip

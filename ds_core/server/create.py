@@ -10,7 +10,7 @@ from ds_core.wire import media, names
 from . import messages, offsets, responses
 from .errors import ProtocolError, bad_request
 from .requests import Create
-from .stream import CLOSED, GONE, MISSING, OPEN, Created, Stream, View, condition
+from .stream import CLOSED, GONE, MISSING, OPEN, Created, Now, Stream, View, condition
 
 MOST_ANCESTORS = 64
 """How long a chain of forks may become: every stream in memory knows its ancestors, and a read goes through them."""
@@ -135,6 +135,23 @@ def fork_position(source: Stream, command: Create, fresh: int) -> int:
     if isinstance(command.fork_offset, str):
         return source.tail
     return offsets.position(command.fork_offset, source.incarnation, source.start, source.tail, fresh - 1)
+
+
+def piece_position(
+    source: "Stream | None", command: Create, now: Now, fresh: int
+) -> "int | None":
+    """`fork_position`, for the shell that reads the append that holds it: what the decision must see as its view's
+    `piece`. At the tail there is none yet, `(position, b"")`.
+
+    None where nothing is to be read: without a source that can be forked from, or there. The decision says what is
+    wrong, in its own order of checks: a shell that refused here would answer 410 for an offset where 409 is due.
+    """
+    if source is None or condition(source, now) not in (OPEN, CLOSED):
+        return None
+    try:
+        return fork_position(source, command, fresh)
+    except ProtocolError:
+        return None
 
 
 def divergence(

@@ -28,6 +28,11 @@ class Plan:
         self.closed = stream.visible_closed
         self.waits = live and start == self.tail and not self.closed
 
+    def may_be_inside(self) -> bool:
+        """Whether it may begin inside of a message: nobody knows where those meet but who looks at the append
+        (`check_start`)."""
+        return self.stream.kind != media.BYTES and self.stream.start < self.start < self.tail
+
     def position(self, end: int) -> Position:
         """The response's place in the stream when it goes up to `end`."""
         stream = self.stream
@@ -124,3 +129,17 @@ def events(position: Position, data: bytes, cursor: str) -> bytes:
         return batch
     binary = not media.is_text(position.content_type)
     return sse.data_event(messages.body(position.kind, data), binary) + batch
+
+
+def whole_text(data: bytes) -> bytes:
+    """Without what a cut at the end would make something else of: the first bytes of a UTF-8 character, or the CR of
+    a CRLF, which in two events would be two line ends. All of it when it is nothing else."""
+    if data[-1:] == b"\r":
+        return data[:-1] or data
+    for back in range(1, min(4, len(data))):
+        if data[-back] >= 0xC0:
+            width = 2 if data[-back] < 0xE0 else 3 if data[-back] < 0xF0 else 4
+            return data[:-back] if back < width else data
+        if data[-back] < 0x80:
+            break
+    return data

@@ -51,12 +51,12 @@ class Create:
     fork_skip: int
     fork_spec: "str | None"
 
-    def __init__(self, path: str, headers: "dict[str, str]", origin: str) -> None:
+    def __init__(self, path: str, headers: "dict[str, str]", origin: str, root: str = names.ROOT) -> None:
         get = headers.get
         self.path = path
         if origin:
             targets.authority(origin.partition("://")[2])
-        self.location = origin + targets.url_path(path)
+        self.location = origin + targets.url_path(path, root)
         self.content_type = _content_type(headers)
         if "content-encoding" in headers:
             _check_coding(headers["content-encoding"])
@@ -69,9 +69,9 @@ class Create:
                 raise bad_request("give Stream-TTL or Stream-Expires-At, not both")
         self.closes = fields.flag(get(names.CLOSED))
         self.body = b""
-        self._fork(headers)
+        self._fork(headers, root)
 
-    def _fork(self, headers: "dict[str, str]") -> None:
+    def _fork(self, headers: "dict[str, str]", root: str) -> None:
         source = headers.get(names.FORKED_FROM)
         offset = headers.get(names.FORK_OFFSET)
         skip = headers.get(names.FORK_SUB_OFFSET)
@@ -82,7 +82,7 @@ class Create:
             if offset is not None or skip is not None:
                 raise bad_request("Stream-Fork-Offset and Stream-Fork-Sub-Offset need Stream-Forked-From")
             return
-        self.source = targets.stream_path(targets.split_target(source)[0])
+        self.source = targets.stream_path(targets.split_target(source)[0], root)
         if offset is not None:
             self.fork_offset = offsets.parse(offset)
         if skip is not None:
@@ -205,11 +205,13 @@ def parse(
     origin: str = "",
     body: bytes = b"",
     resolve: "Callable[[str, bool], tuple[str, dict[str, str]]]" = targets.resolve,
+    root: str = names.ROOT,
 ) -> "Create | Append | Read | Head | Delete":
     """The command of a request; a shell that parses before it has the body sets it on Create and Append.
 
     `headers` has lower-case names; `origin` is `http://` and Host, for absolute Locations. A shell
-    with memory to spare passes a `resolve` that remembers. OPTIONS is answered by
+    with memory to spare passes a `resolve` that remembers. One whose streams live elsewhere than under `/v1/stream/`
+    passes its `root`, and a `resolve` that knows it. OPTIONS is answered by
     `responses.preflight` before it gets here. Raises ProtocolError.
     """
     path, query = resolve(target, method == "GET")
@@ -222,7 +224,7 @@ def parse(
     if method == "HEAD":
         return Head(path)
     if method == "PUT":
-        create = Create(path, headers, origin)
+        create = Create(path, headers, origin, root)
         create.body = body
         return create
     if method == "DELETE":

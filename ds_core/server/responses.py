@@ -74,6 +74,18 @@ def encode_head(
     return "".join(lines).encode("latin-1" if _LATIN else "utf-8")
 
 
+def pairs(response: Response, length: "int | None", cors: bool = True) -> "list[tuple[str, str]]":
+    """What `encode_head` writes as headers, as (name, value) pairs: for a shell behind a server that writes heads
+    itself (WSGI, ASGI). Names are in whatever case."""
+    found = list(response.headers)
+    if length is not None and response.status != 204 and response.status != 304:
+        found.append(("content-length", str(length)))
+    for line in (_SAFE_AND_SHARED if cors else SECURITY_HEADERS).split("\r\n")[:-1]:
+        name, _, value = line.partition(": ")
+        found.append((name, value))
+    return found
+
+
 # MicroPython's str.encode knows UTF-8 only; its heads are ASCII anyway.
 try:
     _LATIN = "\xe9".encode("latin-1") == b"\xe9"

@@ -81,6 +81,13 @@ class Stream:
         self.lineage = ()
         self.forks = 0
 
+    def copy(self) -> "Stream":
+        """Another one in the same state: a shell changes the copy of what it loaded, and keeps that."""
+        other = Stream(self.id, self.path, self.content_type)
+        for name in _STATE:
+            setattr(other, name, getattr(self, name))
+        return other
+
     def limit_life(self, ttl: "int | None", expires_at: "str | None", now: Now) -> None:
         """Set what ends the stream by itself: a sliding TTL in seconds or an RFC 3339 instant."""
         self.ttl = ttl
@@ -96,6 +103,13 @@ class Stream:
         """Let readers see everything: the store calls it when the commit is durable."""
         self.visible_tail = self.tail
         self.visible_closed = self.closed
+
+
+# All that a new one doesn't get from its id, path and content type.
+_STATE = (
+    "incarnation", "start", "tail", "closed", "visible_tail", "visible_closed", "ttl", "deadline", "expires_at",
+    "expires", "closed_by", "stream_seq", "lineage", "fork_spec", "forks", "deleted",
+)  # fmt: skip
 
 
 class View:

@@ -17,13 +17,12 @@ _ADDRESS = frozenset("0123456789abcdefABCDEF:.")
 _UNRESERVED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@")
 
 
-def stream_path(raw: str) -> str:
+def stream_path(raw: str, root: str = names.ROOT) -> str:
     """The canonical path of a stream from the path part of a target, as `/v1/stream/a/b`.
 
-    Raises ProtocolError 404 outside the root and inside the reserved prefix, 400 for a path that
-    has no canonical form, 414 for one that is too long.
+    `root` begins and ends with a slash. Raises ProtocolError 404 outside of it and inside the reserved prefix, 400 for
+    a path that has no canonical form, 414 for one that is too long.
     """
-    root = names.ROOT
     if not raw.startswith(root):
         raise ProtocolError(404, "NOT_FOUND", "streams live under %s<path>" % root)
     path = raw[len(root) :]
@@ -47,12 +46,12 @@ def stream_path(raw: str) -> str:
     return "/".join(segments)
 
 
-def url_path(path: str) -> str:
+def url_path(path: str, root: str = names.ROOT) -> str:
     """The canonical, percent-encoded target of a stream path: what Location shows."""
     parts = []
     for byte in path.encode():
         parts.append(chr(byte) if byte in _UNRESERVED or byte == 0x2F else "%%%02X" % byte)
-    return names.ROOT + "".join(parts)
+    return root + "".join(parts)
 
 
 def split_target(target: str) -> "tuple[str, str]":
@@ -115,11 +114,11 @@ def target_authority(target: str) -> "str | None":
     return rest
 
 
-def resolve(target: str, reads: bool) -> "tuple[str, dict[str, str]]":
+def resolve(target: str, reads: bool, root: str = names.ROOT) -> "tuple[str, dict[str, str]]":
     """The stream path of a target, and its parameters, which only `reads` have. Nobody changes
     what this returns, so it may be remembered."""
     raw_path, query = split_target(target)
-    return stream_path(raw_path), parse_query(query) if reads else {}
+    return stream_path(raw_path, root), parse_query(query) if reads else {}
 
 
 def parse_query(query: str) -> "dict[str, str]":

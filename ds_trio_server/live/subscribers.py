@@ -220,7 +220,7 @@ class EventStream(Remote):
                     except Vanished:
                         return  # the next look finds out
                     if text and end < plan.tail:
-                        data = whole_text(data)
+                        data = reads.whole_text(data)
                         end = plan.start + len(data)
                     frame = self._frame(plan, end, data)
                 with reading.holding(max(0, len(data) - most)):
@@ -234,17 +234,3 @@ class EventStream(Remote):
 
     def _frame(self, plan: reads.Plan, end: int, data: bytes) -> bytes:
         return self.exchange.part(reads.events(plan.position(end), data, self._cursor or self._reading.cursor(None)))
-
-
-def whole_text(data: bytes) -> bytes:
-    """Without what a cut at the end would make something else of: the first bytes of a UTF-8 character, or the CR of
-    a CRLF, which in two events would be two line ends. All of it when it is nothing else."""
-    if data[-1:] == b"\r":
-        return data[:-1] or data
-    for back in range(1, min(4, len(data))):
-        if data[-back] >= 0xC0:
-            width = 2 if data[-back] < 0xE0 else 3 if data[-back] < 0xF0 else 4
-            return data[:-back] if back < width else data
-        if data[-back] < 0x80:
-            break
-    return data

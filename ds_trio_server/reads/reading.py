@@ -56,14 +56,14 @@ class Reading:
         Nothing is awaited after the look when the read starts at the tail.
         """
         plan = await self._store.look(path, _decide(offset, live, renew))
-        if _may_be_inside(plan):
+        if plan.may_be_inside():
             await self._check_start(plan)
         return plan
 
     def plan_nowait(self, path: str, offset: tuple[int, int] | str) -> reads.Plan:
         """As `plan` for a catch-up read, where that needs no waiting. Raises trio.WouldBlock where it does."""
         plan = self._store.look_nowait(path, lambda view: reads.plan(view, offset, False))
-        if plan.stream.kind != media.BYTES and _may_be_inside(plan):
+        if plan.stream.kind != media.BYTES and plan.may_be_inside():
             try:
                 if self._store.span_nowait(plan.stream, plan.start)[0] != plan.start:
                     raise trio.WouldBlock
@@ -199,11 +199,6 @@ def _decide(offset: tuple[int, int] | str, live: bool, renew: bool) -> Decide[re
         return plan, renewal if renew else None
 
     return decide
-
-
-def _may_be_inside(plan: reads.Plan) -> bool:
-    """Whether a read may begin inside of a message: nobody knows where those meet but the store."""
-    return plan.stream.kind != media.BYTES and plan.stream.start < plan.start < plan.tail
 
 
 def vanished() -> ProtocolError:

@@ -1,4 +1,4 @@
-"""The core embedded elsewhere: on asyncio, under the public suite; and in-process, without any HTTP."""
+"""The core embedded elsewhere: asyncio, ASGI and WSGI under the public suite; and in-process, without any HTTP."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ SECONDS = 300
 LONG_POLL = "1.5"
 
 
+EXAMPLES = ("asyncio_server", "asgi_app", "wsgi_app")
+
+
 @pytest.mark.timeout(SECONDS + 60)
-def test_the_public_suite_passes_on_plain_asyncio(tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_public_suite_passes(example: str, tmp_path: Path) -> None:
     try:
         node.modules()
     except node.Unavailable as exc:
         ci.missing(exc)
-    argv = [sys.executable, str(HERE / "asyncio_server.py"), "0", LONG_POLL]
+    file = [] if example == "asyncio_server" else [str(tmp_path / "streams.db")]
+    argv = [sys.executable, str(HERE / f"{example}.py"), *file, "0", LONG_POLL]
     with serve.Server(argv, serve.environment({"PYTHONASYNCIODEBUG": ""}), 20) as server:
         report = node.vitest(
             "conformance/public.test.mjs",
@@ -81,16 +86,34 @@ def test_requests_come_in_every_plain_framing() -> None:
         assert "Traceback" not in server.output, server.output
 
 
-def test_a_server_takes_at_most_155_lines() -> None:
-    lines = (HERE / "asyncio_server.py").read_text().splitlines()
-    assert len(lines) <= 155
-    assert max(map(len, lines)) <= 110, "long lines are no way to have few"
+@pytest.mark.parametrize("example", [*EXAMPLES, "sqlite_store"])
+def test_an_example_takes_about_100_lines(example: str) -> None:
+    lines = (HERE / f"{example}.py").read_text().splitlines()
+    assert len(lines) <= 105
+    assert max(map(len, lines)) <= 120, "long lines are no way to have few"
 
 
-def test_a_server_needs_no_other_http_or_io_library() -> None:
-    source = (HERE / "asyncio_server.py").read_text()
+@pytest.mark.parametrize("example", [*EXAMPLES, "sqlite_store"])
+def test_a_server_needs_nothing_of_the_gateway(example: str) -> None:
+    source = (HERE / f"{example}.py").read_text()
     for name in ("trio", "h11", "ds_trio_server"):
         assert f"import {name}" not in source and f"from {name}" not in source
+
+
+def test_the_page_about_embedding_does_what_it_says() -> None:
+    page = (HERE.parents[1] / "ds_core" / "EMBEDDING.md").read_text()
+    program = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    assert program.count("serve(") >= 4
+    told: dict[str, object] = {}
+    exec(compile(program, "EMBEDDING.md", "exec"), told)
+    for file in re.findall(r"^\| `(\w+\.py)`", page, re.MULTILINE):
+        assert (HERE / file).is_file(), file
+    # Live reads wait and go on there, too.
+    put = told["serve"]("PUT", "/streams/live", {}, b"x")  # type: ignore[operator]
+    told["serve"]("POST", "/streams/live", {"STREAM-CLOSED": "true"})  # type: ignore[operator]
+    status, headers, parts = told["serve"]("GET", "/streams/live?offset=-1&live=sse", {})  # type: ignore[operator]
+    assert (put[0], status) == (201, 200) and ("Content-Type", "text/event-stream") in headers
+    assert b"streamClosed" in b"".join(parts)
 
 
 def test_the_core_serves_an_application_without_http(capsys: pytest.CaptureFixture[str]) -> None:
