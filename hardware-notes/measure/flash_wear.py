@@ -11,6 +11,7 @@ import sys
 
 from vfs import VfsLfs2, mount, umount
 
+from ds_micro.closing import close
 from ds_micro.cursor import Cursor
 from ds_micro.flash import FlashStore
 
@@ -76,7 +77,7 @@ class Log:
             if i % self._batch == self._batch - 1:
                 assert store.batch(0)
                 store.done()
-        store.close()
+        close(store)
 
 
 class Commands:

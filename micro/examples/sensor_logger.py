@@ -127,7 +127,7 @@ def main(url=URL, folder=FOLDER):
         if full or box.records % BATCH == 0:
             send(box, stream)
     finally:
-        box.store.close()
+        box.close()
         sleep()
 
 

@@ -12,6 +12,7 @@ import trio.testing
 from ds_core.server.decide import Needs
 from ds_trio_server.store.base import Vanished
 from ds_trio_server.store.sqlite.engine import SQLiteStore
+from ds_trio_server.store.sqlite.ranges import fetch
 from tests.tools import serve
 
 from .servers import ask
@@ -145,7 +146,7 @@ async def test_a_store_operation_cancelled_at_every_step_happens_once(tmp_path):
     large = await find(store, "a")
     store._tails.forget(large.id)
     for step in range(1, 6):
-        await cancelled_at(step, lambda: store._queries.run(store._ranges.fetch, large.id, 0, large.tail))
+        await cancelled_at(step, lambda: store._queries.run(fetch, large.id, 0, large.tail))
     await store.close()
     assert store._queries._running.borrowed_tokens == 0
 
