@@ -29,3 +29,10 @@ def next_cursor(wall: float, given: "str | None", random: float) -> str:
         if asked >= current:
             return str(asked + 1 + int(random * (_LONGEST_STEP - 1)))
     return str(current)
+
+
+def shared_cursor(wall: float, given: "str | None") -> "str | None":
+    """The cursor that all live responses of this interval may have, None for a reader who is ahead of it: that one
+    gets one of its own by `next_cursor`, and may not go back."""
+    usual = next_cursor(wall, None, 0.0)
+    return usual if given is None or next_cursor(wall, given, 0.0) == usual else None

@@ -186,8 +186,7 @@ class Exchange:
         command = self.command
         assert isinstance(command, requests.Read)
         plan, now = yield from self._plan(command, self._shell.sse)
-        if cursors.next_cursor(now.wall, command.cursor, 0.0) != cursors.next_cursor(now.wall, None, 0.0):
-            # One who is ahead of the others gets a cursor of its own, chosen once: they may not go back.
+        if cursors.shared_cursor(now.wall, command.cursor) is None:  # its own is chosen once
             self._cursor = cursors.next_cursor(now.wall, command.cursor, self._shell.random())
         self._events = True
         self._spoke = -QUIET

@@ -188,9 +188,7 @@ class Reading:
 
     def shared_cursor(self, given: str | None) -> str | None:
         """The cursor that all readers get in this interval, None for one who is ahead of it."""
-        wall = self._store.now().wall
-        usual = cursors.next_cursor(wall, None, 0.0)
-        return usual if given is None or cursors.next_cursor(wall, given, 0.0) == usual else None
+        return cursors.shared_cursor(self._store.now().wall, given)
 
 
 def _decide(offset: tuple[int, int] | str, live: bool, renew: bool) -> Decide[reads.Plan]:

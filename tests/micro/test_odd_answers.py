@@ -5,32 +5,24 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.micro.listening import Listening
 from tests.micro.test_suite import ROOT, interpreter, run
 
 HERE = Path(__file__).resolve().parent
 
 
-class Odd:
+class Odd(Listening):
     """Answers as the path says, /KIND/NAME; /count/KIND/NAME tells how many requests there were for that."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        super().__init__()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                conn = self.listener.accept()[0]
-                threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
 
     def serve(self, conn: socket.socket) -> None:
         with conn, contextlib.suppress(OSError, ValueError):

@@ -23,6 +23,7 @@ from ds_micro.closing import close
 from ds_micro.flash import FlashStore
 from ds_micro.operations import quote
 from ds_micro.recovery import discard
+from tests.micro.listening import Listening
 from tests.micro.test_suite import ROOT, interpreter, run
 from tests.tools import serve
 
@@ -81,7 +82,7 @@ def test_wrong_answers(build: int | str, scripted: str, tmp_path: Path) -> None:
         run([*interpreter(build), HERE / "wrong_answers.py", ROOT, scripted, tmp_path, url])
 
 
-class MixedUp:
+class MixedUp(Listening):
     """A stream behind a proxy that first answers every second batch wrongly, as `mode` says."""
 
     def __init__(self, mode: str) -> None:
@@ -90,14 +91,7 @@ class MixedUp:
         self.closed_by: tuple[object, ...] = ()
         self.state: dict[str, tuple[int, int]] = {}
         self.seen: set[tuple[str, int, int]] = set()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                conn = self.listener.accept()[0]
-                threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
+        super().__init__()
 
     def serve(self, conn: socket.socket) -> None:
         before = self.answer(200, 5, 0)
@@ -175,7 +169,7 @@ class MixedUp:
 def test_an_answer_to_another_request_acknowledges_nothing(build: int | str, mode: str, tmp_path: Path) -> None:
     server = MixedUp(mode)
     with server.listener:
-        url = f"http://127.0.0.1:{server.listener.getsockname()[1]}/s"
+        url = server.url + "/s"
         out = run([*interpreter(build), HERE / "mixed_up.py", ROOT, url, tmp_path, mode])
     sent = [number for number in (*range(6), *range(50, 56), *range(100, 106)) if mode != "close" or number > 99]
     assert [int(word) for word in server.data.split(b",")[:-1]] == sent  # all of it, once, in order
