@@ -22,9 +22,9 @@ from .access import Origins
 from .addresses import client_of
 from .app import App
 from .config import Config
+from .http.budgets import Backlog, BodyBudget
 from .http.connection import Connection
 from .http.idle import IdleConnections
-from .http.readers import BodyBudget
 from .http.transport import Transport
 from .seldom import Seldom
 from .store.base import StorageFailed, Store
@@ -69,6 +69,7 @@ class Server:
         self._tls = tls
         self.app = App(store, config, access, lambda: len(self._connections), origins)
         self._budget = BodyBudget(config.body_memory)
+        self._backlog = Backlog()
         self._connections: dict[Connection, None] = {}
         # Connections by client, where there is a limit to them.
         self._clients: dict[str, int] = {}
@@ -144,7 +145,7 @@ class Server:
                 except OSError:
                     sock.close()  # gone before it was served
                     continue
-                connection = Connection(transport, self.app, self._config, self._budget)
+                connection = Connection(transport, self.app, self._config, self._budget, self._backlog)
                 refusal = self._admit(connection)
                 if refusal is not None:
                     serving.start_soon(self._turn_away, connection, refusal)
@@ -191,6 +192,7 @@ class Server:
         self._serving.start_soon(self._serve, connection, unsent)
 
     def _forget(self, connection: Connection) -> None:
+        connection.ahead = b""
         if connection not in self._connections:
             return
         del self._connections[connection]

@@ -80,12 +80,14 @@ def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
     return RequestHead(parts[0], parts[1], headers, int(length))
 
 
-# Fields as clients write them again and again (Host, Content-Type, Authorization): each is checked once. By
-# `transport`, as that decides which are accepted. What changes with every request is not worth its place here.
+# Fields as clients write them again and again (Host, Content-Type): each is checked once. By `transport`, as that
+# decides which are accepted. What changes with every request is not worth its place here, and secrets don't stay.
 _known: "tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]]" = ({}, {})
 _MOST_KNOWN = 256
 _LONGEST_KNOWN = 256
-_CHANGING = frozenset(("producer-seq", "stream-seq", "if-none-match"))
+_PASSING = frozenset(
+    ("producer-seq", "stream-seq", "if-none-match", "authorization", "proxy-authorization", "cookie")
+)
 
 
 def _field(line: str, transport: bool) -> "tuple[str, str] | None":
@@ -98,7 +100,7 @@ def _field(line: str, transport: bool) -> "tuple[str, str] | None":
     value = value.strip(" ")
     if name in _TRANSPORT and not (transport and value.lower() in _TRANSPORT[name]):
         return None
-    if _IS_PRINTABLE is not None and len(line) <= _LONGEST_KNOWN and name not in _CHANGING:
+    if _IS_PRINTABLE is not None and len(line) <= _LONGEST_KNOWN and name not in _PASSING:
         known = _known[transport]
         if len(known) >= _MOST_KNOWN:
             del known[next(iter(known))]  # the oldest: what everybody sends is soon back

@@ -131,12 +131,17 @@ def events(position: Position, data: bytes, cursor: str) -> bytes:
     return sse.data_event(messages.body(position.kind, data), binary) + batch
 
 
+CHARACTER = 4
+"""Bytes of the longest character in UTF-8: so many of a text hold a whole one, or none that was cut."""
+
+
 def whole_text(data: bytes) -> bytes:
     """Without what a cut at the end would make something else of: the first bytes of a UTF-8 character, or the CR of
-    a CRLF, which in two events would be two line ends. All of it when it is nothing else."""
+    a CRLF, which in two events would be two line ends. Empty when it is nothing else: then show what goes on for
+    CHARACTER bytes, across the end of the append."""
     if data[-1:] == b"\r":
-        return data[:-1] or data
-    for back in range(1, min(4, len(data))):
+        return data[:-1]
+    for back in range(1, min(CHARACTER, len(data) + 1)):
         if data[-back] >= 0xC0:
             width = 2 if data[-back] < 0xE0 else 3 if data[-back] < 0xF0 else 4
             return data[:-back] if back < width else data

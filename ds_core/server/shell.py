@@ -37,7 +37,6 @@ CHUNK = 16 << 20
 QUIET = 15.0
 """Seconds of silence after which an event stream gets a comment: proxies cut after 30 to 60."""
 _BATCH = 256 << 10  # of an event stream
-_CHARACTER = 4  # bytes of the longest in UTF-8: a batch of text can't be smaller
 
 
 class Shell:
@@ -209,9 +208,15 @@ class Exchange:
             self._spoke = now.steady
             self.done = left <= 0
             return b"" if self.done else b":\n\n"
-        position, data = yield from self._show(plan, max(_CHARACTER, min(_BATCH, self._limit(command))))
+        position, data = yield from self._show(plan, max(reads.CHARACTER, min(_BATCH, self._limit(command))))
         if position.end < plan.tail and media.is_text(position.content_type):
-            data = reads.whole_text(data)
+            whole = reads.whole_text(data)
+            if not whole:  # appends meet within a character
+                end = min(plan.tail, plan.start + reads.CHARACTER)
+                found = yield from storage.pieces(plan.stream, plan.start, end)
+                data = storage.joined(found, plan.start, end)
+                whole = reads.whole_text(data) or data
+            data = whole
             position = plan.position(plan.start + len(data))
         self._offset = (plan.stream.incarnation, position.end)
         self._spoke = now.steady

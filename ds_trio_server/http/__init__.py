@@ -6,16 +6,16 @@ What is imported from here is loaded when it is asked for: a server without TLS 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .budgets import Backlog, BodyBudget
     from .connection import Connection
     from .exchange import Application, Exchange, Suspended
     from .idle import IdleConnections
-    from .readers import BodyBudget
     from .tls import TLS, TLSFileError
     from .transport import Disconnected, Transport
 
 __all__ = [
     "Application", "Exchange", "Suspended", "Disconnected",
-    "Connection", "IdleConnections", "Transport", "BodyBudget",
+    "Connection", "IdleConnections", "Transport", "BodyBudget", "Backlog",
     "TLS", "TLSFileError", "listeners",
 ]
 
@@ -33,10 +33,10 @@ def __getattr__(name: str) -> object:
         from . import idle
 
         return idle.IdleConnections
-    if name == "BodyBudget":
-        from . import readers
+    if name in ("BodyBudget", "Backlog"):
+        from . import budgets
 
-        return readers.BodyBudget
+        return getattr(budgets, name)
     if name in ("Disconnected", "Transport"):
         from . import transport
 

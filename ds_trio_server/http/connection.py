@@ -12,8 +12,9 @@ import trio
 from ds_core.server.errors import ProtocolError
 
 from ..config import Config
+from .budgets import Backlog, BodyBudget
 from .exchange import SKIPPED, Application, Exchange, Suspended, encode_last
-from .readers import BodyBudget, Reader
+from .readers import Reader
 from .transport import Disconnected, Transport
 
 _LINGER = 2.0
@@ -31,7 +32,9 @@ class Connection:
 
     __slots__ = ("transport", "idle", "closing", "parting", "_app", "_config", "_budget", "_reader")
 
-    def __init__(self, transport: Transport, app: Application, config: Config, budget: BodyBudget) -> None:
+    def __init__(
+        self, transport: Transport, app: Application, config: Config, budget: BodyBudget, backlog: Backlog
+    ) -> None:
         self.transport = transport
         self.idle = True
         self.closing = False
@@ -39,7 +42,7 @@ class Connection:
         self._app = app
         self._config = config
         self._budget = budget
-        self._reader = Reader(transport, config)
+        self._reader = Reader(transport, config, backlog)
 
     async def run(self, unsent: bytes | memoryview = b"", may_rest: bool = False) -> bool:
         """Answer requests until the connection is to be closed; never raises for what a peer does, or an application.
@@ -51,7 +54,7 @@ class Connection:
         try:
             if unsent:
                 await self.transport.send_all(unsent)
-                resting = may_rest and not self.closing and not self._reader.ahead()
+                resting = may_rest and not self.closing and not self.ahead
             while not (resting or self.closing):
                 exchange = await self._next()
                 if exchange is None:
@@ -60,7 +63,7 @@ class Connection:
                 if exchange.unread or not exchange.keep_alive:
                     self.parting = True
                     break
-                if self._reader.ahead():
+                if self.ahead:
                     # Who sends many requests at once has them answered in turn with everybody else's.
                     await trio.lowlevel.checkpoint()
                 else:
@@ -90,10 +93,19 @@ class Connection:
         if self.idle:
             self.transport.stop_receiving()
 
+    @property
+    def ahead(self) -> bytes:
+        """What was received and is to be read next."""
+        return self._reader.ahead
+
+    @ahead.setter
+    def ahead(self, data: bytes) -> None:
+        self._reader.ahead = data
+
     def keep(self, data: bytes) -> bool:
         """Keep bytes of the next request that came early; False when those are enough."""
-        self._reader.feed(data)
-        return len(self._reader.ahead()) < SKIPPED
+        self.ahead += data
+        return len(self.ahead) < SKIPPED
 
     async def body(self, exchange: Exchange) -> bytes:
         """The whole body of a request."""
@@ -101,6 +113,13 @@ class Connection:
         exchange.unread = False
         self.transport.deadline = float("inf")
         return body
+
+    async def pass_over(self, exchange: Exchange) -> None:
+        """Read the body of a request, whose length is known, and keep nothing of it."""
+        assert exchange.length is not None
+        await self._reader.pass_over(exchange.length)
+        exchange.unread = False
+        self.transport.deadline = float("inf")
 
     def release(self, exchange: Exchange) -> None:
         """Give back what a body took of the room for bodies."""
@@ -135,12 +154,13 @@ class Connection:
             response = self._app.refused(exchange, error)
             if exchange.started:
                 raise Disconnected from error  # halfway through an answer this is all one can say
-            try:
-                await exchange.pass_over()
-            except ProtocolError:
-                exchange.keep_alive = False
-            await exchange.respond(response)
-            return None
+        # The error is let go of by now, with all that its frames hold.
+        try:
+            await exchange.pass_over()
+        except ProtocolError:
+            exchange.keep_alive = False
+        await exchange.respond(response)
+        return None
 
     async def _last_words(self, refusal: ProtocolError) -> bool:
         """Refuse what no exchange could be made of; whether the peer was there to be told."""

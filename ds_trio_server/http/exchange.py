@@ -55,8 +55,8 @@ class Channel(Protocol):
     async def body(self, exchange: "Exchange") -> bytes:
         """The whole body of the request."""
 
-    def release(self, exchange: "Exchange") -> None:
-        """Give back what the body took of the room for bodies."""
+    async def pass_over(self, exchange: "Exchange") -> None:
+        """Read the body of the request, whose length is known, and keep nothing of it."""
 
     def keep(self, data: bytes) -> bool:
         """Keep bytes of the next request that came early; False when those are enough."""
@@ -145,8 +145,7 @@ class Exchange:
         if self.length is None or self.length > SKIPPED or "expect" in self.headers:
             self.keep_alive = False
             return
-        await self.connection.body(self)
-        self.connection.release(self)
+        await self.connection.pass_over(self)
 
     # An answer without waiting
 

@@ -175,17 +175,17 @@ class IdleConnections:
                 return
         elif self._first(connection, data) is not None:
             self._answering.add(connection)
-            self._pipelines[connection] = _Pipeline(data)
+            connection.ahead = data
+            self._pipelines[connection] = _Pipeline()
             self._later(connection)
             return
         # Nothing has happened: a task begins with the same bytes.
-        self._hand_over(connection, data)
+        connection.ahead = data
+        self._hand_over(connection)
 
-    def _hand_over(self, connection: Connection, ahead: bytes, unsent: bytes | memoryview = b"") -> None:
+    def _hand_over(self, connection: Connection, unsent: bytes | memoryview = b"") -> None:
         """Give a connection its task, which begins with what came `ahead`."""
         self._leave(connection)
-        if ahead:
-            connection.keep(ahead)
         self._serve(connection, unsent)
 
     def _exchange(self, connection: Connection, data: bytes) -> Exchange | None:
@@ -241,7 +241,7 @@ class IdleConnections:
             return
         self._send(connection, data, exchange.keep_alive)
 
-    def _send(self, connection: Connection, data: bytes, keep_alive: bool, ahead: bytes = b"") -> None:
+    def _send(self, connection: Connection, data: bytes, keep_alive: bool) -> None:
         """Send answers; then the connection ends, or comes to rest, or goes on in a task."""
         self._answering.discard(connection)
         try:
@@ -252,11 +252,12 @@ class IdleConnections:
         if connection.closing or not keep_alive:
             # Its task sees to it that the client gets to read all of this.
             connection.closing = connection.parting = True
-            self._hand_over(connection, b"", memoryview(data)[sent:] if sent < len(data) else b"")
+            connection.ahead = b""
+            self._hand_over(connection, memoryview(data)[sent:] if sent < len(data) else b"")
         elif sent < len(data):
-            self._hand_over(connection, ahead, memoryview(data)[sent:])
-        elif ahead or not self.add(connection):
-            self._hand_over(connection, ahead)
+            self._hand_over(connection, memoryview(data)[sent:])
+        elif connection.ahead or not self.add(connection):
+            self._hand_over(connection)
 
     # Requests that come many at once
 
@@ -284,7 +285,7 @@ class IdleConnections:
         others = 0
         most = max(1, min(_APPENDS_A_TURN, _APPENDS_OF_CROWDS // len(self._pipelines)))
         while len(pipeline.answers) < most and others < _OTHERS_A_TURN and not connection.closing:
-            found = self._first(connection, pipeline.ahead)
+            found = self._first(connection, connection.ahead)
             if found is None:
                 blocked = True
                 break
@@ -304,8 +305,8 @@ class IdleConnections:
             except Exception as error:
                 self._fail(exchange, error)
             others += pipeline.outstanding == waiting  # answered already, with no commit to share
-            pipeline.ahead = behind
-            if not exchange.keep_alive or not pipeline.ahead:
+            connection.ahead = behind
+            if not exchange.keep_alive or not behind:
                 break
         pipeline.going_on = False
         # What can't be answered here is tried again behind the others, and then by a task.
@@ -320,7 +321,7 @@ class IdleConnections:
         data = b"".join(pipeline.answers.values())
         keep_alive = all(exchange.keep_alive for exchange in pipeline.answers)
         pipeline.answers.clear()
-        if keep_alive and pipeline.ahead and not pipeline.blocked and not connection.closing:
+        if keep_alive and connection.ahead and not pipeline.blocked and not connection.closing:
             try:
                 sent = connection.transport.send_nowait(data)
             except Disconnected:
@@ -330,7 +331,7 @@ class IdleConnections:
                 return
             data = data[sent:]
         del self._pipelines[connection]
-        self._send(connection, data, keep_alive, pipeline.ahead)
+        self._send(connection, data, keep_alive)
 
 
 def _length(head: bytes) -> int:
@@ -340,13 +341,12 @@ def _length(head: bytes) -> int:
 
 
 class _Pipeline:
-    """Requests of one connection that came at once: `answers` in their order, empty while `outstanding`, and the
-    bytes that are still `ahead`; `blocked` when those can't be answered without a task."""
+    """Requests of one connection that came at once: `answers` in their order, empty while `outstanding`; `blocked`
+    when what is still ahead can't be answered without a task."""
 
-    __slots__ = ("answers", "outstanding", "ahead", "blocked", "going_on")
+    __slots__ = ("answers", "outstanding", "blocked", "going_on")
 
-    def __init__(self, ahead: bytes) -> None:
+    def __init__(self) -> None:
         self.answers: dict[Exchange, bytes] = {}
         self.outstanding = 0
-        self.ahead = ahead
         self.blocked = self.going_on = False

@@ -8,7 +8,7 @@ others read differently is refused before it gets there (`check_lines`). Chunked
 
 import io
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import h11
 import trio
@@ -19,48 +19,17 @@ from ds_core.wire.chunked import ChunkedDecoder
 from ds_core.wire.http1 import BadMessage
 
 from ..config import Config
+from .budgets import Backlog
 from .transport import Disconnected, Transport
 
 _JOIN_IN_THREAD = 1024 * 1024
+_NOTHING = memoryview(b"")
 # One packet may hold thousands of chunks, each of which takes its time.
 _CHUNKS_A_TURN = 100
 # Sizes, extensions and trailers of a chunked body: so many bytes, and so many for each byte of data (a chunk of one
 # byte has five).
 _FRAMING = 65536
 _FRAMING_SHARE = 8
-
-
-class BodyBudget:
-    """How many bytes of request bodies all connections together may hold, until they are done with."""
-
-    # Small bodies are bounded by the number of connections and not worth counting.
-    FREE = 65536
-
-    def __init__(self, limit: int) -> None:
-        self._left = limit
-
-    def take(self, holder: "Holder", size: int) -> None:
-        """Reserve room for so many bytes of one body in all, or refuse with 503."""
-        if size <= self.FREE:
-            return
-        more = size - holder.held
-        if more > self._left:
-            raise ProtocolError(
-                503, "OVERLOADED", "too many large bodies at once; try again shortly", (("Retry-After", "1"),)
-            )
-        self._left -= more
-        holder.held = size
-
-    def give_back(self, holder: "Holder") -> None:
-        """Return all that was taken for a body."""
-        self._left += holder.held
-        holder.held = 0
-
-
-class Holder(Protocol):
-    """Whose body it is; `held` is what it has of the budget."""
-
-    held: int
 
 
 Reserve = Callable[[int], None]
@@ -81,24 +50,28 @@ class Request(NamedTuple):
 class Reader:
     """Reads the requests of one transport, one after the other."""
 
-    def __init__(self, transport: Transport, config: Config) -> None:
+    def __init__(self, transport: Transport, config: Config, backlog: Backlog) -> None:
         self._transport = transport
         self._config = config
+        self._backlog = backlog
         self._buffer = b""
         self._go_on = False
 
+    @property
     def ahead(self) -> bytes:
-        """Bytes received beyond the current request."""
+        """Bytes received beyond the current request, to be read next."""
         return self._buffer
 
-    def feed(self, data: bytes) -> None:
-        """Bytes that were received by someone else, to be read next."""
-        self._buffer += data
+    @ahead.setter
+    def ahead(self, data: bytes) -> None:
+        if data or self._buffer:
+            self._backlog.hold(self._transport, len(data))
+        self._buffer = data
 
     async def next_request(self) -> Request | None:
         """The next head, None when the peer is done. Raises ProtocolError for a bad one."""
         transport = self._transport
-        buffer = begin(self._buffer)
+        self.ahead = buffer = begin(self.ahead)
         transport.deadline = self._deadline(buffer)
         end = buffer.find(heads.END)
         while end < 0:
@@ -109,17 +82,18 @@ class Reader:
             if not received:
                 if transport.overdue and buffer:
                     raise slow("head")
-                self._buffer = b""
+                self.ahead = b""
                 return by_h11(buffer) if buffer else None  # a truncated head: h11 says what is wrong with it
             idle = not buffer
-            buffer = begin(buffer + received)
+            self.ahead = buffer = begin(buffer + received)
+            del received  # it may be long, all of it empty lines, and the next long in coming
             if idle and buffer:  # empty lines are no beginning, and gain no time
                 transport.deadline = self._deadline(buffer)
             end = buffer.find(heads.END)
         end += len(heads.END)
         if end > heads.MAX_HEAD:
             raise head_too_large()
-        self._buffer = buffer[end:]
+        self.ahead = buffer[end:]
         head = heads.parse(buffer[:end], True)
         if head is None:
             check_lines(buffer[:end])
@@ -143,15 +117,16 @@ class Reader:
         return await (self._chunks(reserve) if length is None else self._exactly(length, reserve))
 
     async def _exactly(self, length: int, reserve: Reserve) -> bytes:
-        buffer = self._buffer
+        buffer = self.ahead
         if len(buffer) >= length:
-            self._buffer = buffer[length:]
+            self.ahead = buffer[length:]
             return buffer[:length]
-        reserve(length)
+        reserve(length)  # or it stays to be passed over
+        self.ahead = b""
         started = trio.current_time()
         pieces = [buffer]
         have = len(buffer)
-        self._buffer = b""
+        del buffer
         while have < length:
             received = await self._more(started, have, min(length - have, 262144))
             pieces.append(received)
@@ -161,16 +136,25 @@ class Reader:
             return await trio.to_thread.run_sync(_join, pieces)
         return b"".join(pieces)
 
+    async def pass_over(self, length: int) -> None:
+        """Read a body that means nothing, and hold none of it."""
+        have = min(len(self.ahead), length)
+        self.ahead = self.ahead[length:]
+        started = trio.current_time()
+        while have < length:
+            have += len(await self._more(started, have, length - have))
+
     async def _chunks(self, reserve: Reserve) -> bytes:
         decoder = ChunkedDecoder()
         body = io.BytesIO()
         started = trio.current_time()
         have = steps = framing = 0
-        data = memoryview(self._buffer)
-        self._buffer = b""
+        data = memoryview(self.ahead)
+        self.ahead = b""
         try:
             while not decoder.done:
                 if not data:
+                    data = _NOTHING  # what has been read is let go of before there is more
                     data = memoryview(await self._more(started, have, 65536))
                 used, piece = decoder.feed(data)
                 data = data[used:]
@@ -187,7 +171,7 @@ class Reader:
                     await trio.lowlevel.checkpoint()
         except BadMessage as error:
             raise ProtocolError(400, "BAD_HTTP", f"the chunked body is not one: {error}") from None
-        self._buffer = bytes(data)
+        self.ahead = bytes(data)
         return body.getvalue()
 
     async def _more(self, started: float, have: int, most: int) -> bytes:

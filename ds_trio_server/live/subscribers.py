@@ -23,7 +23,6 @@ from .fanout import FanOut, Remote, Subscriber
 
 _BATCH = 256 * 1024
 _SHARED = 1024 * 1024  # of an answer that is encoded once for many; a longer one is read by each, in windows
-_CHARACTER = 4  # bytes of the longest in UTF-8: a batch of text can't be smaller
 _COMMENT = b":\n\n"
 _COMMENT_PART = b"3\r\n:\n\n\r\n"
 
@@ -159,7 +158,7 @@ class EventStream(Remote):
         self._path = command.path
         # One who is ahead of the others gets a cursor of its own, chosen once: they may not go back.
         self._cursor = None if self._reading.shared_cursor(command.cursor) else self._reading.cursor(command.cursor)
-        self._limit = max(_CHARACTER, min(self._reading.limit(command), _BATCH))
+        self._limit = max(reads.CHARACTER, min(self._reading.limit(command), _BATCH))
         if command.max_bytes is None and self._cursor is None:
             self.key = ("sse", exchange.http10)
 
@@ -220,7 +219,7 @@ class EventStream(Remote):
                     except Vanished:
                         return  # the next look finds out
                     if text and end < plan.tail:
-                        data = reads.whole_text(data)
+                        data = reads.whole_text(data) or await self._character(plan)
                         end = plan.start + len(data)
                     frame = self._frame(plan, end, data)
                 with reading.holding(max(0, len(data) - most)):
@@ -231,6 +230,11 @@ class EventStream(Remote):
             if end == plan.tail:
                 self.ended = plan.closed
                 return
+
+    async def _character(self, plan: reads.Plan) -> bytes:
+        """The next character, where appends meet within it. Raises Vanished."""
+        data = await self._reading.data(plan.stream, plan.start, min(plan.tail, plan.start + reads.CHARACTER))
+        return reads.whole_text(data) or data
 
     def _frame(self, plan: reads.Plan, end: int, data: bytes) -> bytes:
         return self.exchange.part(reads.events(plan.position(end), data, self._cursor or self._reading.cursor(None)))

@@ -396,3 +396,78 @@ async def test_a_live_reader_that_takes_nothing_is_cut_off_and_delays_nobody(moc
         assert len(stuck.client.buffer) < 200 * 60_000
         await writer.ask("POST", S, b"after", content_type="text/plain")
         assert await quick.data() == b"after"
+
+
+# What is no request yet
+
+
+async def test_what_came_ahead_is_bounded_and_who_makes_no_progress_longest_is_cut_off() -> None:
+    """32 MiB of all connections together in real life; here they share 300 KB."""
+    async with running() as site:
+        await site.create("s")
+        backlog = site.server._backlog
+        backlog._limit = 300_000
+        polls = request("GET", S + "?offset=now&live=long-poll") + request("GET", S) * 1400
+        assert 40_000 < len(polls) < 65_536
+        strangers = [await site.connect() for _ in range(12)]
+        for stranger in strangers:
+            await stranger.send(polls)
+            await wait_all_tasks_blocked(0.005)
+        assert backlog._size <= 300_000
+        assert sorted(backlog._held.values(), reverse=True)[:7] != []
+        # The oldest are gone, the newest are served when there is something to say.
+        assert await strangers[0].stream.receive_some() == b""
+        assert (await site.ask("POST", S, b"x" * 60_000, content_type="text/plain")).status == 204
+        assert (await strangers[-1].answer()).body == b"x" * 60_000
+        # Who begins a head and stands still is held against the same bound.
+        for _ in range(40):
+            slow = await site.connect()
+            await slow.send(b"GET / HTTP/1.1\r\nHost: test\r\nX: " + b"x" * 15_000)
+            await wait_all_tasks_blocked(0.002)
+            assert backlog._size <= 300_000
+        assert (await site.ask("GET", S)).status == 200
+        site.disconnect()
+        for _ in range(2000):
+            if not backlog._held:
+                break
+            await trio.sleep(0.005)
+        assert (backlog._held, backlog._size) == ({}, 0)
+
+
+@pytest.mark.parametrize("size", [4097, 9_000, 65_536])
+async def test_a_body_that_finds_no_room_is_passed_over_and_the_next_request_is_read(size: int) -> None:
+    async with running(max_body=150_000, body_memory=150_000) as site:
+        await site.create("s")
+        whole = request("POST", S, b"x" * 149_000, content_type="text/plain")
+        first, second = await site.connect(), await site.connect()
+        await first.send(whole[:100_000])
+        await wait_all_tasks_blocked(0.01)
+        refused = request("POST", S, b"y" * size, content_type="text/plain")
+        await second.send(refused[:2000])
+        await wait_all_tasks_blocked(0.01)
+        await second.send(refused[2000:] + request("HEAD", S))
+        answer = await second.answer()
+        assert (answer.status, answer.code) == (503, "OVERLOADED")
+        assert (await second.answer("HEAD")).status == 200
+        await first.send(whole[100_000:])
+        assert (await first.answer()).status == 204
+        assert (await site.ask("GET", S)).body == b"x" * 149_000
+
+
+async def test_nothing_is_kept_of_a_body_that_means_nothing_or_of_empty_lines() -> None:
+    async with running() as site:
+        clients = [await site.connect() for _ in range(100)]
+        body = request("GET", ROOT + "missing", b"x" * 65_000)[:-100]
+        tracemalloc.start()
+        try:
+            for client in clients[:50]:
+                await client.send(body[:30_000])
+                await wait_all_tasks_blocked(0.001)
+                await client.send(body[30_000:])
+            for client in clients[50:]:
+                await client.send(b"\r\n" * 30_000)
+            await wait_all_tasks_blocked(0.01)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 100 * 10_000

@@ -447,6 +447,37 @@ async def test_sse_never_cuts_a_character(site: Site, limits: list[object]) -> N
         events.client.close()
 
 
+@pytest.mark.parametrize("limit", [None, 1, 4, 5, 7])
+@pytest.mark.parametrize(
+    "seam", [(b"\xe2", b"\x82\xac"), (b"\xf0\x9f", b"\x8e\x89"), (b"\r", b"\n"), (b"\xe2", b"\x82")]
+)
+async def test_who_catches_up_gets_characters_whole_where_appends_meet(
+    site: Site, seam: tuple[bytes, bytes], limit: int | None
+) -> None:
+    """Whatever the second append's size, so that it fits the batch of the first or does not."""
+    for size in (3, 262_140, 262_144, 300_000):
+        if limit and size > 3:
+            continue
+        path = f"s{size}"
+        await site.create(path)
+        parts = [b"abc" + seam[0], seam[1] + b"x" * size + seam[0], seam[1] + b"y" + seam[0], seam[1]]
+        for part in parts:
+            await site.append(path, part)
+        client = await site.connect()
+        most = f"&max-bytes={limit}" if limit else ""
+        await client.send(request("GET", f"{ROOT}{path}?offset=-1&live=sse{most}"))
+        events = await client.events()
+        found = []
+        while True:
+            found.append(await events.data())
+            if seam[1] != b"\x82":  # what is no text anyway
+                assert found[-1].decode() is not None
+            if "upToDate" in await events.control():
+                break
+        assert b"".join(found) == b"".join(parts).replace(b"\r\n", b"\n")
+        client.close()
+
+
 async def test_sse_over_http_1_0_ends_with_its_connection(site: Site) -> None:
     await site.create("s", body=b"one")
     client = await site.connect()

@@ -387,4 +387,6 @@ class SQLiteStore(Store):
     async def usage(self) -> Usage:
         self.check_open()
         count = await self._queries.run(rows.count)
-        return Usage(count, sum(file.stat().st_size for file in self._folder.glob(schema.FILE + "*")))
+        # By their names: to list the folder takes a file descriptor, and there may be none.
+        files = [self._folder / (schema.FILE + end) for end in ("", "-wal", "-shm")]
+        return Usage(count, sum(file.stat().st_size for file in files if file.exists()))

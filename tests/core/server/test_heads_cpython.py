@@ -202,3 +202,12 @@ def test_every_plain_head_is_accepted(method: str, target: str, fields: dict[str
     assert parsed is not None
     assert (parsed.method, parsed.target, parsed.length) == (method, target, length or 0)
     assert parsed.headers == {"host": "h", **fields}
+
+
+def test_no_secret_is_kept() -> None:
+    """Heads are remembered line by line; a token is not, however it is sent."""
+    for name in ("Authorization", "AUTHORIZATION", "authorization", "Proxy-Authorization", "Cookie"):
+        for transport in (False, True):
+            head = heads.parse(f"GET / HTTP/1.1\r\nHost: h\r\n{name}: Bearer s3cret\r\n\r\n".encode(), transport)
+            assert head is not None and head.headers[name.lower()] == "Bearer s3cret"
+    assert "s3cret" not in repr(heads._known)

@@ -357,3 +357,20 @@ def test_awaited_calls_are_the_same():
         steps.send(None)
     assert caught.value.value is None
     assert site.status("GET", S) == 404
+
+
+def test_an_event_stream_shows_characters_whole_where_appends_meet():
+    euro = "\u20ac".encode()
+    for first, second, limit in ((b"ab" + euro[:1], euro[1:] + b"cd", 4), (b"a\r", b"\nb", 4), (euro[:2], euro[2:], 4)):
+        site = Site()
+        site.ask("PUT", S, first, content_type=T)
+        site.ask("POST", S, second, content_type=T)
+        exchange = site.begin("GET", S + "?offset=-1&live=sse&max-bytes=" + str(limit))
+        site.turn(exchange)
+        text = b""
+        while b"upToDate" not in text:
+            text += site.turn(exchange)
+        data = [line[5:].lstrip() for line in text.split(b"\n") if line[:5] == b"data:" and b"streamNext" not in line]
+        for each in data:
+            assert each.decode() is not None
+        assert b"".join(data) == (first + second).replace(b"\r\n", b""), text
