@@ -65,8 +65,13 @@ class Reader:
     @ahead.setter
     def ahead(self, data: bytes) -> None:
         if data or self._buffer:
-            self._backlog.hold(self._transport, len(data))
-        self._buffer = data
+            self._buffer = data  # or it is let go of at once
+            self._backlog.hold(self, len(data))
+
+    def let_go(self) -> None:
+        """Cut off the connection, and forget what came of it."""
+        self._buffer = b""
+        self._transport.cut()
 
     async def next_request(self) -> Request | None:
         """The next head, None when the peer is done. Raises ProtocolError for a bad one."""
@@ -226,8 +231,9 @@ def _join(pieces: list[bytes]) -> bytes:
 
 
 def begin(data: bytes) -> bytes:
-    """Without the empty lines that may come before a request (RFC 9112 section 2.2)."""
-    count = len(data) - len(data.lstrip(b"\r\n"))
+    """Without the empty lines that may come before a request (RFC 9112 section 2.2), the last of which may be half
+    there."""
+    count = (len(data) - len(data.lstrip(b"\r\n"))) & ~1
     return data[count:] if data[:count] == b"\r\n" * (count // 2) else data
 
 
