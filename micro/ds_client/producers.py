@@ -227,8 +227,8 @@ class _Producer(Helpful):
         return Timeout(text, url=self._stream.url)
 
     async def _lead(self, flow: Callable[[Any], Coroutine[Any, Any, Any]], last: int) -> Any:
-        """An outbox's flow, on a line of the pool's. None: a batch was refused for good, dropped, and told to whom it is
-        of.
+        """An outbox's flow, on a line of the pool's. None: a batch was refused for good, dropped, and told to those who
+        wait for it.
         """
         box = self._box
         pool = self._stream._session._requests
@@ -297,8 +297,8 @@ class Producer(_Producer):
     `append` returns when the server has it. Appends of several threads go out together, in batches of `batch_bytes`,
     `in_flight` at once. When one raises a Timeout or Disconnected, its records are kept, and whatever is appended or
     flushed next sends them again, as the same batch; when one raises a refusal (TooLarge, Closed, NotFound, ...), its
-    batch was not written, and is dropped. `put` returns at once; up to `limit` bytes wait. Records die with the process:
-    what must survive is for `ds_micro.Outbox`.
+    batch was not written, and is dropped. `put` returns at once; up to `limit` bytes wait. Records die with the
+    process: what must survive is for `ds_micro.Outbox`.
     """
 
     def append(self, *values: Any, raw: bool = False, timeout: float = 30) -> Result:
