@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 from ds_core.client.errors import StreamError
-from ds_micro.stream import LONGEST, Flows
+from ds_micro.stream import LONGEST
 
 from .hints import Helpful, helpful
+from .links import Pattern, Settings
 from .proxies import proxy_for
 from .waiting import blocking, running
 
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
     from .session import AsyncSession, Session
 
 Secret = str | Callable[[], str | Awaitable[str]]
-
-
-class _Pattern(Flows):
-    """What every line is made after: a stream of the device's that is never used, and its checks of all options."""
-
-    class _net:
-        def close(self) -> None:
-            pass
 
 
 @helpful
@@ -90,14 +83,17 @@ class Client(Helpful):
                 pass  # OSError here, with its name
         url = self.base_url + "/"
         steps = (timeout, live_timeout, 64, max_bytes)
-        self._pattern = _Pattern(url, token, None, headers, params, *steps, **tls)  # type: ignore[arg-type]
-        self._proxy = proxy_for(self.base_url) if trust_env else None
-        self._connections = connections
-        self._readers = readers
-        self._idle = int(idle * 1000)
-        self._timeout = int(timeout * 1000)
-        self._on_error = on_error
-        self._max_bytes = max_bytes
+        self._settings = Settings(
+            self.base_url,
+            Pattern(url, token, None, headers, params, *steps, **tls),  # type: ignore[arg-type]
+            proxy_for(url) if trust_env else None,
+            connections,
+            readers,
+            int(idle * 1000),
+            int(timeout * 1000),
+            max_bytes,
+            on_error,
+        )
         self._sessions: list[Session] = []
         self._async_sessions: list[AsyncSession] = []
 
@@ -108,7 +104,7 @@ class Client(Helpful):
         """A session for threads, until its `close()`."""
         from .session import Session
 
-        return Session(self, blocking())
+        return Session(self._settings, blocking())
 
     def __enter__(self) -> Session:
         session = self.open()
@@ -123,7 +119,7 @@ class Client(Helpful):
     async def __aenter__(self) -> AsyncSession:
         from .session import AsyncSession
 
-        session = AsyncSession(self, running())
+        session = AsyncSession(self._settings, running())
         self._async_sessions.append(session)
         return session
 

@@ -21,7 +21,7 @@ class Helpful:
         owner = type(self).__name__
         if name in self.elsewhere:
             raise AttributeError(f"{owner} has no {name}: {self.elsewhere[name]}")
-        names = [each for each in dir(type(self)) if not each.startswith("_")]
+        names = [each for each in {*dir(type(self)), *vars(self)} if not each.startswith("_")]
         raise AttributeError(f"{owner} has no {name}{near(name, names)}")
 
 

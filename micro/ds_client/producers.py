@@ -27,8 +27,8 @@ from .hints import Helpful, helpful
 from .lines import Result
 
 if TYPE_CHECKING:
+    from .handles import Handle
     from .lines import Line
-    from .streams import _Stream
 
 
 class _Store(MemoryStore):
@@ -93,7 +93,7 @@ class _Producer(Helpful):
     elsewhere: ClassVar[dict[str, str]] = {"send": "put() keeps a record, append() has it acknowledged"}
 
     def __init__(
-        self, stream: _Stream, id: str, batch_bytes: int, limit: int, in_flight: int, epoch: int | None
+        self, stream: Handle, id: str, batch_bytes: int, limit: int, in_flight: int, epoch: int | None
     ) -> None:
         self.id = id
         self._stream = stream
@@ -113,10 +113,10 @@ class _Producer(Helpful):
 
     def _make(self, content_type: str) -> None:
         limit, size, depth = self._limits
-        if self._stream._session._client._proxy:
+        if self._stream._link._settings.proxy:
             depth = 1  # not every proxy knows of several requests at once
         shape = Outbox.__new__(Outbox)
-        line = self._stream._session._line()
+        line = self._stream._link._line()
         line.about(self._stream.url, self._stream._target, content_type)
         shape.__init__(None, line, self.id, limit, "refuse", 1, size, 0, 0, self._epoch, depth)  # type: ignore[misc]
         store = _Store(depth, self._epoch, content_type, line._type == "json", limit, size, 0, "refuse")
@@ -187,7 +187,7 @@ class _Producer(Helpful):
     async def _acknowledge(self, first: int, last: int, until: int) -> Result:
         """Wait until these records are acknowledged, and send while nobody else does. Raises what refused them."""
         wait = _Wait(first, last)
-        waiting = self._stream._session._waiting
+        waiting = self._stream._link._waiting
         with self._lock:
             self._waits.append(wait)
         try:
@@ -231,7 +231,7 @@ class _Producer(Helpful):
         wait for it.
         """
         box = self._box
-        pool = self._stream._session._requests
+        pool = self._stream._link._requests
         line: Line = await pool.take(self._stream.url)
         try:
             line.about(self._stream.url, self._stream._target, box.store._type)

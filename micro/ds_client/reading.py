@@ -19,8 +19,8 @@ from ds_micro.cursor import Cursor
 from .hints import Helpful, helpful
 
 if TYPE_CHECKING:
+    from .handles import Handle
     from .lines import Line
-    from .streams import _Stream
 
 END: Any = flows.END
 
@@ -40,9 +40,11 @@ class _Steps(flows.Items):  # type: ignore[type-arg]
 
 
 class _Items(Helpful):
+    cursor: Place
+
     def __init__(
         self,
-        handle: _Stream,
+        handle: Handle,
         cursor: Place | str | None,
         live: str | None,
         patience: float | None,
@@ -57,10 +59,10 @@ class _Items(Helpful):
             check(live)
         place: Place = Cursor(None, cursor or "-1") if cursor is None or isinstance(cursor, str) else cursor
         here = Cursor(None, place.offset, place.items)
-        self._reader = Reader(here, live, handle._session._client._max_bytes, limit, raw)
+        self._reader = Reader(here, live, handle._link._settings.max_bytes, limit, raw)
         self._steps = _Steps(None, self._reader, patience, deadline)  # type: ignore[arg-type]
         self._handle = handle
-        self._pool = handle._session._readers
+        self._pool = handle._link._readers
         self._idle = [1]
         self._batch: list[Any] = []
         self._at = 0

@@ -6,90 +6,26 @@ it took effect. What is written again until it is acknowledged, and exactly once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Literal
 
-from ds_core.client.errors import StreamError
-from ds_micro import operations, run
+from ds_micro import run
 
-from .hints import Helpful, helpful
-from .lines import Line, Result
+from .handles import Handle
+from .hints import helpful
+from .lines import Result
 from .reading import AsyncItems, Items, Place
-from .session import path_of
 
 if TYPE_CHECKING:
     from .producers import AsyncProducer, Producer
-    from .session import AsyncSession, Session, _Session
 
 Live = Literal["long-poll", "sse", "auto"]
 _LIMIT = 16 << 20
 
 
-class _Stream(Helpful):
-    elsewhere: ClassVar[dict[str, str]] = {
-        "disconnect": "it holds no connection, the session does",
-        "adopt": "without content_type= a stream's own is found out",
-    }
-
-    def __init__(self, session: _Session, path: str, content_type: str | None) -> None:
-        self._session = session
-        self.path = path
-        self.content_type = content_type
-        self.url = session._url(path)
-        self._target = path_of(self.url)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.url} {self.content_type or 'of a content type not known yet'}>"
-
-    async def _do(self, flow: Callable[[Line], Coroutine[Any, Any, Result]]) -> Result:
-        """A flow on a line of the pool's."""
-        pool = self._session._requests
-        line = await pool.take(self.url)
-        try:
-            self._speak(line)
-            done = await flow(line)
-            self.content_type = line.content_type  # it may have been found out
-            return done
-        finally:
-            pool.give(line)
-
-    def _speak(self, line: Line) -> None:
-        line.about(self.url, self._target, self.content_type)
-
-    async def _create(self, **options: Any) -> Result:
-        return await self._do(lambda line: line.create(**options))
-
-    async def _append(self, values: tuple[Any, ...], **options: Any) -> Result:
-        return await self._do(lambda line: operations.append(line, *values, **options))
-
-    async def _seal(self) -> Result:
-        return await self._do(operations.seal)
-
-    async def _head(self) -> Result:
-        return await self._do(operations.adopt if self.content_type is None else operations.head)
-
-    async def _delete(self) -> Result:
-        return await self._do(operations.delete)
-
-    async def _fork(self, source: _Stream | str, **options: Any) -> Result:
-        path = source._target if isinstance(source, _Stream) else path_of(self._session._url(source))
-        return await self._do(lambda line: operations.fork(line, path, **options))
-
-    async def _exists(self) -> bool:
-        try:
-            await self._head()
-        except StreamError as exc:
-            if exc.status in (404, 410):
-                return False
-            raise
-        return True
-
-
 @helpful
-class Stream(_Stream):
+class Stream(Handle):
     """A stream, for threads. `url`, `path`, and its `content_type`, None as long as it is not known."""
-
-    _session: Session
 
     def create(
         self,
@@ -186,10 +122,8 @@ class Stream(_Stream):
 
 
 @helpful
-class AsyncStream(_Stream):
+class AsyncStream(Handle):
     """As `Stream`, for the tasks of an event loop."""
-
-    _session: AsyncSession
 
     async def create(
         self,

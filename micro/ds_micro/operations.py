@@ -21,7 +21,7 @@ def operation(name):
             outdated("Stream.close() seals the stream for ever: call seal(), or disconnect() to drop the connection")
         return seal
     if name not in OPERATIONS:
-        from ds_micro.trouble import no_such
+        from ds_micro.misspelt import no_such
 
         no_such("Stream", name, OPERATIONS + ("create", "read", "encode", "url", "path", "content_type"))
     return globals()[name]
@@ -143,7 +143,7 @@ def creation(
 ):
     """The body of a PUT; its headers are added to `headers`. Raises ValueError, TypeError."""
     if others:
-        from ds_micro.trouble import no_option
+        from ds_micro.misspelt import no_option
 
         no_option("Stream.fork()" if fork else "Stream.create()", others, CREATION)
     if not stream.content_type:

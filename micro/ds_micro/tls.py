@@ -30,7 +30,7 @@ class Wrapper:
 
     def __init__(self, ca=None, pin=None, verify=True, **others):
         if others:
-            from ds_micro.trouble import STREAM, no_option
+            from ds_micro.misspelt import STREAM, no_option
 
             no_option("Stream", others, STREAM)
         self._pin = pin.replace(":", "").lower() if pin else None

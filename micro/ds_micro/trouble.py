@@ -1,41 +1,12 @@
 """What a program has got wrong: options, records, names; and an outbox's rarer methods. Loaded then."""
 
-import sys
-
 from ds_micro.net import now
-
-STREAM = (
-    "token", "content_type", "headers", "params", "timeout", "live_timeout", "buffer", "max_bytes", "ca", "pin",
-    "verify",
-)  # fmt: skip
-OUTBOX = (
-    "append", "flush", "due", "close", "close_stream", "discard", "damaged", "records", "dropped", "error", "writer",
-    "run",
-)  # fmt: skip
-
-
-def no_such(owner, name, names):
-    """Raise that a class has no attribute of this name, and which one is like it."""
-    raise AttributeError("%s has no %s%s" % (owner, name, _near(name, names)))
-
-
-def no_option(owner, given, names):
-    """Raise that a call has no option of this name, if one of those given is none of its names."""
-    for name in given:
-        if name not in names:
-            raise TypeError("%s has no option %s%s" % (owner, name, _near(name, names)))
-
-
-def _near(name, names):
-    if sys.implementation.name == "micropython":
-        return ""
-    from ds_micro.cpython import near
-
-    return near(name, names)
 
 
 def bad_stream(url, tls, bad):
     """Raise what is wrong with a Stream's options; `bad`: with its URL, or that options of https are with another."""
+    from ds_micro.misspelt import STREAM, no_option
+
     no_option("Stream", tls, STREAM)
     if not bad:
         raise ValueError("timeout, live_timeout: 0.001 to 500000 s; buffer: 64 bytes or more; max_bytes: not below 0")
@@ -77,6 +48,8 @@ def method(box, name):
             return 0
     if name == "close_stream":
         return lambda timeout=30: box._alone(_close_stream, box, timeout)
+    from ds_micro.misspelt import OUTBOX, no_such
+
     return no_such("Outbox", name, OUTBOX)
 
 

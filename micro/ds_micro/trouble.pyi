@@ -1,14 +1,9 @@
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ds_micro.outbox import Outbox
 from ds_micro.stream import Flows
 
-STREAM: tuple[str, ...]
-OUTBOX: tuple[str, ...]
-
-def no_such(owner: str, name: str, names: Iterable[str]) -> NoReturn: ...
-def no_option(owner: str, given: Iterable[str], names: Collection[str]) -> None: ...
 def bad_stream(url: str, tls: dict[str, Any], bad: object) -> NoReturn: ...
 def bad_outbox(
     stream: Flows, path: str | None, producer: str, when_full: str, limit: int, segment: int, epoch: int

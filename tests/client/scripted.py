@@ -1,4 +1,4 @@
-"""Servers of a test's own that answer as they are told: each request has its line in a script, in the order of coming."""
+"""Servers of a test's own that answer as they are told: each request has its line in a script, in their order."""
 
 from __future__ import annotations
 

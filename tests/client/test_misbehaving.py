@@ -1,4 +1,4 @@
-"""Servers, proxies and networks that get something wrong: told in words, nothing is lost, nothing is taken for another's."""
+"""Servers, proxies and networks that get something wrong: told in words, nothing lost, nothing taken for another's."""
 
 from __future__ import annotations
 

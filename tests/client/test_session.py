@@ -215,7 +215,7 @@ def test_each_method_beside_each(way: Way, gateway: str) -> None:
                 stream = session.stream(fresh(), JSON)
                 await stream.create(values=["here"])
                 producer = stream.producer("p")
-                calls = [lambda name=name: METHODS[name](stream, producer) for name in (one, other) * 3]
+                calls = [lambda name=name, s=stream, p=producer: METHODS[name](s, p) for name in (one, other) * 3]
                 for found in await way.together(*calls):
                     assert not isinstance(found, Exception) or isinstance(found, StreamError), (one, other, found)
             last = session.stream(fresh(), JSON)

@@ -1,6 +1,6 @@
 """The three ways to wait, for one text of a test: threads, asyncio, trio.
 
-A test's body is a coroutine function. In threads what it awaits never suspends, for a blocking session stands behind it.
+A test's body is a coroutine function. In threads what it awaits never suspends: a blocking session stands behind it.
 """
 
 from __future__ import annotations
