@@ -66,7 +66,7 @@ class Link(Helpful):
             raise TypeError(f"path: the stream's name below {self._settings.base_url}, not {type(path).__name__}")
         parts = path.split("/")
         if "" in parts or "." in parts or ".." in parts or "://" in path:
-            raise ValueError(f"path: a stream's name below {self._settings.base_url}, such as greenhouse/7, not {path!r}")
+            raise ValueError(f"path: a name below {self._settings.base_url}, such as greenhouse/7, not {path!r}")
         return f"{self._settings.base_url}/{quote(path, safe=_PATH)}"
 
     def _end(self) -> None:
