@@ -1,9 +1,9 @@
-"""The applications' client beside the official Python one (PyPI `durable-streams`), each in a process of its own on asyncio.
+"""The applications' client beside the official Python one (PyPI `durable-streams`), each in its own process on asyncio.
 
     python -m tests.bench.clients [--rounds 3] [--quick]
 
-Both do the same against one `ds serve --memory`, in turns; the official one in a virtual environment of its own, which is
-made in build/bench/official. Prints a table: medians, and the median of the ratios within each round.
+Both do the same against one `ds serve --memory`, in turns; the official one in a virtual environment of its own, which
+is made in build/bench/official. Prints a table: medians, and the median of the ratios within each round.
 """
 
 from __future__ import annotations
