@@ -94,8 +94,8 @@ class Client(Helpful):
             max_bytes,
             on_error,
         )
-        self._sessions: list[Session] = []
-        self._async_sessions: list[AsyncSession] = []
+        self._session: Session | None = None
+        self._async_session: AsyncSession | None = None
 
     def __repr__(self) -> str:
         return f"<Client {self.base_url}>"
@@ -107,23 +107,32 @@ class Client(Helpful):
         return Session(self._settings, blocking())
 
     def __enter__(self) -> Session:
-        session = self.open()
-        self._sessions.append(session)
-        return session
+        self._enter()
+        self._session = self.open()
+        return self._session
+
+    def _enter(self) -> None:
+        # Which of two would be left?
+        if self._session or self._async_session:
+            raise RuntimeError("in a `with` already: share its session, or make another Client")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sessions.pop().close()
+        session, self._session = self._session, None
+        if session:
+            session.close()
 
     async def __aenter__(self) -> AsyncSession:
         from .session import AsyncSession
 
-        session = AsyncSession(self._settings, running())
-        self._async_sessions.append(session)
-        return session
+        self._enter()
+        self._async_session = AsyncSession(self._settings, running())
+        return self._async_session
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._async_sessions.pop().aclose()
+        session, self._async_session = self._async_session, None
+        if session:
+            await session.aclose()

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import ds_client
-from ds_client import Client
+from ds_client import Client, Cursor, Result
 from ds_client.lines import Line
 from ds_core.client.backoff import Backoff
 from ds_core.client.memory import MemoryStore
@@ -196,8 +196,19 @@ def test_importing_loads_no_event_loop() -> None:
 )  # fmt: skip
 def test_what_is_wrong_is_told_where_it_is(call: Any, kind: type[Exception], text: str) -> None:
     with Client(URL, trust_env=False) as session:
-        with pytest.raises(kind, match=text):
+        with pytest.raises(kind, match=text or None):
             call(session)
+
+
+def test_a_client_is_entered_once_at_a_time() -> None:
+    client = Client(URL, trust_env=False)
+    for _ in range(2):
+        with client as session:
+            with pytest.raises(RuntimeError, match="share its session"), client:
+                pass
+            other = client.open()
+            other.close()
+            assert session.stream("a")
 
 
 def test_everything_says_what_it_is() -> None:
@@ -205,6 +216,10 @@ def test_everything_says_what_it_is() -> None:
         stream = session.stream("a", JSON)
         things = (Client(URL, token="secret"), session, stream, stream.read(), stream.producer("p"))
         shown = [repr(each) for each in things]
+    device = Stream(URL + "/a", token="secret")
+    shown += [repr(each) for each in (device, device.read(), aio.Stream(URL + "/a"), Outbox(None, device, "p"))]
+    assert repr(Cursor(None, "5", 2)) == "<Cursor 5+2>"
+    assert repr(Result(204, {"stream-next-offset": "7"})) == "<Result 204 offset 7>"
     for text in shown:
         assert URL in text and "secret" not in text and " object at 0x" not in text
 
