@@ -27,7 +27,7 @@ from tests.tools import ci, docs, micropython
 ROOT = Path(__file__).resolve().parent.parent
 CORE = docs.CORE
 GATEWAY = tuple(f"ds_trio_server.{room}" for room in docs.GATEWAY)
-ALL = ("ds_core", *CORE, "ds_trio_server", *GATEWAY, "ds_micro")
+ALL = ("ds_core", *CORE, "ds_trio_server", *GATEWAY, "ds_micro", "ds_client")
 PACKAGES = ("ds_core", "ds_trio_server")
 
 
@@ -273,7 +273,7 @@ def test_the_page_of_a_room_of_the_core_has_all_its_modules(room: str) -> None:
     assert found == modules
 
 
-@pytest.mark.parametrize("room", ("ds_trio_server", *GATEWAY, "ds_micro"))
+@pytest.mark.parametrize("room", ("ds_trio_server", *GATEWAY, "ds_micro", "ds_client"))
 def test_the_page_of_a_room_names_what_it_exports(room: str) -> None:
     text = page(room).read_text()
     lines = re.findall(r"^Public names?: (.*?)\n\n", text + "\n", re.MULTILINE | re.DOTALL)

@@ -82,7 +82,7 @@ def _fork(options: argparse.Namespace, signals: Signals) -> int:
 
 def _close(options: argparse.Namespace, signals: Signals) -> int:
     stream = connect(options)
-    done = stream.close()
+    done = stream.seal()
     say(options, f"closed {stream.url} at {done.offset}")
     return 0
 

@@ -57,6 +57,25 @@ def prefer(rows):
     return rows[0]
 
 
+def near(name, names):
+    """What a misspelt name was meant to be, as the end of a sentence."""
+    import difflib
+
+    found = difflib.get_close_matches(name, names, 1)
+    return "; did you mean %s?" % found[0] if found else ""
+
+
+def outdated(text):
+    """Warn, where the caller's own code is."""
+    import sys
+    import warnings
+
+    depth = 2
+    while sys._getframe(depth - 1).f_globals.get("__name__", "").startswith("ds_micro"):
+        depth += 1
+    warnings.warn(text, DeprecationWarning, stacklevel=depth)
+
+
 def sync(f, folder=None):
     """Make a file durable, and creations and deletions in a folder (or in that of a file)."""
     if f:

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 CORE = ("ds_core.wire", "ds_core.server", "ds_core.client")
 GATEWAY = ("http", "reads", "live", "access", "ops", "store", "store.sqlite", "cli")
-PAGES = ("ds_core", "ds_trio_server", *(f"ds_trio_server.{room}" for room in GATEWAY), "ds_micro")
+PAGES = ("ds_core", "ds_trio_server", *(f"ds_trio_server.{room}" for room in GATEWAY), "ds_micro", "ds_client")
 
 
 def public(name: str) -> dict[str, object]:
