@@ -110,12 +110,16 @@ def origin(text: str) -> str:
         return found
     scheme, separator, rest = found.partition("://")
     try:
-        targets.authority(rest)
+        port = targets.authority(rest)[1]
     except ProtocolError:
-        separator = ""
+        separator, port = "", None
     if not separator or not scheme.isalpha():
         raise ValueError(f"'{text}' is not an origin; give scheme and host of a page, as in https://dashboard.example")
-    return found
+    # Browsers leave out the port that a scheme has by itself.
+    return found.rpartition(":")[0] if port is not None and port == _PORTS.get(scheme) else found
+
+
+_PORTS = {"http": 80, "https": 443}
 
 
 def is_loopback_name(host: str) -> bool:

@@ -454,6 +454,54 @@ async def test_empty_lines_before_a_request_are_passed_over_however_they_come() 
                 client.close()
 
 
+@pytest.mark.parametrize("name", ["same", "x%d"])
+async def test_a_head_has_at_most_100_fields(name: str) -> None:
+    async with running() as site:
+        await site.create("s")
+        for count, status in ((97, 200), (98, 200), (99, 431), (3000, 431)):
+            lines = "".join((name % n if "%" in name else name) + ":\r\n" for n in range(count))
+            head = f"HEAD {S} HTTP/1.1\r\nHost: test\r\nconnection: keep-alive\r\n{lines}\r\n".encode()
+            for cut in (len(head), 40):
+                client = await site.connect()
+                await client.send(head[:cut])
+                await wait_all_tasks_blocked(0.001)
+                await client.send(head[cut:])
+                assert (await client.answer("HEAD" if status == 200 else "GET")).status == status, count
+                client.close()
+
+
+async def test_chunks_that_are_not_decoded_yet_are_bounded_with_the_rest() -> None:
+    async with running() as site:
+        await site.create("s")
+        backlog = site.server._backlog
+        backlog._limit = 200_000
+        chunked = request("POST", S, content_type="text/plain", transfer_encoding="chunked")
+        clients = [await site.connect() for _ in range(20)]
+        for client in clients:
+            await client.send(chunked + b"1\r\na\r\n" * 10_000)
+            await trio.sleep(0)
+            assert backlog._size <= 200_000
+        held = sum(len(each.ahead) for each in site.server._connections)
+        assert held == backlog._size
+        await wait_all_tasks_blocked(0.01)
+        answers = 0
+        for client in clients:
+            try:
+                await client.send(b"0\r\n\r\n")
+                answers += (await client.answer()).status == 204
+            except (trio.BrokenResourceError, AssertionError):
+                pass
+            client.close()
+        assert answers >= 1
+        body = (await site.ask("GET", S)).body
+        assert body == b"a" * (10_000 * answers), "a part of a body was stored"
+        for _ in range(2000):
+            if not backlog._size:
+                break
+            await trio.sleep(0.005)
+        assert backlog._size == 0
+
+
 async def test_hosts_of_strangers_change_nothing_for_those_that_send_none() -> None:
     async with running() as site:
         for number in range(300):
