@@ -106,9 +106,13 @@ _COMPARED = ("type", "pattern", "streams", "url", "wake_stream", "lease_ttl_ms",
 
 
 def path(text: str, where: str) -> str:
-    """The canonical path of a stream that a body names, relative to the root, slashes around it stripped."""
+    """The canonical path of a stream that a body names: relative to the root, slashes around it stripped,
+    percent-encoded as in a target (`targets.url_path` is the way back), or in plain text where that has no `%`."""
     try:
-        return targets.stream_path(names.ROOT + text.strip("/"))
+        text = "".join([char if char <= "~" else targets.url_path(char, "") for char in text.strip("/")])
+        return targets.stream_path(names.ROOT + text)
+    except UnicodeError:  # half a character
+        raise bad_request("%s: a path is text" % where) from None
     except ProtocolError as error:
         raise bad_request("%s: %s" % (where, error.message)) from None
 

@@ -1,4 +1,7 @@
-"""What is said of a subscription: its document, the bodies of wakes and claims, the event on a wake stream."""
+"""What is said of a subscription: its document, the bodies of wakes and claims, the event on a wake stream.
+
+Paths are relative to the root and percent-encoded, as in a target: one can be read there, and be acknowledged as shown.
+"""
 
 import json
 
@@ -44,7 +47,8 @@ def document(
             webhook["signing"] = {"alg": "ed25519", "kid": kid, "jwks_url": keys_url(base)}
         found["webhook"] = webhook
     else:
-        found["wake_stream"] = config.wake_stream
+        assert config.wake_stream is not None
+        found["wake_stream"] = targets.url_path(config.wake_stream, "")
     found["lease_ttl_ms"] = config.lease_ttl_ms
     if config.min_interval_ms:
         found["min_interval_ms"] = config.min_interval_ms
@@ -99,7 +103,7 @@ def event(subscription: Subscription, generation: int, path: str, wall: float) -
     return {
         "type": "wake",
         "subscription_id": subscription.id,
-        "stream": path,
+        "stream": targets.url_path(path, ""),
         "generation": generation,
         "ts": int(wall * 1000),
     }
@@ -111,7 +115,8 @@ def encode(document: "dict[str, object]") -> bytes:
 
 
 def _link(path: str, link: Link) -> "dict[str, object]":
-    return {"path": path, "link_type": "explicit" if link.explicit else "glob", "acked_offset": link.acked}
+    kind = "explicit" if link.explicit else "glob"
+    return {"path": targets.url_path(path, ""), "link_type": kind, "acked_offset": link.acked}
 
 
 def _snapshot(subscription: Subscription) -> "list[dict[str, object]]":

@@ -88,7 +88,7 @@ def appended(subscription: Subscription, path: str, tail: str) -> "Step | None":
 
 
 def expired(subscription: Subscription, path: str) -> None:
-    """A stream has run out. It is followed on, should it come back, and nothing of it is pending."""
+    """A stream has run out. It is followed on, should it come back, and nothing of it is pending: ask `settled`."""
     link = subscription.links.get(path)
     if link is not None:
         link.tail = None
@@ -98,11 +98,13 @@ def expired(subscription: Subscription, path: str) -> None:
 
 
 def settled(subscription: Subscription, now: "Now", chance: Chance) -> "Step | None":
-    """What is next, to be asked after every step and every append: one that sleeps and has work is woken."""
+    """What is next, to be asked after every step and whenever a tail has moved or gone: one that sleeps and has work is
+    woken; one that waits to be claimed and has none any more sleeps, so that what comes then wakes it anew."""
     state = subscription.state
-    if state.phase != IDLE or state.due is not None or subscription.pending() is None:
-        return None
-    return _rest(subscription, state, {}, now, chance)
+    works = subscription.pending() is not None
+    if (state.phase == IDLE and state.due is None and works) or (state.phase == WOKEN and not works):
+        return _rest(subscription, state, {}, now, chance)
+    return None
 
 
 def _rest(
@@ -175,10 +177,9 @@ def timed(subscription: Subscription, now: "Now", chance: Chance) -> "Step | Non
         return None
     if state.phase == SENDING:
         return _undelivered(state, "no answer before the lease ended", now, chance)
-    if state.phase == WOKEN:
-        path = subscription.pending()
-        if path is not None:
-            return Step(state.but(due=None, announced=True, **_WELL), announce=path)
+    path = subscription.pending()
+    if state.phase == WOKEN and path is not None:
+        return Step(state.but(due=None, announced=True, **_WELL), announce=path)
     return _rest(subscription, state, {}, now, chance)
 
 

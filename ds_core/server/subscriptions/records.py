@@ -6,6 +6,7 @@ texts carry their version and are refused where they are not of it.
 
 import json
 
+from .. import targets
 from .config import Config
 from .state import FIELDS, Link, State, Subscription
 
@@ -15,16 +16,21 @@ _EXPLICIT, _GLOB = 1, 2
 
 def config_text(config: Config) -> str:
     """The configuration, as a create's body would have it."""
-    given: "dict[str, object]" = {"v": _VERSION, "type": config.type, "streams": list(config.streams)}
+    given: "dict[str, object]" = {"v": _VERSION, "type": config.type}
+    given["streams"] = [_raw(each) for each in config.streams]
     if config.pattern is not None:
         given["pattern"] = config.pattern
     if config.url is not None:
         given["webhook"] = {"url": config.url}
-    given["wake_stream"] = config.wake_stream
+    given["wake_stream"] = config.wake_stream and _raw(config.wake_stream)
     given["lease_ttl_ms"] = config.lease_ttl_ms
     given["min_interval_ms"] = config.min_interval_ms
     given["description"] = config.description
     return json.dumps(given)
+
+
+def _raw(path: str) -> str:
+    return targets.url_path(path, "")
 
 
 def state_text(state: State) -> str:
