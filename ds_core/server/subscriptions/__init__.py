@@ -1,4 +1,4 @@
-"""Subscriptions: durable cursors that wake workers, as pure decisions.
+"""Subscriptions: durable cursors that wake workers, as pure decisions (protocol section 9).
 
 A subscription follows streams and has one cursor for each. When there is work it is woken: by a request to its webhook,
 or by an event on a stream that workers watch and then claim. One worker at a time holds it, under a lease.

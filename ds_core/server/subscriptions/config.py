@@ -1,4 +1,4 @@
-"""What a subscription was created as: its configuration, checked; a create that is repeated is told by it."""
+"""What a subscription was created as: its configuration, checked (protocol section 9)."""
 
 from ds_core.wire import names
 

@@ -1,4 +1,5 @@
-"""What is said of a subscription: its document, the bodies of wakes and claims, the event on a wake stream.
+"""What is said of a subscription: its document, the bodies of wakes and claims, the event on a wake
+stream (protocol section 9).
 
 Paths are relative to the root and percent-encoded, as in a target: one can be read there, and be acknowledged as shown.
 """
@@ -75,7 +76,7 @@ def lag(subscription: Subscription, paths: "list[str]") -> "dict[str, int]":
     return {"streams": count, "bytes": size}
 
 
-def wake(subscription: Subscription, base: str, sign: "tokens.Sign") -> "dict[str, object]":
+def wake(subscription: Subscription, base: str, sign: "Callable[[bytes], bytes]") -> "dict[str, object]":
     """The body of a webhook's request."""
     return {
         "subscription_id": subscription.id,
@@ -87,7 +88,7 @@ def wake(subscription: Subscription, base: str, sign: "tokens.Sign") -> "dict[st
     }
 
 
-def claimed(subscription: Subscription, sign: "tokens.Sign") -> "dict[str, object]":
+def claimed(subscription: Subscription, sign: "Callable[[bytes], bytes]") -> "dict[str, object]":
     """The answer to a claim."""
     return {
         "wake_id": subscription.state.wake_id,

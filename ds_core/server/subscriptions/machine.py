@@ -1,4 +1,5 @@
-"""What happens to a subscription: (subscription, event, now, chance) -> a step to store, and then to do.
+"""What happens to a subscription: (subscription, event, now, chance) -> a step to store, and then to do (protocol
+section 9).
 
 | phase | it is | ends with |
 | --- | --- | --- |

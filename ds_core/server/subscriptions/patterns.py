@@ -1,6 +1,7 @@
-"""Which streams a subscription's pattern matches: whole segments, `*` exactly one and `**` any number of them.
+"""Which streams a subscription's pattern matches (protocol section 9).
 
-Anything else is literal, a star inside a longer segment too; `%2A` in a segment stands for a literal `*`.
+It matches whole segments: `*` is exactly one and `**` any number of them. Anything else is literal, a star inside a
+longer segment too; `%2A` in a segment stands for a literal `*`.
 """
 
 from ds_core.wire import names

@@ -1,4 +1,4 @@
-"""A subscription as it is kept: one text for what changes with every wake, one for each link.
+"""A subscription as it is kept: a text for what changes, one for each link (protocol section 9).
 
 A database has a row for a subscription (id, created, config, state) and one for each link (id, path, kind, cursor);
 texts carry their version and are refused where they are not of it.

@@ -1,7 +1,8 @@
-"""What is asked under `/v1/stream/__ds`: targets and bodies to commands, all that is wrong with them ends here.
+"""What is asked under `/v1/stream/__ds`: targets and bodies to commands (protocol section 9).
 
-A command names a subscription by `id`; what depends on whether it is there, and on its state, is decided in the order
-that the protocol has, by `machine` and the shell: token, body, existence, type, fence.
+All that is wrong with them ends here. A command names a subscription by `id`; what depends on whether it is there, and
+on its state, is decided in the order that the protocol has, by `machine` and the shell: token, body, existence, type,
+fence.
 """
 
 import json
@@ -61,7 +62,7 @@ def target(method: str, raw: str, root: str = names.ROOT) -> Target:
             text = targets.percent_decode("/".join(parts[3:]), "path")
             found = Target(STREAM, id, _again(text))
     if found is None:
-        raise ProtocolError(404, "SUBSCRIPTION_NOT_FOUND", "there is nothing here: see the protocol's section 6")
+        raise ProtocolError(404, "SUBSCRIPTION_NOT_FOUND", "there is nothing here: see the protocol's section 9")
     allowed = METHODS[found.action]
     if method not in allowed:
         listed = ", ".join(allowed)

@@ -1,4 +1,4 @@
-"""What a subscription is: its configuration, its state and its links; and a step from one state to the next."""
+"""What a subscription is: its configuration, its state and links, and a step to the next (protocol section 9)."""
 
 from .config import Config
 

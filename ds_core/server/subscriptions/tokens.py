@@ -1,7 +1,8 @@
-"""The tokens of a lease: whose they are and of which generation, signed.
+"""The tokens of a lease: whose they are and of which generation, signed (protocol section 9).
 
 They end with their lease, by its fence, and so never under a worker that keeps it alive. They are secrets: in the
-Authorization header only, never in a URL or a log.
+Authorization header only, never in a URL or a log. `sign` is a keyed hash of 16 bytes or more, such as HMAC-SHA256
+under a secret of the server's own.
 """
 
 import binascii
@@ -13,19 +14,16 @@ TYPE_CHECKING = False  # type checkers take this name for true; MicroPython has 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Sign = Callable[[bytes], bytes]
-    """A keyed hash of 16 bytes or more, such as HMAC-SHA256 under a secret of the server's own."""
-
 _LONGEST = 2048
 
 
-def mint(id: str, generation: int, sign: "Sign") -> str:
+def mint(id: str, generation: int, sign: "Callable[[bytes], bytes]") -> str:
     """A token for a subscription's lease."""
     body = _base64(json.dumps([id, generation]).encode())
     return body + "." + _base64(sign(body.encode()))
 
 
-def generation(authorization: "str | None", id: str, sign: "Sign") -> int:
+def generation(authorization: "str | None", id: str, sign: "Callable[[bytes], bytes]") -> int:
     """The generation that the token in an Authorization header is of. 401 unless it is this subscription's."""
     check_present(authorization)
     assert authorization is not None

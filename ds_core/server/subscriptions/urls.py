@@ -1,7 +1,8 @@
-"""Where a webhook may be: one strict reading of a URL, and what of it can be judged without a network.
+"""Where a webhook may be, as far as that can be judged without a network (protocol section 9).
 
-A name is judged when it is resolved, at every delivery, by whoever connects; here only what is written counts. What two
-parsers could read differently is refused: userinfo, backslashes, blanks, hosts that are numbers in disguise.
+There is one reading of a URL, and it is strict: what two parsers could read differently is refused (userinfo,
+backslashes, blanks, hosts that are numbers in disguise). A name is judged when it is resolved, at every delivery, by
+whoever connects; here only what is written counts.
 """
 
 from ..errors import ProtocolError
