@@ -32,7 +32,10 @@ KEYS = "jwks"
 SUBSCRIPTION = "subscription"
 STREAMS = "streams"
 STREAM = "stream"
-CALLBACK, CLAIM, ACK, RELEASE = "callback", "claim", "ack", "release"
+CALLBACK = "callback"
+CLAIM = "claim"
+ACK = "ack"
+RELEASE = "release"
 _ACTIONS = (STREAMS, CALLBACK, CLAIM, ACK, RELEASE)
 METHODS = {
     KEYS: ("GET", "HEAD"), SUBSCRIPTION: ("GET", "HEAD", "PUT", "DELETE"), STREAMS: ("POST",), STREAM: ("DELETE",),

@@ -2,7 +2,11 @@
 
 from .config import Config
 
-IDLE, SENDING, BACKOFF, WOKEN, LEASED = "idle", "sending", "backoff", "woken", "leased"
+IDLE = "idle"
+SENDING = "sending"
+BACKOFF = "backoff"
+WOKEN = "woken"
+LEASED = "leased"
 
 NONE = "-1"
 """The cursor of a stream of which nothing was processed."""
