@@ -28,6 +28,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ds_core": (),
     "ds_core.wire": (),
     "ds_core.server": ("ds_core.wire",),
+    "ds_core.server.subscriptions": ("ds_core.wire", "ds_core.server"),
     "ds_core.client": ("ds_core.wire",),
     # app, streams and server put the rooms together; no room knows them but the command line.
     "ds_trio_server": ("ds_core", "ds_trio_server"),
@@ -40,6 +41,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ds_trio_server.reads": ("ds_core", EXCHANGE, STORE, *LEAVES),
     "ds_trio_server.live": ("ds_core", EXCHANGE, STORE, "ds_trio_server.reads", *LEAVES),
     "ds_trio_server.ops": ("ds_core", EXCHANGE, STORE, "ds_trio_server.access", *LEAVES),
+    "ds_trio_server.outbound": ("ds_core", *LEAVES),
     "ds_trio_server.cli": ("ds_core", "ds_trio_server", "ds_micro"),
     "ds_micro": ("ds_core.wire", "ds_core.client"),
     "ds_client": ("ds_core.wire", "ds_core.client", "ds_micro"),
@@ -78,9 +80,10 @@ DEPENDENCIES = {
 }  # fmt: skip
 SOURCES = {"ds_core": ROOT, "ds_trio_server": ROOT, "ds_micro": ROOT / "micro", "ds_client": ROOT / "micro"}
 WITH_README = (
-    *("ds_core", "ds_core/wire", "ds_core/server", "ds_core/client"),
+    *("ds_core", "ds_core/wire", "ds_core/server", "ds_core/server/subscriptions", "ds_core/client"),
     *("ds_trio_server", "micro", "micro/ds_client", "tests", "hardware-notes"),
-    *(f"ds_trio_server/{room}" for room in ("http", "reads", "live", "access", "ops", "store", "store/sqlite", "cli")),
+    *(f"ds_trio_server/{room}" for room in ("http", "reads", "live", "access", "ops", "outbound")),
+    *(f"ds_trio_server/{room}" for room in ("store", "store/sqlite", "cli")),
 )
 
 
