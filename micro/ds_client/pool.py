@@ -6,6 +6,7 @@ read on it is closed, so that nobody is ever told another's answer.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -45,12 +46,16 @@ class Pool:
         self._queue: deque[_Turn] = deque()
         self._left: deque[Line] = deque()  # by who may not wait for the lock
         self._over = False
+        self._process = os.getpid()
 
     def __repr__(self) -> str:
         return f"{len(self._lent)} of {self._most} {self._name} in use, {len(self._idle)} idle"
 
     async def take(self, url: str) -> Line:
         """A line of one's own, to be given back. Raises Timeout."""
+        if os.getpid() != self._process:
+            # Two processes on one connection would be told each other's answers.
+            raise RuntimeError("this session was opened by another process: open one in each")
         with self._lock:
             turn = self._next()
         self._collect()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -25,6 +28,7 @@ from ds_client import (
 from tests.client.scripted import Proxy, Scripted, Secured, answer
 from tests.client.test_session import JSON, Silent, fresh
 from tests.client.ways import Way
+from tests.micro.listening import Listening
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 NEXT = {"Stream_Next_Offset": "5", "Content_Type": JSON, "Stream_Up_To_Date": "true"}
@@ -88,6 +92,70 @@ def test_a_kept_connection_is_closed_at_every_moment(way: Way) -> None:
         way.run(main)
         server.listener.close()
         assert len(asked) == 3 and (not told or told == [("Disconnected", 1)])
+
+
+class Talkative(Listening):
+    """Answers the first request of a connection and, when it is told to, says one more thing that nobody asked for."""
+
+    def __init__(self) -> None:
+        self.speak, self.spoken = threading.Event(), threading.Event()
+        self.count = 0
+        super().__init__()
+
+    def serve(self, conn: socket.socket) -> None:
+        with conn, contextlib.suppress(OSError):
+            self.count += 1
+            heard = b""
+            while not heard.endswith(b"[1]"):
+                heard += conn.recv(65536)
+            conn.sendall(answer(204, Stream_Next_Offset=str(self.count)))
+            if self.count == 1:
+                self.speak.wait(20)
+                conn.sendall(answer(204, Stream_Next_Offset="nobody's"))
+                self.spoken.set()
+            conn.recv(65536)
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_what_nobody_asked_for_is_no_answer(way: Way, looked: bool) -> None:
+    server = Talkative()
+
+    async def main() -> None:
+        async with way.session(server.url) as session:
+            stream = session.stream("s", JSON)
+            assert (await stream.append(1)).offset == "1"
+            server.speak.set()
+            assert server.spoken.wait(20)
+            if looked:  # or the event loop has not seen yet what came
+                for _ in range(100 if way.name != "threads" else 0):
+                    await way.turn()
+            assert (await stream.append(1)).offset == "2"
+
+    way.run(main)
+    server.listener.close()
+    assert server.count == 2
+
+
+def test_a_session_is_of_the_process_that_opened_it(gateway: str) -> None:
+    with Client(gateway, trust_env=False) as session:
+        stream = session.stream("s", JSON)
+        stream.create()
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            said = b"an answer"
+            try:
+                stream.head()
+            except RuntimeError as exc:
+                said = str(exc).encode()
+            finally:
+                os.write(writing, said)
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writing)
+        assert b"opened by another process" in os.read(reading, 1000)
+        os.close(reading)
+        assert stream.head().status == 200
 
 
 def test_an_append_on_a_dead_connection_is_not_repeated(way: Way) -> None:
