@@ -7,6 +7,7 @@ thread of its own, in whichever way one waits, and nobody sends for the others f
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 
 
 class _Store(MemoryStore):
-    """One that is filled by others while somebody sends from it."""
+    """One that is filled by others while somebody sends from it. `longest`: bytes of a record that can be kept."""
 
     def __init__(self, *args: Any) -> None:
         self.lock = threading.RLock()
         super().__init__(*args)
+        self.longest = self._limit - self._json
 
     def append(self, record: bytes) -> bool:
         with self.lock:
@@ -56,23 +58,35 @@ class _Store(MemoryStore):
 
 
 class _Writer(Writer):
-    """Sends up to a record's number, and says which were acknowledged."""
+    """Sends up to a record's number, and says which were acknowledged, and of which batches that is not known."""
 
     def __init__(self, store: _Store, acknowledged: Callable[[int, Result], None], *args: Any) -> None:
         super().__init__(store, *args)
         self._batches = store
         self._acknowledged = acknowledged
         self.left = 0  # how many records of the oldest are to be sent
+        self._asked: list[Any] = []
+        self.unsure: list[Any] = []  # batches of which an answer was lost: the stream may have them
 
     def request(self, under_way: int = 0) -> Any:
         with self._batches.lock:
             before = sum(batch.count for batch in self._batches._batches[:under_way])
-        return super().request(under_way) if before < self.left else None
+        batch = super().request(under_way) if before < self.left else None
+        if batch is not None:
+            self._asked.append(batch)
+        return batch
+
+    def broken(self, retry_after: str | None = None) -> None:
+        self.unsure += [each for each in self._asked if each not in self.unsure]
+        self._asked.clear()
+        super().broken(retry_after)
 
     def answer(self, batch: Any, status: int, headers: dict[str, str]) -> int:
         count = batch.count
+        self._asked = [each for each in self._asked if each is not batch]
         outcome = super().answer(batch, status, headers)
         if outcome < AGAIN:
+            self.unsure = [each for each in self.unsure if each is not batch]
             self.left -= count
             self._acknowledged(count, Result(status, headers))
         return outcome
@@ -133,19 +147,40 @@ class _Producer(Helpful):
         """How many records are not acknowledged yet."""
         return self._put - self._gone
 
-    def _keep(self, records: list[bytes]) -> tuple[int, int]:
-        """Keep the first of these, as many as there is room for, and take them off; their first and last number."""
+    def _keep(self, records: list[bytes]) -> _Wait:
+        """Keep the first of these, as many as there is room for, and take them off: to wait for."""
         with self._lock:
             first = self._put + 1
             while records and self._box.store.append(records[0]):
                 self._put += 1
                 del records[0]
-            return first, self._put
+            return self._wait(first, self._put)
+
+    def _wait(self, first: int, last: int) -> _Wait:
+        """A place for what becomes of these records, to be given to `_acknowledge` or taken out of `_waits`."""
+        wait = _Wait(first, last)
+        with self._lock:
+            self._waits.append(wait)
+        return wait
 
     def _encoded(self, values: tuple[Any, ...], raw: bool) -> list[bytes]:
+        """All of them, or none: what can't be kept is told before anything is."""
         if not values:
             raise ValueError("nothing to append")
-        return list(values) if raw else [self._line.encode(value) for value in values]
+        if raw:
+            records = [bytes(value) if isinstance(value, (bytearray, memoryview)) else value for value in values]
+            for record in records:
+                if not isinstance(record, bytes):
+                    raise TypeError(f"raw values are bytes, not {type(record).__name__}")
+                if self._line._type == "json":
+                    json.loads(record)  # or it would spoil the batch that others' are in
+        else:
+            records = [self._line.encode(value) for value in values]
+        most = self._box.store.longest
+        for record in records:
+            if not 0 < len(record) <= most:
+                raise ValueError(f"a record has 1 to {most} bytes (see limit)")
+        return records
 
     def _put_now(self, values: tuple[Any, ...], raw: bool) -> None:
         if self._box is None:
@@ -153,7 +188,7 @@ class _Producer(Helpful):
                 "the stream's content type is not known yet: name it, session.stream(path, content_type), or append()"
             )
         records = self._encoded(values, raw)
-        self._keep(records)
+        self._forget(self._keep(records))
         if records:
             text = f"no room for the last {len(records)}, {self.pending} records wait: flush()"
             raise OutboxFull(text, url=self._stream.url)
@@ -167,29 +202,28 @@ class _Producer(Helpful):
                     self._make(self._stream.content_type or "")
         records = self._encoded(values, raw)
         while True:
-            first, last = self._keep(records)
-            if last < first:  # no room: until there is
-                first = last = self._gone + 1
-                await self._acknowledge(first, last, until)
+            wait = self._keep(records)
+            if wait.last < wait.first:  # no room: until there is
+                self._forget(wait)
+                oldest = self._gone + 1
+                await self._acknowledge(self._wait(oldest, oldest), until)
                 continue
-            result = await self._acknowledge(first, last, until)
+            result = await self._acknowledge(wait, until)
             if not records:
                 return result
 
     async def _flush(self, timeout: float) -> None:
         if self._box is not None:
             first, self._flushed = self._flushed + 1, self._put
-            await self._acknowledge(first, self._put, now() + int(timeout * 1000))
+            await self._acknowledge(self._wait(first, self._put), now() + int(timeout * 1000))
         error, self._error = self._error, None
         if error:
             raise error
 
-    async def _acknowledge(self, first: int, last: int, until: int) -> Result:
+    async def _acknowledge(self, wait: _Wait, until: int) -> Result:
         """Wait until these records are acknowledged, and send while nobody else does. Raises what refused them."""
-        wait = _Wait(first, last)
         waiting = self._stream._link._waiting
-        with self._lock:
-            self._waits.append(wait)
+        last = wait.last
         try:
             while self._gone < last and not wait.error:
                 with self._lock:
@@ -205,14 +239,18 @@ class _Producer(Helpful):
                 elif self._gone < last and not wait.error and not await waiting.wait(wait.event, until - now()):
                     raise self._late()
         finally:
-            with self._lock:
-                self._waits.remove(wait)
-                for other in self._waits[:1]:
-                    if other.event is not None:
-                        other.event.set()
+            self._forget(wait)
         if wait.error:
             raise wait.error
         return wait.result or Result(200, {})
+
+    def _forget(self, wait: _Wait) -> None:
+        """Wait no more; another one who waits goes on."""
+        with self._lock:
+            self._waits.remove(wait)
+            for other in self._waits[:1]:
+                if other.event is not None:
+                    other.event.set()
 
     async def _send(self, last: int, until: int) -> None:
         refused = await self._lead(lambda box: box._flush(until), last) is None
@@ -244,6 +282,10 @@ class _Producer(Helpful):
             except StreamError as exc:
                 if not box.store.records:
                     raise
+                oldest = box.store._batches[0]
+                if oldest in box.writer.unsure:
+                    box.writer.unsure.remove(oldest)
+                    exc.add_note("the answer to an earlier attempt was lost: the stream may have this batch")
                 self._refused(box.store.discard(), exc)
                 return None
         finally:
@@ -277,7 +319,7 @@ class _Producer(Helpful):
         if self._box is None:
             await self._stream._head()
             self._make(self._stream.content_type or "")
-        await self._acknowledge(1, self._put, until)
+        await self._acknowledge(self._wait(1, self._put), until)
         with self._lock:
             if self._sending:
                 raise RuntimeError("appends are under way")
@@ -297,8 +339,10 @@ class Producer(_Producer):
     `append` returns when the server has it. Appends of several threads go out together, in batches of `batch_bytes`,
     `in_flight` at once. When one raises a Timeout or Disconnected, its records are kept, and whatever is appended or
     flushed next sends them again, as the same batch; when one raises a refusal (TooLarge, Closed, NotFound, ...), its
-    batch was not written, and is dropped. `put` returns at once; up to `limit` bytes wait. Records die with the
-    process: what must survive is for `ds_micro.Outbox`.
+    batch is dropped, and was not written; unless an answer to it had been lost before, and the stream was closed or
+    deleted since: then nobody knows, and a note on the error says so. What can't be kept (too long, not of the stream's
+    type) is a ValueError or TypeError, and nothing of that call is. `put` returns at once; up to `limit` bytes wait.
+    Records die with the process: what must survive is for `ds_micro.Outbox`.
     """
 
     def append(self, *values: Any, raw: bool = False, timeout: float = 30) -> Result:

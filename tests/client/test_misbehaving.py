@@ -17,6 +17,7 @@ from ds_client import (
     BadResponse,
     Busy,
     Client,
+    Closed,
     Disconnected,
     NotFound,
     ServerError,
@@ -92,6 +93,22 @@ def test_a_kept_connection_is_closed_at_every_moment(way: Way) -> None:
         way.run(main)
         server.listener.close()
         assert len(asked) == 3 and (not told or told == [("Disconnected", 1)])
+
+
+def test_a_refusal_of_what_may_have_been_written_says_so(way: Way) -> None:
+    """The answer to the first attempt was lost, and the stream was closed before the second."""
+    script = [(b"", True), (answer(409, Stream_Closed="true", Stream_Next_Offset="5"), False)]
+    for first in (0, 1):
+        server = Scripted(lambda n, first=first: script[n + first])  # type: ignore[misc]
+
+        async def main(server: Scripted = server, first: int = first) -> None:
+            async with way.session(server.url) as session:
+                with pytest.raises(Closed) as caught:
+                    await session.stream("s", JSON).producer("p").append(1)
+                assert bool(getattr(caught.value, "__notes__", [])) == (first == 0)
+
+        way.run(main)
+        server.listener.close()
 
 
 class Talkative(Listening):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -129,12 +130,66 @@ def test_a_batch_that_is_refused_is_told_to_its_own(way: Way, gateway: str) -> N
             stream = session.stream(fresh(), JSON)
             await stream.create()
             producer = stream.producer("p", batch_bytes=1)
-            calls = [lambda i=i: producer.append(b"%d" % i if i != 5 else b"{", raw=True) for i in range(12)]
+            deep = b"[" * 200 + b"]" * 200  # JSON, but not for every reader: the server refuses it
+            calls = [lambda i=i: producer.append(b"%d" % i if i != 5 else deep, raw=True) for i in range(12)]
             done = await way.together(*calls)
             assert [type(each).__name__ for each in done if isinstance(each, Exception)] == ["BadRequest"]
             assert sorted([each async for each in stream.read()]) == [i for i in range(12) if i != 5]
 
     way.run(main)
+
+
+def test_what_cannot_be_kept_is_told_before_anything_is(way: Way, gateway: str) -> None:
+    async def main() -> None:
+        async with way.session(gateway) as session:
+            text, values = session.stream(fresh(), "text/plain"), session.stream(fresh(), JSON)
+            for stream, good, wrong, raw in (
+                (text, "a", "x" * 2000, False), (text, "a", "", False), (text, "a", 5, False), (text, b"a", "a", True),
+                (values, 1, float("nan"), False), (values, 1, {1}, False), (values, b"1", b"1,2", True),
+                (values, b"1", b"{", True), (values, b"1", b"", True), (values, b"1", b" " * 2000 + b"1", True),
+            ):  # fmt: skip
+                await stream.create()
+                producer = stream.producer("p", limit=1000)
+                for call in (producer.append, producer.put):
+                    with pytest.raises((ValueError, TypeError)):
+                        await run_either(call, good, wrong, raw=raw)
+                assert producer.pending == 0
+                await producer.append(good, raw=raw)
+                assert producer.pending == 0
+            assert [each async for each in values.read()] == [1] * 6
+            assert b"".join([each async for each in text.read()]) == b"aaaa"
+
+    async def run_either(call: Any, *values: Any, raw: bool) -> None:
+        found = call(*values, raw=raw)
+        if found is not None:  # put() of tasks is not awaited
+            await found
+
+    way.run(main)
+
+
+def test_every_append_of_threads_is_told_where_it_is(gateway: str) -> None:
+    """Also when another thread sends a record and has its answer before this one begins to wait."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with Client(gateway, trust_env=False) as session:
+            stream = session.stream(fresh(), "text/plain")
+            stream.create()
+            producer = stream.producer("p", batch_bytes=64)
+            found: list[str | None] = []
+
+            def work() -> None:
+                for _ in range(300):
+                    found.append(producer.append("abcd").offset)
+
+            threads = [threading.Thread(target=work) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            assert len(found) == 2400 and None not in found
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_live_readers_hold_up_no_appends(way: Way, gateway: str) -> None:
