@@ -210,6 +210,7 @@ class _Producer(Helpful):
                 continue
             result = await self._acknowledge(wait, until)
             if not records:
+                assert result is not None, "nobody was told of these records"
                 return result
 
     async def _flush(self, timeout: float) -> None:
@@ -220,8 +221,9 @@ class _Producer(Helpful):
         if error:
             raise error
 
-    async def _acknowledge(self, wait: _Wait, until: int) -> Result:
-        """Wait until these records are acknowledged, and send while nobody else does. Raises what refused them."""
+    async def _acknowledge(self, wait: _Wait, until: int) -> Result | None:
+        """Wait until these records are acknowledged, and send while nobody else does; the answer to the last of them,
+        None where there were none. Raises what refused them."""
         waiting = self._stream._link._waiting
         last = wait.last
         try:
@@ -242,7 +244,7 @@ class _Producer(Helpful):
             self._forget(wait)
         if wait.error:
             raise wait.error
-        return wait.result or Result(200, {})
+        return wait.result
 
     def _forget(self, wait: _Wait) -> None:
         """Wait no more; another one who waits goes on."""
