@@ -375,7 +375,7 @@ class SQLiteStore(Store):
             self._sweeper.failed("a producer", error)
             forget = []
         if forget:
-            await self._decider.add(forget).done.wait()
+            await self._sweeper.store(forget)
         ended = await self._sweeper.sweep()
         self._health.check()
         return ended

@@ -56,7 +56,7 @@ def _check(db: sqlite3.Connection, report: Report, folder: Path) -> None:
     for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
         if text != "ok":
             report.add(text)
-    for part in (_check_streams, _check_appends, _check_leftovers):
+    for part in (_check_streams, _check_appends, _check_lists, _check_leftovers):
         # What one of them stumbles over keeps nobody from what the others find.
         try:
             part(db, report)
@@ -208,14 +208,14 @@ def _check_appends(db: sqlite3.Connection, report: Report) -> None:
     ):
         if id != stream:
             known.finish(report)
-            stream, known = id, _Rows(id, position, position)
+            stream, known = id, _Rows(id, position, position, schema.MAX_INTEGER)
             while at is not None and at[0] < id:
                 if at[3] > at[2]:
                     report.add(f"stream {at[0]}: its bytes from {at[2]} to {at[3]} are missing")
                 at = next(expected, None)
             if at is not None and at[0] == id:
                 _, base, first, tail = at
-                known = _Rows(id, position, tail)
+                known = _Rows(id, position, tail, first)
                 if position < base or (position > first and first < tail):
                     report.add(f"stream {id}: its first append is at {position}, expected {first}")
                 at = next(expected, None)
@@ -256,8 +256,9 @@ def _needed(db: sqlite3.Connection) -> dict[int, int]:
 class _Rows:
     """The rows of one stream, as they come."""
 
-    def __init__(self, stream: int, first: int, tail: int) -> None:
+    def __init__(self, stream: int, first: int, tail: int, shown: int = 0) -> None:
         self.stream = stream
+        self.shown = shown
         self.next = first
         self.tail = tail
         self.known = tail > first
@@ -268,15 +269,19 @@ class _Rows:
         """Take the next row."""
         report.appends += part == 0
         if data is None:
-            report.add(f"stream {self.stream}: the blob of its append at {position - part} is missing")
+            report.add(f"stream {self.stream}: the blob of its append at {position} is missing")
             self.known = False
             return
         report.bytes += len(data)
         if position != self.next and self.known:
             report.add(f"stream {self.stream}: bytes from {self.next} to {position} are missing or there twice")
-        if part and self._in_append is not None and part != self._in_append:
-            report.add(f"stream {self.stream}: the append at {position - part} is not whole")
-        if rows.checksum(self.stream, position, data) != sum:
+        begins = self._in_append is None and position < self.shown  # what is before it may be freed in part
+        if not isinstance(part, int) or (part and part != self._in_append and not begins):
+            report.add(f"stream {self.stream}: the append at {position} is not whole")
+            part = 0
+        if not part and sum & rows.CONTINUES:
+            report.add(f"stream {self.stream}: the data at position {position} does not begin an append")
+        elif not rows.is_whole(self.stream, position, part, sum, data):
             report.add(f"stream {self.stream}: its data at position {position} is damaged")
         self.next = position + len(data)
         self._in_append = part + len(data)
@@ -287,6 +292,27 @@ class _Rows:
             report.add(f"stream {self.stream}: it is gone, but its data was left behind")
         elif self.known and self.next != self.tail:
             report.add(f"stream {self.stream}: its data ends at {self.next} and not at its tail {self.tail}")
+
+
+def _check_lists(db: sqlite3.Connection, report: Report) -> None:
+    """What says what is to be freed: a row of it that can't be so is passed over by a server, or does less."""
+    for stream, kind, below, shown, needed in db.execute(
+        f"SELECT r.stream, typeof(r.below), r.below, {schema.SHOWN_FROM},"
+        " s.id IS NULL AND EXISTS (SELECT 1 FROM streams f WHERE f.source = r.stream)"
+        " FROM removed r LEFT JOIN streams s ON s.id = r.stream"
+    ):
+        whole = kind == "null"
+        if needed or not (whole or (kind == "integer" and shown is not None and 0 <= below <= shown)):
+            what = "all of it" if whole else f"what is below {below!r:.40}"
+            report.add(f"stream {stream}: {what} is listed to be freed, which can't be so")
+    if not schema.is_ours(db):
+        return  # an earlier version's have no checksums
+    for stream, at, position, sum in db.execute("SELECT stream, at, position, sum FROM times"):
+        if schema.sum_of(stream, at, position) != sum:
+            report.add(f"stream {stream}: what it says of its age, {position!r:.40} at {at!r:.40}, can't be so")
+    for blob, *rest in db.execute("SELECT blob, stream, position, sum FROM staged"):
+        if rest != [None, None, None] and tuple(rest) != schema.staged(blob, *rest[:2])[1:]:
+            report.add(f"blob {blob}: that it is staged can't be so")
 
 
 def _check_leftovers(db: sqlite3.Connection, report: Report) -> None:

@@ -8,7 +8,7 @@ be read or written at all ends the store.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import trio
@@ -21,10 +21,11 @@ from ..base import Damaged, Decide, StorageFailed, Store, Vanished
 from . import rows, schema
 from .batches import Batch
 from .committer import Committer
+from .damages import Undone
 from .passed_over import PassedOver
 from .queries import Queries
 from .ranges import Ranges
-from .trimmer import Cut, Trimmer
+from .trimmer import INSERT_TIME, Cut, Trimmer, time_row
 
 T = TypeVar("T")
 Statements = Iterable[tuple[str, tuple[object, ...]]]
@@ -183,12 +184,23 @@ class Sweeper:
             if plan.times:
                 # Labelled with the time after they were looked up: an append may seem younger, never older.
                 at = self._store.now().steady
-                statement = "INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?"
-                await self._streams.add([(statement, (at, tail, id)) for id, tail in plan.times]).done.wait()
+                await self.store([(INSERT_TIME, time_row(id, at, tail)) for id, tail in plan.times])
             await self._trim(plan.cuts)
         while cuts := trimmer.take_large():
             if not await self._trim(cuts):
                 break
+
+    async def store(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
+        """Have a batch run statements of upkeep; where some meet damage, all others."""
+        batch = self._streams.add(statements)
+        await batch.done.wait()
+        if isinstance(batch.error, Undone):
+            if len(statements) == 1:
+                self.failed("a row of upkeep", batch.error)
+                return
+            half = len(statements) // 2
+            for part in (statements[:half], statements[half:]):
+                await self.store(part)
 
     async def _trim(self, cuts: list[Cut]) -> bool:
         batch = None

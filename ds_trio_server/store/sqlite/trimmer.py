@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..retention import Retention
-from . import errors
+from . import errors, schema
 
 _STEPS = 64
 _CUTS_AT_ONCE = 500
@@ -28,14 +28,21 @@ _UNTIMED = (
     " max(start, coalesce((SELECT max(position) FROM times WHERE stream = s.id), 0)) {}"
 )
 _OLD = (
-    "SELECT t.stream, max(t.position), CAST(s.path AS BLOB) FROM times t JOIN streams s ON s.id = t.stream"
+    "SELECT t.stream, t.at, max(t.position), t.sum, CAST(s.path AS BLOB) FROM times t JOIN streams s ON s.id = t.stream"
     " WHERE t.at <= ? AND s.deleted = 0 AND t.position > s.start {} GROUP BY t.stream"
 )
+_TIMES = "SELECT stream, at, position, sum FROM times WHERE stream = ? AND at <= ? ORDER BY at DESC"
+INSERT_TIME = "INSERT OR REPLACE INTO times SELECT id, ?, ?, ? FROM streams WHERE id = ?"
 _SIZES = (
     "SELECT id, CAST(path AS BLOB), tail - start, deleted FROM streams WHERE id > ? {}"
     f" ORDER BY id LIMIT {_SCANNED_AT_ONCE}"
 )
 UNKNOWN, ENDLESS = -1, sys.maxsize
+
+
+def time_row(stream: int, at: float, position: int) -> tuple[object, ...]:
+    """The parameters of INSERT_TIME: when a stream's tail was where."""
+    return at, position, schema.sum_of(stream, at, position), stream
 
 
 class Cut:
@@ -176,24 +183,35 @@ class _Look:
             age = None if path is None else self._of(path)[1]
             if age is None:
                 continue
-            noted = _unless_damaged(self._db, "SELECT max(at), max(position) FROM times WHERE stream = ?", (id,))
-            if not noted:
-                continue
-            ((at, position),) = noted
-            if at is not None and now < at + age / _STEPS:
+            noted = self._last_time(id, ENDLESS)
+            if noted is not None and now < noted[0] + age / _STEPS:
                 still.add(id)
-            elif isinstance(tail, int) and tail > (position or 0):
+            elif isinstance(tail, int) and tail > (0 if noted is None else noted[1]):
                 times.append((id, tail))
         return times, still
+
+    def _last_time(self, stream: int, until: float) -> tuple[float, int] | None:
+        """The last row of a stream's times up to one, of those that are what was written."""
+        for _, at, position, sum in _unless_damaged(self._db, _TIMES, (stream, until)):
+            if schema.sum_of(stream, at, position) == sum:
+                return at, position
+        return None
 
     def _old(self, now: float) -> list[Cut]:
         cuts: list[Cut] = []
         for limit in self._rules.ages:
             old = (now - limit,)
-            for id, position, raw in _sound(self._db, _OLD, old, "AND t.stream = ?", partial(self._timed, old)):
+            found = _sound(self._db, _OLD, old, "AND t.stream = ?", partial(self._timed, old))
+            for id, at, position, sum, raw in found:
                 path, age, _ = self._of(raw)
-                if age == limit and len(cuts) < _CUTS_AT_ONCE:
-                    cuts.append(Cut(id, path, position, None))
+                if age != limit or len(cuts) >= _CUTS_AT_ONCE:
+                    continue
+                if schema.sum_of(id, at, position) != sum:
+                    noted = self._last_time(id, *old)
+                    if noted is None:
+                        continue
+                    _, position = noted
+                cuts.append(Cut(id, path, position, None))
         return cuts
 
     def _large(self, after: int | None) -> tuple[list[tuple[int, str]], int | None]:
