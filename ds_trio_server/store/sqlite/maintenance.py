@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..base import Damaged, StorageFailed, StorageFull, StorageReadOnly
-from . import copying, errors, files, meta, rows, schema
+from . import broken_log, copying, errors, files, meta, rows, schema
+from .broken_log import Broken
 from .shm import SharedIndex
 
 _MOST_PROBLEMS = 20
@@ -39,7 +40,9 @@ class Report:
 def check(folder: Path) -> Report:
     """Verify everything in a data directory. Raises Unusable when it is none."""
     report = Report()
-    with _opened(folder) as (db, _):
+    with _opened(folder) as (db, _, broken):
+        if broken is not None:
+            report.add(f"{broken}; 'ds salvage {folder}' goes on without them")
         try:
             _check(db, report, folder)
         except sqlite3.Error as error:
@@ -81,7 +84,9 @@ def backup(folder: Path, target: Path) -> Report:
     if file.exists():
         raise Unusable(f"{file} is there already; give a new directory")
     part = target / (files.FILE + ".part")
-    with _opened(folder) as (_, access):
+    with _opened(folder) as (_, access, broken):
+        if broken is not None:
+            raise Unusable(f"{broken}; see 'ds check {folder}'")
         files.make_folder(target)
         part.unlink(missing_ok=True)
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -97,33 +102,47 @@ def backup(folder: Path, target: Path) -> Report:
     return check(target)
 
 
+def salvage(folder: Path) -> tuple[Broken, Path] | None:
+    """Go on without what a broken log has behind its damage: what that was, and where the log is kept; None when there
+    is nothing to do. Raises Unusable."""
+    if not (folder / files.FILE).is_file():
+        raise Unusable(f"{folder / files.FILE} is not there; give the directory that 'ds serve --data' is given")
+    try:
+        return broken_log.salvage(folder)
+    except (StorageFailed, StorageFull, OSError, sqlite3.Error) as error:
+        raise Unusable(f"{folder} can't be salvaged: {error}") from error
+
+
 @contextmanager
-def _opened(folder: Path) -> Iterator[tuple[sqlite3.Connection, str]]:
-    """A connection that changes nothing, to a file of any version that this code knows, and the query of its URI."""
+def _opened(folder: Path) -> Iterator[tuple[sqlite3.Connection, str, Broken | None]]:
+    """A connection that changes nothing, to a file of any version that this code knows, the query of its URI, and what
+    is broken of its log."""
     file = folder / files.FILE
     if not file.is_file():
         raise Unusable(f"{file} is not there; give the directory that 'ds serve --data' is given")
     index = SharedIndex(folder)
     try:
-        db, access = _connect(folder, index)
+        db, access, broken = _connect(folder, index)
         try:
-            yield db, access
+            yield db, access, broken
         finally:
             db.close()
     finally:
         index.close()
 
 
-def _connect(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str]:
+def _connect(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str, Broken | None]:
     file = folder / files.FILE
     try:
-        db, access = _open(folder, index)
+        db, access, broken = _open(folder, index)
         try:
             if not schema.is_known(db):
                 raise Unusable(f"{file} is not a stream store of version {schema.VERSION}, or of one before it")
         except BaseException:
             db.close()
             raise
+    except UnicodeDecodeError as error:
+        raise Unusable(f"{file} is damaged: {errors.NO_TEXT}; restore the directory from a backup") from error
     except sqlite3.Error as error:
         refusal = errors.refusal(folder, error)
         why = "restore the directory from a backup" if refusal is None else refusal.message
@@ -132,22 +151,23 @@ def _connect(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str]
         ) from error
     except StorageFailed as error:
         raise Unusable(str(error)) from error
-    return db, access
+    return db, access, broken
 
 
-def _open(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str]:
+def _open(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str, Broken | None]:
     # What has a log is left with it: only who may write would move it into the file. Without one, who may write also
     # takes away again what SQLite makes to read.
     log = folder / (files.FILE + "-wal")
     access = "mode=ro" if log.exists() else "mode=rw"
     try:
         index.take()
-        return _open_as(folder, access), access
+        broken = broken_log.look(folder, index)
+        return _open_as(folder, access), access, broken
     except (StorageFull, sqlite3.Error) as error:
         if not isinstance(errors.refusal(folder, error), (StorageFull, StorageReadOnly)):
             raise
         access = schema.access_to_read(folder)
-        return _open_as(folder, access), access
+        return _open_as(folder, access), access, broken_log.look(folder, index)
 
 
 def _open_as(folder: Path, access: str) -> sqlite3.Connection:

@@ -116,7 +116,6 @@ _UPGRADES = {
         ALTER TABLE staged ADD COLUMN position INTEGER;
         ALTER TABLE staged ADD COLUMN sum INTEGER;
         ALTER TABLE times ADD COLUMN sum INTEGER;
-        UPDATE times SET sum = sum_of(stream, at, position);
     """,
 }
 """What makes a file of a version one of the next. Rows of streams from before version 4 have no checksum until they
@@ -322,7 +321,7 @@ def prepare(folder: Path) -> sqlite3.Connection:
     try:
         db = connect(folder, cache_kib=8192)
         _prepare(folder, db)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         if db is not None:
             db.close()
         refusal = errors.refusal(folder, error)
@@ -349,14 +348,28 @@ def _prepare(folder: Path, db: sqlite3.Connection) -> None:
             f" PRAGMA application_id = {_APPLICATION_ID}; COMMIT;"
         )
     elif version in _UPGRADES and owner == _APPLICATION_ID:
-        db.create_function("sum_of", -1, sum_of)
         steps = " ".join(_UPGRADES[each] for each in range(version, VERSION))
-        db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
+        db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION};")
+        _sum_times(db)
+        db.execute("COMMIT")
     else:
         check_version(folder, db)
     if one(db, "PRAGMA journal_mode = WAL")[0] != "wal":
         raise StorageFailed(f"the file system of {folder} can't do write-ahead logging; use a local disk")
     _drop_staged(folder, db)
+
+
+def _sum_times(db: sqlite3.Connection) -> None:
+    """Give the rows of times their checksums; where they can't be read they are noted anew, and streams kept longer."""
+    db.create_function("sum_of", -1, sum_of, deterministic=True)
+    db.execute("SAVEPOINT times")
+    try:
+        db.execute("UPDATE times SET sum = sum_of(stream, at, position) WHERE sum IS NULL")
+    except sqlite3.Error as error:
+        if not errors.is_damage(error):
+            raise
+        db.execute("ROLLBACK TO times")
+    db.execute("RELEASE times")
 
 
 def is_empty(db: sqlite3.Connection) -> bool:
@@ -386,7 +399,7 @@ def _drop_staged(folder: Path, db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM staged WHERE blob < 0")  # no change, but a file that can only be read refuses it
         db.execute("COMMIT")
     except sqlite3.Error as error:
-        if errors.is_damage(error):
+        if errors.is_damage(error):  # dropping it is upkeep, and ends no start
             log.error("%s: what a crash left staged can't be told: %s; run 'ds check'", folder / FILE, error)
         elif not isinstance(errors.refusal(folder, error), (StorageFull, StorageBusy)):
             raise
