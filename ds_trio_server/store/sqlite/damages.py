@@ -52,6 +52,10 @@ class Undone(Exception):
         return bool(self.changes or self.streams or self.upkeep)
 
 
+class Unverified(Exception):
+    """A stream would be made before it is known that none is there: `Damages.verified` comes first."""
+
+
 class _Refusal(NamedTuple):
     until: float
     error: str
@@ -61,7 +65,8 @@ class Damages:
     """The damage that one store has met: `counts` has how often and of how many streams.
 
     `refused` has the changes that can't be committed, by path and kind: while it is empty there is nothing to ask.
-    `hidden` are paths whose streams are there and can't be found, because an index has lost them. All are bounded.
+    `hidden` are paths whose streams are there and can't be found, because an index has lost them; `verified` says that
+    it is known which. All are bounded.
     """
 
     def __init__(self, folder: Path, counts: Upkeep) -> None:
@@ -73,6 +78,7 @@ class Damages:
         self._round = 0.0
         self.refused: dict[tuple[str, str], _Refusal] = {}
         self.hidden: frozenset[str] = frozenset()
+        self.verified = False
 
     def met(self, error: Damaged) -> Damaged:
         """Take in that somebody has met damage; what to raise."""

@@ -29,7 +29,7 @@ from . import errors, files, meta, rows, schema, verifying
 from .batches import Waiter
 from .cache import StreamCache
 from .committer import Committer
-from .damages import Damages, Undone
+from .damages import Damages, Undone, Unverified
 from .database import Database
 from .decider import Decider
 from .health import Health
@@ -77,6 +77,7 @@ class SQLiteStore(Store):
         self._queues = Queues()
         self._health = Health(self._queues)
         self._damages = Damages(self._folder, self.upkeep)
+        self._verifying = trio.Lock()
 
     # Opening and closing
 
@@ -186,9 +187,14 @@ class SQLiteStore(Store):
     async def transact(self, needs: Needs, decide: Decide[T]) -> T:
         self.check_open()
         while True:
-            # What somebody else's damage undoes is decided again, each time without one more that is damaged.
-            with suppress(Undone):
+            try:
                 return await self._transact(needs, decide)
+            except Undone:
+                pass  # decided again, each time without one more that is damaged
+            except Unverified:
+                async with self._verifying:
+                    if not self._damages.verified:
+                        await self._verify()
 
     async def _transact(self, needs: Needs, decide: Decide[T]) -> T:
         try:
@@ -220,6 +226,8 @@ class SQLiteStore(Store):
             if self._cache.pending(needs.path) is not None:
                 raise trio.WouldBlock from None
             raise
+        except Unverified:
+            raise trio.WouldBlock from None
         if pending is not None:
             pending.callbacks.append((done, response, needs, decide))
         else:
@@ -349,11 +357,16 @@ class SQLiteStore(Store):
 
     async def verify(self) -> None:
         self.check_open()
+        async with self._verifying:
+            await self._verify()
+
+    async def _verify(self) -> None:
         try:
             found = await self._queries.run(verifying.verify)
         except ProtocolError as error:
             log.warning("%s was not verified: %s", self._folder, error)
-            return
+            found = None
+        self._damages.verified = True
         if found is not None:
             self._damages.hidden = found.hidden
             self._damages.met(Damaged("what streams are found by", found.text))

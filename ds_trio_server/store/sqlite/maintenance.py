@@ -44,7 +44,8 @@ def check(folder: Path) -> Report:
         if broken is not None:
             report.add(f"{broken}; 'ds salvage {folder}' goes on without them")
         try:
-            _check(db, report, folder)
+            if broken is None or schema.is_known(db):  # all that made it one may be in the log
+                _check(db, report, folder)
         except sqlite3.Error as error:
             _note(report, folder, error)
     return report
@@ -136,7 +137,7 @@ def _connect(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str,
     try:
         db, access, broken = _open(folder, index)
         try:
-            if not schema.is_known(db):
+            if broken is None and not schema.is_known(db):
                 raise Unusable(f"{file} is not a stream store of version {schema.VERSION}, or of one before it")
         except BaseException:
             db.close()
