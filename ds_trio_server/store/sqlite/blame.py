@@ -2,9 +2,8 @@
 
 A batch that meets damage is undone as a whole. Then its rows are written one after the other, in the order they had,
 in a transaction that is undone as well, up to the first that meets damage, and again without that one (what SQLite has
-in memory behind such an error is not to be built upon). Where that meets none, each change is tried alone; where that
-meets none either, all of the batch are to blame: they are refused, and others go on. Where what any commit needs is
-damaged too, nobody can go on.
+in memory behind such an error is not to be built upon). Where that meets none, each change is tried alone. Where what
+any commit needs is damaged too, nobody can go on.
 """
 
 import sqlite3
@@ -19,8 +18,8 @@ _ROUNDS = 32
 
 
 def find(db: sqlite3.Connection, writes: Writes, error: Exception) -> Undone | None:
-    """What of a batch that met an error is to blame, None when nobody can go on. Raises sqlite3.Error when the disk
-    fails meanwhile."""
+    """What of a batch that met an error is to blame: nothing where that meets none any more, None when nobody can go
+    on. Raises sqlite3.Error when the disk fails meanwhile."""
     if not schema.takes_commits(db):
         return None
     found = Undone(str(error))
@@ -39,11 +38,6 @@ def find(db: sqlite3.Connection, writes: Writes, error: Exception) -> Undone | N
             owner = _first(db, each)
             if owner is not None:
                 _blame(found, owner)
-    if not found:
-        for _, owner in listed.items:
-            _blame(found, owner)
-    if not found:
-        found.upkeep.add(-1)  # nobody's change: what goes along with commits is to be done another time
     return found
 
 

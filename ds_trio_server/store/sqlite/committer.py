@@ -23,6 +23,7 @@ from ..base import StorageBusy, StorageFailed, StorageFull
 from . import blame, errors, files, schema
 from .batches import Batch
 from .checkpoints import Checkpoints
+from .damages import Undone
 from .database import Database
 from .garbage import Collector, Stuck
 from .passed_over import PassedOver
@@ -135,7 +136,7 @@ class Committer:
                     batch.durable = True
                     self._be_patient(True)
             except Exception as error:
-                batch.error = self._failure(error, None if batch.parts else batch)
+                batch.error = self._failure(error)
             self._writes = None
             batch.seconds += time.monotonic() - started
             if not self._tell(self._finished, batch) or isinstance(batch.error, StorageFailed):
@@ -188,7 +189,20 @@ class Committer:
 
     def _commit(self, batch: Batch) -> None:
         self._writes = Writes(batch, self._next_blob)
-        self._whatever_upkeep_meets(lambda: self._commit_once(batch))
+        try:
+            self._whatever_upkeep_meets(lambda: self._commit_once(batch))
+        except Exception as error:
+            if not errors.is_damage(error):
+                raise
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            undone = blame.find(self._db, self._writes, error)
+            if undone is None:
+                raise
+            if undone:
+                raise undone from error
+            # Damage stays: SQLite takes some pages that it could not read for damaged ones. Once that may be.
+            self._whatever_upkeep_meets(lambda: self._commit_once(batch))
 
     def _whatever_upkeep_meets(self, write: Callable[[], None]) -> None:
         """Write one transaction, without what upkeep adds to it where that meets damage."""
@@ -341,17 +355,9 @@ class Committer:
             schema.be_patient(self._db, patient)
             self._patient = patient
 
-    def _failure(self, error: Exception, batch: Batch | None) -> Exception:
-        if isinstance(error, StorageFailed):
+    def _failure(self, error: Exception) -> Exception:
+        if isinstance(error, (StorageFailed, Undone)):
             return error
-        if errors.is_damage(error) and batch is not None:
-            try:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                assert self._writes is not None
-                return blame.find(self._db, self._writes, error) or errors.failed(self._folder, error)
-            except sqlite3.Error as worse:
-                error = worse
         refusal = self._refusals.of(error)
         if refusal is not None:
             try:

@@ -113,8 +113,13 @@ class Collector:
         if time.monotonic() < self._blind_until:
             return []
         try:
-            return db.execute(_NEXT, (after,)).fetchall()
-        except sqlite3.Error as error:
+            page = db.execute(_NEXT, (after,)).fetchall()
+            for stream, _ in page:
+                if stream <= after:  # it would begin again and again
+                    raise Damaged("what is to be freed", "the list of what is to be freed is out of order")
+                after = stream
+            return page
+        except (sqlite3.Error, Damaged) as error:
             if not errors.is_damage(error):
                 raise
             self._blind_until = time.monotonic() + _BLIND_FOR

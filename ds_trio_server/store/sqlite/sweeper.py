@@ -124,6 +124,9 @@ class Sweeper:
                 return ended
             batch = None
             started = time.perf_counter()
+            if page and (page[-1][1], page[-1][0]) <= after:  # it would begin again and again
+                self.failed("what ends by time", Damaged("what ends by time", "its index is out of order"))
+                return ended
             for id, due in page:
                 after = (due, id)
                 found = self._apart(f"stream {id}", self._expire_one, id)
