@@ -129,12 +129,12 @@ async def test_what_meets_damage_only_alone_is_found_alone(tmp_path, monkeypatch
     first = blame._first
     culprit = []
 
-    def only_alone(db, items):
+    def only_alone(db, items, is_damage):
         items = list(items)
         owners = {owner.stream for _, owner in items}
         if len(owners) > 1:
             culprit[:] = culprit or [max(owners)]
-            return first(db, items)
+            return first(db, items, is_damage)
         return items[0][1] if owners == set(culprit) else None
 
     monkeypatch.setattr(blame, "_first", only_alone)

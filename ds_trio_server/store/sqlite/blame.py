@@ -7,9 +7,9 @@ any commit needs is damaged too, nobody can go on.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from . import errors, schema
+from . import schema
 from .damages import CHANGE, REMOVAL, Undone
 from .writes import Item, Listed, Owner, Writes
 
@@ -17,7 +17,9 @@ _ROUNDS = 32
 """Beyond so many at once the others are found when the next batch meets them."""
 
 
-def find(db: sqlite3.Connection, writes: Writes, error: Exception) -> Undone | None:
+def find(
+    db: sqlite3.Connection, writes: Writes, error: Exception, is_damage: Callable[[Exception], bool]
+) -> Undone | None:
     """What of a batch that met an error is to blame: nothing where that meets none any more, None when nobody can go
     on. Raises sqlite3.Error when the disk fails meanwhile."""
     if not schema.takes_commits(db):
@@ -26,7 +28,7 @@ def find(db: sqlite3.Connection, writes: Writes, error: Exception) -> Undone | N
     listed = Listed(db)
     writes.to(listed)
     for _ in range(_ROUNDS):
-        owner = _first(db, [item for item in listed.items if not _is_blamed(found, item[1])])
+        owner = _first(db, [item for item in listed.items if not _is_blamed(found, item[1])], is_damage)
         if owner is None:
             break
         _blame(found, owner)
@@ -35,13 +37,13 @@ def find(db: sqlite3.Connection, writes: Writes, error: Exception) -> Undone | N
         for item in listed.items:
             alone.setdefault(item[1].stream or item[1], []).append(item)
         for each in alone.values():
-            owner = _first(db, each)
+            owner = _first(db, each, is_damage)
             if owner is not None:
                 _blame(found, owner)
     return found
 
 
-def _first(db: sqlite3.Connection, items: Iterable[Item]) -> Owner | None:
+def _first(db: sqlite3.Connection, items: Iterable[Item], is_damage: Callable[[Exception], bool]) -> Owner | None:
     """Whose is the first that meets damage in a transaction of all, None when it holds them."""
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -49,7 +51,7 @@ def _first(db: sqlite3.Connection, items: Iterable[Item]) -> Owner | None:
             try:
                 run()
             except Exception as error:
-                if not errors.is_damage(error):
+                if not is_damage(error):
                     raise
                 return owner
     finally:

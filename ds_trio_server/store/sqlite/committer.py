@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -69,7 +70,8 @@ class Committer:
         self._lists_staged = True  # until the list of them is found damaged: then a crash leaves some behind
         self._writes: Writes | None = None  # what is being written
         self._step = STEP_BYTES
-        self._collector = Collector()
+        self._is_damage = partial(errors.is_damage_to_write, folder)
+        self._collector = Collector(self._is_damage)
         self._passed_over = PassedOver(counts).note
         self._counts = counts
         # Whether there may be more free pages than the file should hold (set by the thread).
@@ -192,15 +194,17 @@ class Committer:
         try:
             self._whatever_upkeep_meets(lambda: self._commit_once(batch))
         except Exception as error:
-            if not errors.is_damage(error):
+            if not self._is_damage(error):
                 raise
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            undone = blame.find(self._db, self._writes, error)
+            undone = blame.find(self._db, self._writes, error, self._is_damage)
             if undone is None:
                 raise
             if undone:
                 raise undone from error
+            if not errors.is_damage(error):
+                raise
             # Damage stays: SQLite takes some pages that it could not read for damaged ones. Once that may be.
             self._whatever_upkeep_meets(lambda: self._commit_once(batch))
 
@@ -317,7 +321,7 @@ class Committer:
         try:
             step()
         except sqlite3.Error as error:
-            if not errors.is_damage(error):
+            if not self._is_damage(error):
                 raise
             self._lists_staged = False
             raise Stuck("the list of what is staged", error) from error

@@ -7,6 +7,7 @@ and it goes by itself, from the sweep, for what is left then (`Collector.step`).
 
 import sqlite3
 import time
+from collections.abc import Callable
 
 from ..base import Damaged
 from . import errors, rows, schema
@@ -39,7 +40,8 @@ class Collector:
     Stuck once: the transaction is to be made again, and passes it over. `remains` says whether there may be more to
     free, `streams` how many streams that ended it has freed for good; while it `rests` it frees nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_damage: Callable[[Exception], bool] = errors.is_damage) -> None:
+        self._is_damage = is_damage
         self._damaged: set[int] = set()
         self._blind_until = 0.0
         self.remains = True
@@ -101,7 +103,7 @@ class Collector:
                         return
                     db.execute("DELETE FROM removed WHERE stream = ?", (stream,))
                 except (sqlite3.Error, Damaged) as error:
-                    if not errors.is_damage(error):
+                    if not self._is_damage(error):
                         raise
                     if len(self._damaged) >= _MOST_DAMAGED:
                         self._damaged.clear()
@@ -120,7 +122,7 @@ class Collector:
                 after = stream
             return page
         except (sqlite3.Error, Damaged) as error:
-            if not errors.is_damage(error):
+            if not self._is_damage(error):
                 raise
             self._blind_until = time.monotonic() + _BLIND_FOR
             raise Stuck("the list of what is to be freed", error) from error
