@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ds_core.server.stream import Removed
+from ds_core.server.stream import Removed, Trimmed
 
 from ...stats import Upkeep
 from ..base import Change, Damaged
@@ -23,14 +23,17 @@ _TELL_EVERY = 60.0
 _MOST_TOLD = 16
 _MOST_KNOWN = 4096
 _REFUSED_FOR = 60.0
-CHANGE, REMOVAL, DISCARD = "change", "removal", "discard"
-"""The kinds of changes that are refused apart from each other: a stream that takes no appends can often be deleted."""
+CHANGE, TRIM, REMOVAL, DISCARD = "change", "trim", "removal", "discard"
+"""The kinds of changes that are refused apart from each other: a stream that takes no appends can often be deleted, and
+one that can't be trimmed takes appends."""
 
 
 def kind_of(change: Change | None) -> str:
     """The kind of a change, None for the removal of a stream whose state can't be read."""
     if change is None:
         return DISCARD
+    if isinstance(change, Trimmed):
+        return TRIM
     return REMOVAL if isinstance(change, Removed) else CHANGE
 
 

@@ -235,7 +235,8 @@ class _Look:
         return large, looked_at[-1] if len(looked_at) == _SCANNED_AT_ONCE else None
 
     def _timed(self, old: tuple[float]) -> list[int]:
-        return [id for (id,) in _unless_damaged(self._db, "SELECT DISTINCT stream FROM times WHERE at <= ?", old)]
+        query = "SELECT DISTINCT stream FROM times INDEXED BY times_by_time WHERE at <= ?"
+        return [id for (id,) in _unless_damaged(self._db, query, old)] or _ids(self._db)
 
 
 def _ids(db: sqlite3.Connection) -> list[int]:
