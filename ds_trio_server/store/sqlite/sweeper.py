@@ -176,19 +176,23 @@ class Sweeper:
                 await trio.sleep(3 * batch.seconds)
 
     async def _retain(self, trimmer: Trimmer) -> None:
-        now = self._store.now().steady
-        if trimmer.due(now):
-            try:
-                plan = await self._queries.run(trimmer.planner(now))
-            except Damaged as error:
-                self.failed("what is too old or too large", error)
-                return
-            trimmer.planned(now, plan)
-            if plan.times:
-                # Labelled with the time after they were looked up: an append may seem younger, never older.
-                at = self._store.now().steady
-                await self.store([(INSERT_TIME, time_row(id, at, tail)) for id, tail in plan.times])
-            await self._trim(plan.cuts)
+        ends = trio.current_time() + _COLLECT_FOR
+        behind = True
+        while behind:
+            now = self._store.now().steady
+            if trimmer.due(now) or trimmer.is_behind:
+                try:
+                    plan = await self._queries.run(trimmer.planner(now))
+                except Damaged as error:
+                    self.failed("what is too old or too large", error)
+                    return
+                trimmer.planned(now, plan)
+                if plan.times:
+                    # Labelled with the time after they were looked up: an append may seem younger, never older.
+                    at = self._store.now().steady
+                    await self.store([(INSERT_TIME, time_row(id, at, tail)) for id, tail in plan.times])
+                await self._trim(plan.cuts)
+            behind = trimmer.is_behind and trio.current_time() < ends
         while cuts := trimmer.take_large():
             if not await self._trim(cuts):
                 break

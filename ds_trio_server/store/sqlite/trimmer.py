@@ -87,6 +87,7 @@ class Trimmer:
         self._next = 0.0
         self._scanned: int | None = 0 if rules.sizes else None
         self._many = _NOTED
+        self._cut = 0
         self.active: set[int] = set()
         self.large: dict[int, str] = {}
 
@@ -139,7 +140,8 @@ class Trimmer:
     def planner(self, now: float) -> Callable[[sqlite3.Connection], Plan]:
         """The look for what is to be done at a (steady) time. It runs in a thread, and touches nothing but the file."""
         active, scanned = self.take(now), self._scanned
-        return lambda db: _Look(db, self._rules).plan(now, active, scanned)
+        after = self._cut
+        return lambda db: _Look(db, self._rules).plan(now, active, scanned, after)
 
     def planned(self, now: float, plan: Plan) -> None:
         """Take in what a look found."""
@@ -147,10 +149,16 @@ class Trimmer:
         if self._many == ENDLESS:
             self._many = max(_NOTED, 2 * len(plan.active))
         self.large.update(plan.large)
+        self._cut = plan.cuts[-1].stream if len(plan.cuts) == _CUTS_AT_ONCE else 0
         if self._scanned is not None:
             self._scanned = plan.scanned
         # However many streams there are, this takes a small part of the time.
         self._next = now + max(0.5, 20 * plan.seconds)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last look found more to cut by age than one takes: the next goes on behind that."""
+        return self._cut > 0
 
 
 class _Look:
@@ -160,10 +168,10 @@ class _Look:
         self._db = db
         self._rules = rules
 
-    def plan(self, now: float, active: set[int], scanned: int | None) -> Plan:
+    def plan(self, now: float, active: set[int], scanned: int | None, after: int) -> Plan:
         started = time.monotonic()
         times, still = self._times(now, active)
-        cuts = self._old(now)
+        cuts = self._old(now, after)
         large, scanned = self._large(scanned)
         return Plan(times, cuts, large, still, scanned, time.monotonic() - started)
 
@@ -197,14 +205,15 @@ class _Look:
                 return at, position
         return None
 
-    def _old(self, now: float) -> list[Cut]:
+    def _old(self, now: float, after: int) -> list[Cut]:
+        """What is too old, of streams behind one first: those before it have had their turn."""
         cuts: list[Cut] = []
         for limit in self._rules.ages:
             old = (now - limit,)
             found = _sound(self._db, _OLD, old, "AND t.stream = ?", partial(self._timed, old))
             for id, at, position, sum, raw in found:
                 path, age, _ = self._of(raw)
-                if age != limit or len(cuts) >= _CUTS_AT_ONCE:
+                if age != limit:
                     continue
                 if schema.sum_of(id, at, position) != sum:
                     noted = self._last_time(id, *old)
@@ -212,7 +221,8 @@ class _Look:
                         continue
                     _, position = noted
                 cuts.append(Cut(id, path, position, None))
-        return cuts
+        cuts.sort(key=lambda cut: (cut.stream <= after, cut.stream))
+        return cuts[:_CUTS_AT_ONCE]
 
     def _large(self, after: int | None) -> tuple[list[tuple[int, str]], int | None]:
         if after is None:
