@@ -73,7 +73,7 @@ class Soon(Store):
     def __init__(self, store: Store) -> None:
         self._store = store
         self.taken = 0
-        for name in ("open", "close", "watch", "unwatch", "sweep", "paths", "usage", "now"):
+        for name in ("open", "close", "watch", "unwatch", "sweep", "verify", "paths", "usage", "now"):
             setattr(self, name, getattr(store, name))
 
     async def transact(self, needs: Needs, decide: Any) -> Any:

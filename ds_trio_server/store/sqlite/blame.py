@@ -27,6 +27,7 @@ def find(
     found = Undone(str(error))
     listed = Listed(db)
     writes.to(listed)
+    paths = writes.paths()
     for _ in range(_ROUNDS):
         owner = _first(db, [item for item in listed.items if not _is_blamed(found, item[1])], is_damage)
         if owner is None:
@@ -35,7 +36,8 @@ def find(
     if not found:
         alone: dict[object, list[Item]] = {}
         for item in listed.items:
-            alone.setdefault(item[1].stream or item[1], []).append(item)
+            owner = item[1]  # a stream that is made has no row without what makes it
+            alone.setdefault(owner.path or paths.get(owner.stream) or owner, []).append(item)
         for each in alone.values():
             owner = _first(db, each, is_damage)
             if owner is not None:

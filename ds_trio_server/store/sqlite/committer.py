@@ -12,7 +12,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -70,7 +69,6 @@ class Committer:
         self._lists_staged = True  # until the list of them is found damaged: then a crash leaves some behind
         self._writes: Writes | None = None  # what is being written
         self._step = STEP_BYTES
-        self._is_damage = partial(errors.is_damage_to_write, folder)
         self._collector = Collector(self._is_damage)
         self._passed_over = PassedOver(counts).note
         self._counts = counts
@@ -358,6 +356,13 @@ class Committer:
         if patient != self._patient:
             schema.be_patient(self._db, patient)
             self._patient = patient
+
+    def _is_damage(self, error: Exception) -> bool:
+        """As `errors.is_damage`, of what a change has met: SQLite says that the disk is full, too, for a page number
+        beyond all that there may be, which a damaged page has."""
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return errors.hindrance(self._folder) is None and schema.has_pages_left(self._db)
+        return errors.is_damage(error)
 
     def _failure(self, error: Exception) -> Exception:
         if isinstance(error, (StorageFailed, Undone)):

@@ -127,6 +127,7 @@ class SQLiteStore(Store):
         self._producers = Producers(self._queries)
         found = meta.load(self._folder, db.writer)
         self._newest = found.newest
+        self._damages.verified = not found.newest  # nothing can be lost where nothing was ever made
         self._last_blob = schema.last_blob(db.writer)
         if self._clock is None:
             self._clock = Clock(found.steady, found.wall)

@@ -116,14 +116,6 @@ def is_damage(error: Exception) -> bool:
     return code & 0xFF in _DAMAGE and not str(error).startswith(_FOR_ALL)
 
 
-def is_damage_to_write(folder: Path, error: Exception) -> bool:
-    """As `is_damage`, of what a change has met: SQLite says that the disk is full for a page number beyond all pages
-    too, which a damaged page may name."""
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return hindrance(folder) is None
-    return is_damage(error)
-
-
 def failed(folder: Path, error: Exception) -> StorageFailed:
     """What to tell the operator when SQLite can't read or write its file, and the store ends."""
     file = folder / files.FILE

@@ -261,6 +261,11 @@ def unused(db: sqlite3.Connection) -> int:
     return int(one(db, "PRAGMA freelist_count")[0]) * int(one(db, "PRAGMA page_size")[0])
 
 
+def has_pages_left(db: sqlite3.Connection) -> bool:
+    """Whether the file is far from having as many pages as one may have."""
+    return int(one(db, "PRAGMA max_page_count")[0]) // 2 > int(one(db, "PRAGMA page_count")[0])
+
+
 def unstage(db: sqlite3.Connection) -> None:
     """Drop the blobs that were staged and never published; what a row of the list can't be is left alone."""
     found = db.execute("SELECT blob, stream, position, sum FROM staged").fetchall()

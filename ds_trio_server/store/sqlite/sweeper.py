@@ -34,6 +34,7 @@ _SAVE_CLOCK_EVERY = 60.0
 _COLLECT_FOR = 1.0
 _PAGE = 256
 _AT_ONCE = 0.002
+_ROUNDS = 16
 _MORTAL = tuple(f"SELECT 1 FROM streams WHERE {column} IS NOT NULL LIMIT 1" for column in ("deadline", "expires"))
 # In the order of their indexes, so that a page reads no more than it gives, and nothing of streams that are damaged.
 _ENDED = tuple(
@@ -210,16 +211,19 @@ class Sweeper:
                 await self.store(part)
 
     async def _trim(self, cuts: list[Cut]) -> bool:
-        batch = None
-        started = time.perf_counter()
-        for cut in cuts:
-            batch = self._apart(f"stream {cut.stream}", self._cut, cut) or batch
-            worked = time.perf_counter() - started
-            if worked > _AT_ONCE:
-                await trio.sleep(worked)
-                started = time.perf_counter()
-        if batch is not None:
-            await batch.done.wait()
+        for _ in range(_ROUNDS):
+            batch = None
+            started = time.perf_counter()
+            for cut in cuts:
+                batch = self._apart(f"stream {cut.stream}", self._cut, cut) or batch
+                worked = time.perf_counter() - started
+                if worked > _AT_ONCE:
+                    await trio.sleep(worked)
+                    started = time.perf_counter()
+            if batch is not None:
+                await batch.done.wait()
+            if batch is None or not isinstance(batch.error, Undone):
+                break  # else again, without those that are refused now
         return batch is None or batch.error is None
 
     def trim(self, cuts: list[Cut]) -> None:

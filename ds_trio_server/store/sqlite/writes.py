@@ -65,6 +65,10 @@ class Writes:
         used = int(batch.steady or 0)
         self._producers = [(*key, *value, used) for key, value in batch.producers.items()]
 
+    def paths(self) -> dict[int, str]:
+        """The paths of the streams that are changed, by id."""
+        return self._batch.paths()
+
     def to(self, target: Target) -> None:
         """Have a target take all of it."""
         batch = self._batch
