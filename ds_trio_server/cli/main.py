@@ -15,7 +15,7 @@ from .parser import Family, Parser, Usage
 
 FAMILIES = {
     "serve": ("serve",),
-    "maintenance": ("check", "backup"),
+    "maintenance": ("check", "backup", "salvage"),
     "tokens": ("token", "share"),
     "client": ("create", "append", "read", "tail", "head", "close", "delete", "fork"),
 }

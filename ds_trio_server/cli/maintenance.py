@@ -1,18 +1,18 @@
-"""`ds check` and `ds backup`: looking after a data directory, both beside a running server."""
+"""`ds check` and `ds backup`: looking after a data directory, both beside a running server; `ds salvage` after one."""
 
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..store.sqlite.maintenance import Report, Unusable, backup, check
+from ..store.sqlite.maintenance import Report, Unusable, backup, check, salvage
 
 if TYPE_CHECKING:
     from .parser import Commands
 
 
 def add_commands(commands: "Commands") -> None:
-    """Add `check` and `backup`."""
+    """Add `check`, `backup` and `salvage`."""
     checking = commands.add_parser(
         "check",
         help="verify a data directory",
@@ -28,6 +28,14 @@ def add_commands(commands: "Commands") -> None:
     copying.add_argument("folder", metavar="DIR", help="what 'ds serve --data' is given")
     copying.add_argument("target", metavar="DEST", help="a new directory; serve it with 'ds serve --data DEST'")
     copying.set_defaults(run=run_backup)
+    salvaging = commands.add_parser(
+        "salvage",
+        help="go on without what a damaged log has lost",
+        description="Go on without the appends that stand behind damage in a data directory's log, which a server "
+        "refuses to do by itself. The log is kept beside it.",
+    )
+    salvaging.add_argument("folder", metavar="DIR", help="what 'ds serve --data' is given")
+    salvaging.set_defaults(run=run_salvage)
 
 
 def run_check(options: Namespace) -> int:
@@ -49,6 +57,22 @@ def run_backup(options: Namespace) -> int:
         print(f"ds backup: {error}", file=sys.stderr)
         return 2
     return _tell("backup", Path(options.target), report)
+
+
+def run_salvage(options: Namespace) -> int:
+    """`ds salvage DIR`: as `ds check`, behind what it does."""
+    folder = Path(options.folder)
+    try:
+        done = salvage(folder)
+    except Unusable as error:
+        print(f"ds salvage: {error}", file=sys.stderr)
+        return 2
+    if done is None:
+        print(f"{folder}: its log is not damaged in a way that loses appends; nothing was changed")
+    else:
+        broken, kept = done
+        print(f"{folder}: its log had {broken.commits} commits behind damage, which are lost; it is kept as {kept}")
+    return run_check(options)
 
 
 def _tell(command: str, folder: Path, report: Report) -> int:

@@ -258,7 +258,7 @@ class Store(ABC):
 
     async def verify(self) -> None:
         """Look for damage that answers would not show, once after the start and beside the first of
-        them. Raises StorageFailed where it can't be told whose it is."""
+        them; a stream is made only behind it. Raises StorageFailed where it can't be told whose it is."""
         self.check_open()
         await trio.lowlevel.checkpoint()
 

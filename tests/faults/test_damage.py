@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
+import subprocess
 
 import pytest
+import trio
 
+from ds_trio_server.store.base import Damaged
 from ds_trio_server.store.sqlite import files, maintenance
+from tests.faults import pages
+from tests.faults.servers import ask
 from tests.faults.stores import Time, opened
-from tests.faults.streams import append, put, read
+from tests.faults.streams import append, find, put, read
+from tests.tools import serve
 
 
 def damage_page(folder, mark: bytes) -> None:
@@ -137,3 +144,67 @@ async def test_what_a_live_stream_has_is_freed_by_no_row(tmp_path):
     store._tails.forget(1)
     assert await read(store, "s") == b"x" * 3000
     await store.close()
+
+
+def test_a_schema_that_is_no_text_is_one_line(tmp_path):
+    data = tmp_path / "data"
+    with serve.start("--data", data, "--min-free", "0") as server:
+        assert ask(server, "PUT", "a", b"x")[0] == 201
+        server.process.terminate()
+        assert server.wait(30) == 0
+    path = data / files.FILE
+    found = bytearray(path.read_bytes())
+    found[found.index(b"CREATE TABLE staged") + 7] = 0xBA
+    path.write_bytes(found)
+    for command, status in (("check", 2), ("backup", 2), ("salvage", 2), ("serve", 1)):
+        more = {"backup": [str(data), str(tmp_path / "copy")], "serve": ["--data", str(data), "--port", "0"]}
+        arguments = more.get(command, [str(data)])
+        done = subprocess.run([*serve.command(), command, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == status and "Traceback" not in done.stderr, (command, done)
+        assert done.stderr.count("schema is no UTF-8") == 1, (command, done)
+
+
+async def test_nothing_is_made_where_an_index_has_lost_a_stream(tmp_path):
+    """A device that comes back creates its stream first of all."""
+    store = await opened(tmp_path)
+    for n in range(300):
+        await put(store, f"a/device/of/some/length/s{n:03}", b"kept")
+    await store.close()
+    leaves = pages.leaves(tmp_path, "sqlite_autoindex_streams_1")
+    path = tmp_path / files.FILE
+    found = bytearray(path.read_bytes())
+    at = (leaves[1] - 1) * pages.PAGE
+    (cells,) = struct.unpack_from(">H", found, at + 3)
+    struct.pack_into(">H", found, at + 3, cells - 3)  # its last three are lost
+    path.write_bytes(found)
+    db = sqlite3.connect(path)
+    lost = [
+        name
+        for (name,) in db.execute("SELECT path FROM streams NOT INDEXED").fetchall()
+        if db.execute("SELECT 1 FROM streams WHERE path = ?", (name,)).fetchone() is None
+    ]
+    db.close()
+    assert len(lost) == 3
+    for _ in range(2):
+        store = await opened(tmp_path)
+        answers = {}
+
+        async def create(name, store=store, answers=answers):
+            try:
+                await put(store, name, b"fresh")
+                answers[name] = True
+            except Damaged:
+                answers[name] = False
+
+        async with trio.open_nursery() as nursery:
+            for name in lost:
+                nursery.start_soon(create, name)
+            nursery.start_soon(create, f"new{_}")
+        assert answers == {**dict.fromkeys(lost, False), f"new{_}": True}
+        for name in lost:
+            with pytest.raises(Damaged):
+                await find(store, name)
+        await store.close()
+    db = sqlite3.connect(path)
+    assert db.execute("SELECT count(*) FROM streams NOT INDEXED").fetchone() == (302,)
+    db.close()

@@ -508,3 +508,35 @@ async def test_a_source_whose_forks_begin_later_is_freed_when_it_is_deleted(tmp_
         assert store._db.reader.execute("SELECT count(*) FROM appends").fetchone() == (1,)
         assert not maintenance.check(tmp_path).problems
     await store.close()
+
+
+async def test_however_many_streams_are_too_old_each_has_its_turn(tmp_path, monkeypatch):
+    """All of them are appended to, so that those that were cut are soon too old again."""
+    monkeypatch.setattr("ds_trio_server.store.sqlite.trimmer._CUTS_AT_ONCE", 20)
+    monkeypatch.setattr("ds_trio_server.store.sqlite.sweeper._COLLECT_FOR", 0.0)  # one look a sweep
+    time = Time()
+    store = await opened(tmp_path, time, "*=10s")
+    for n in range(100):
+        await put(store, f"s{n}")
+    for second in range(40):
+        for n in range(100):
+            await append(store, f"s{n}", b"%04d" % second)
+        time.seconds += 1
+        await store.sweep()
+    oldest = [int((await read(store, f"s{n}"))[:4]) for n in range(100)]
+    assert min(oldest) >= 40 - 10 - 8, "no later than it takes to go around"
+    await store.close()
+
+
+async def test_a_sweep_goes_on_while_more_is_too_old(tmp_path, monkeypatch):
+    monkeypatch.setattr("ds_trio_server.store.sqlite.trimmer._CUTS_AT_ONCE", 20)
+    time = Time()
+    store = await opened(tmp_path, time, "*=10s")
+    for n in range(90):
+        await put(store, f"s{n}", b"x")
+    time.seconds += 1
+    await store.sweep()
+    time.seconds += 20
+    await store.sweep()
+    assert [await read(store, f"s{n}") for n in range(90)] == [b""] * 90
+    await store.close()

@@ -43,6 +43,8 @@ def make_older(folder: Path, version: int) -> None:
 
 
 _OLDER = {
+    5: "ALTER TABLE times DROP COLUMN sum; ALTER TABLE staged DROP COLUMN sum; ALTER TABLE staged DROP COLUMN position;"
+    " ALTER TABLE staged DROP COLUMN stream;",
     4: "DROP TRIGGER producers_are_counted; DROP TRIGGER producers_are_discounted; DROP TABLE producing;"
     " ALTER TABLE producers DROP COLUMN used;",
     3: "DROP TABLE staged; ALTER TABLE streams DROP COLUMN sum;",
@@ -71,7 +73,7 @@ class Soon(Store):
     def __init__(self, store: Store) -> None:
         self._store = store
         self.taken = 0
-        for name in ("open", "close", "watch", "unwatch", "sweep", "paths", "usage", "now"):
+        for name in ("open", "close", "watch", "unwatch", "sweep", "verify", "paths", "usage", "now"):
             setattr(self, name, getattr(store, name))
 
     async def transact(self, needs: Needs, decide: Any) -> Any:

@@ -90,6 +90,7 @@ async def test_both_stores_agree(seed: int, tmp_path: Path, monkeypatch: pytest.
             await durable.store.close()
             durable = Rig(soon(SQLiteStore(tmp_path, clock)), time)
             await durable.store.open()
+            await durable.store.verify()  # the first creation waits for it, and others would be decided before
         elif what < 0.16:
             time.tick += 20
             await plain.sweep()

@@ -1,81 +1,79 @@
 """Whose change it is that a transaction can't hold, because the file is damaged where that belongs.
 
-A batch that meets damage is undone as a whole. Then its changes are tried one after the other, in a transaction that is
-undone as well, up to the first that meets damage, and again without that one (what SQLite has in memory behind such an
-error is not to be built upon). Where nothing is to blame, or what any commit needs is damaged too, nobody can go on.
+A batch that meets damage is undone as a whole. Then its rows are written one after the other, in the order they had,
+in a transaction that is undone as well, up to the first that meets damage, and again without that one (what SQLite has
+in memory behind such an error is not to be built upon). Where that meets none, each change is tried alone. Where what
+any commit needs is damaged too, nobody can go on.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable
 
-from . import errors, rows, schema
-from .batches import Batch
+from . import schema
 from .damages import CHANGE, REMOVAL, Undone
+from .writes import Item, Listed, Owner, Writes
 
 _ROUNDS = 32
 """Beyond so many at once the others are found when the next batch meets them."""
-_Step = tuple[Callable[[], object], Callable[[], object]]
-"""A change, and what notes that it is to blame."""
 
 
-def find(db: sqlite3.Connection, batch: Batch, error: Exception) -> Undone | None:
-    """What of a batch that met an error is to blame, None when that can't be told. Raises sqlite3.Error when the disk
-    fails meanwhile."""
-    found = Undone(str(error))
+def find(
+    db: sqlite3.Connection, writes: Writes, error: Exception, is_damage: Callable[[Exception], bool]
+) -> Undone | None:
+    """What of a batch that met an error is to blame: nothing where that meets none any more, None when nobody can go
+    on. Raises sqlite3.Error when the disk fails meanwhile."""
     if not schema.takes_commits(db):
         return None
+    found = Undone(str(error))
+    listed = Listed(db)
+    writes.to(listed)
+    paths = writes.paths()
     for _ in range(_ROUNDS):
-        if _hold(db, batch, found):
+        owner = _first(db, [item for item in listed.items if not _is_blamed(found, item[1])], is_damage)
+        if owner is None:
             break
-    return found or None
+        _blame(found, owner)
+    if not found:
+        alone: dict[object, list[Item]] = {}
+        for item in listed.items:
+            owner = item[1]  # a stream that is made has no row without what makes it
+            alone.setdefault(owner.path or paths.get(owner.stream) or owner, []).append(item)
+        for each in alone.values():
+            owner = _first(db, each, is_damage)
+            if owner is not None:
+                _blame(found, owner)
+    return found
 
 
-def _hold(db: sqlite3.Connection, batch: Batch, found: Undone) -> bool:
-    """Whether a transaction holds all that is not to blame; the first that it doesn't is to blame now."""
+def _first(db: sqlite3.Connection, items: Iterable[Item], is_damage: Callable[[Exception], bool]) -> Owner | None:
+    """Whose is the first that meets damage in a transaction of all, None when it holds them."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        for step, is_to_blame in _steps(db, batch, found):
+        for run, owner in items:
             try:
-                step()
+                run()
             except Exception as error:
-                if not errors.is_damage(error):
+                if not is_damage(error):
                     raise
-                is_to_blame()
-                return False
+                return owner
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
-    return True
+    return None
 
 
-def _steps(db: sqlite3.Connection, batch: Batch, found: Undone) -> Iterator[_Step]:
-    at = 0
-    for start, stop, path, kind in (*batch.blocks, (len(batch.structure), 0, "", "")):
-        for each in range(at, start):
-            if each not in found.upkeep:
-                yield _execution(db, batch, each, each + 1), partial(found.upkeep.add, each)
-        if stop and (path, kind) not in found.changes:
-            yield _execution(db, batch, start, stop), partial(found.changes.add, (path, kind))
-        at = stop
-    for row in batch.rows:
-        if (row[-1], REMOVAL) not in found.streams:  # whoever ends a stream needs its row as well
-            to_blame = partial(found.streams.update, {(row[-1], CHANGE), (row[-1], REMOVAL)})
-            yield partial(schema.change_all, db, rows.UPDATE_STREAM, [row]), to_blame
-    for stream, at, data in batch.appends:
-        if (stream, CHANGE) not in found.streams:
-            # What is beside it in `blobs`, no stream has for itself.
-            row_of = stream, at, 0, data if len(data) <= schema.INLINE_LIMIT else None
-            yield partial(db.execute, schema.INSERT_INLINE, row_of), partial(found.streams.add, (stream, CHANGE))
-    for (stream, id), state in batch.producers.items():
-        if (stream, CHANGE) not in found.streams:
-            saved = stream, id, *state, 0
-            yield partial(db.execute, schema.SAVE_PRODUCER, saved), partial(found.streams.add, (stream, CHANGE))
+def _is_blamed(found: Undone, owner: Owner) -> bool:
+    if owner.stream:  # whoever ends a stream needs its row as well
+        return (owner.stream, REMOVAL if owner.row else CHANGE) in found.streams
+    return owner.at in found.upkeep if owner.at >= 0 else (owner.path, owner.kind) in found.changes
 
 
-def _execution(db: sqlite3.Connection, batch: Batch, start: int, stop: int) -> Callable[[], None]:
-    def execute() -> None:
-        for statement, values in batch.structure[start:stop]:
-            db.execute(statement, values)
-
-    return execute
+def _blame(found: Undone, owner: Owner) -> None:
+    if owner.stream:
+        found.streams.add((owner.stream, CHANGE))
+        if owner.row:
+            found.streams.add((owner.stream, REMOVAL))
+    elif owner.at >= 0:
+        found.upkeep.add(owner.at)
+    else:
+        found.changes.add((owner.path, owner.kind))

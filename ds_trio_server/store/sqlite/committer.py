@@ -11,8 +11,7 @@ until the commit that publishes them. What a crash or a failure leaves in it was
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -21,23 +20,20 @@ import trio
 
 from ...stats import Upkeep
 from ..base import StorageBusy, StorageFailed, StorageFull
-from . import blame, errors, files, rows, schema
-from .batches import Batch, Part, parts
+from . import blame, errors, files, schema
+from .batches import Batch
 from .checkpoints import Checkpoints
+from .damages import Undone
 from .database import Database
 from .garbage import Collector, Stuck
 from .passed_over import PassedOver
 from .queues import STEP_BYTES
+from .writes import Blob, ForGood, Published, Writes, published
 
 _VACUUM_PAGES = 256
 _SPARE_PAGES = 1024
 _STEP_SECONDS = 0.02
 _DAMAGED_AT_ONCE = 4
-
-_Blob = tuple[int, memoryview]
-"""The parameters of INSERT_BLOB."""
-_Published = tuple[int, int, int, int, int]
-"""The parameters of INSERT_ROW: stream, position, part, sum and blob."""
 
 
 class _Tend:
@@ -70,8 +66,10 @@ class Committer:
         self._wanted = False
         self._last_blob = last_blob
         self._staging: Batch | None = None  # whose blobs may be staged
+        self._lists_staged = True  # until the list of them is found damaged: then a crash leaves some behind
+        self._writes: Writes | None = None  # what is being written
         self._step = STEP_BYTES
-        self._collector = Collector()
+        self._collector = Collector(self._is_damage)
         self._passed_over = PassedOver(counts).note
         self._counts = counts
         # Whether there may be more free pages than the file should hold (set by the thread).
@@ -138,7 +136,8 @@ class Committer:
                     batch.durable = True
                     self._be_patient(True)
             except Exception as error:
-                batch.error = self._failure(error, None if batch.parts else batch)
+                batch.error = self._failure(error)
+            self._writes = None
             batch.seconds += time.monotonic() - started
             if not self._tell(self._finished, batch) or isinstance(batch.error, StorageFailed):
                 self._let_go(batch.error)
@@ -189,16 +188,40 @@ class Committer:
                 self._tell(self._finished, batch)
 
     def _commit(self, batch: Batch) -> None:
-        for _ in range(_DAMAGED_AT_ONCE):
-            try:
-                self._commit_once(batch)
-                return
-            except Stuck as stuck:
+        self._writes = Writes(batch, self._next_blob)
+        try:
+            self._whatever_upkeep_meets(lambda: self._commit_once(batch))
+        except Exception as error:
+            if not self._is_damage(error):
+                raise
+            if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-                self._passed_over(f"what stream {stuck.stream} has left", stuck.error)
-        # There is a lot of it. The next commits go on with that; nobody waits for all of it.
-        with self._nothing_freed():
-            self._commit_once(batch)
+            undone = blame.find(self._db, self._writes, error, self._is_damage)
+            if undone is None:
+                raise
+            if undone:
+                raise undone from error
+            if not errors.is_damage(error):
+                raise
+            # Damage stays: SQLite takes some pages that it could not read for damaged ones. Once that may be.
+            self._whatever_upkeep_meets(lambda: self._commit_once(batch))
+
+    def _whatever_upkeep_meets(self, write: Callable[[], None]) -> None:
+        """Write one transaction, without what upkeep adds to it where that meets damage."""
+        met = 0
+        try:
+            while True:
+                try:
+                    write()
+                    return
+                except Stuck as stuck:
+                    self._db.execute("ROLLBACK")
+                    self._passed_over(stuck.what, stuck.error)
+                    met += 1
+                    # There may be a lot of it. The next commits go on with that; nobody waits for all of it.
+                    self._collector.rests = met >= _DAMAGED_AT_ONCE
+        finally:
+            self._collector.rests = False
 
     def _commit_once(self, batch: Batch) -> None:
         try:
@@ -222,20 +245,10 @@ class Committer:
         self._checkpoints.before_commit(batch.size)
         db = self._db
         db.execute("BEGIN IMMEDIATE")
-        for statement, values in batch.structure:
-            db.execute(statement, values)
-        if batch.rows:
-            schema.change_all(db, rows.UPDATE_STREAM, batch.rows)
-        if batch.appends:
-            self._insert(batch)
+        assert self._writes is not None
+        self._writes.to(ForGood(db))
         if batch.staged:
-            db.executemany(schema.INSERT_ROW, batch.staged)
-            db.execute("DELETE FROM staged")
-        if batch.producers:
-            used = int(batch.steady or 0)
-            db.executemany(
-                schema.SAVE_PRODUCER, [(*key, *value, used) for key, value in batch.producers.items()]
-            )
+            self._list_staged("DELETE FROM staged")
         self._clean(batch)
         began = time.monotonic()
         db.execute("COMMIT")
@@ -249,77 +262,67 @@ class Committer:
             collector.step(self._db)
             batch.garbage_remains = collector.remains
             if self._staging is not None and self._staging.error is not None:
-                schema.unstage(self._db)
+                self._unstage()
                 self._staging = None
         else:
             # The bytes of a bulk batch have been counted as they were staged.
             size = 0 if batch.bulk else batch.size
             collector.along(self._db, len(batch.appends) + 2 * len(batch.structure), size)
 
-    def _insert(self, batch: Batch) -> None:
-        inline: list[tuple[int, int, int, bytes]] = []
-        published: list[_Published] = []
-        blobs: list[_Blob] = []
-        checksum = rows.checksum
-        for stream, at, data in batch.appends:
-            if len(data) <= schema.INLINE_LIMIT:
-                inline.append((stream, at, checksum(stream, at, data), data))
-            elif not batch.bulk:
-                for part in parts(stream, at, data):
-                    self._add_blob(part, published, blobs)
-        self._db.executemany(schema.INSERT_INLINE, inline)
-        if published:
-            self._db.executemany(schema.INSERT_ROW, published)
-            self._db.executemany(schema.INSERT_BLOB, blobs)
-
-    def _add_blob(self, part: Part, published: list[_Published], blobs: list[_Blob]) -> None:
+    def _next_blob(self) -> int:
         self._last_blob += 1
-        blobs.append((self._last_blob, part.data))
-        sum = rows.checksum(part.stream, part.position, part.data)
-        published.append((part.stream, part.position, part.offset, sum, self._last_blob))
+        return self._last_blob
 
     def _stage(self, batch: Batch) -> None:
         """Write some of a bulk batch's bytes where no reader sees them."""
-        db = self._db
-        blobs: list[_Blob] = []
+        blobs: list[Blob] = []
+        rows: list[Published] = []
         size = 0
         started = time.monotonic()
         self._checkpoints.before_commit(self._step)
         while batch.parts and size < self._step:
             part = batch.parts.pop()
             size += len(part.data)
-            self._add_blob(part, batch.staged, blobs)
-        try:
-            self._write_staged(batch, blobs, size)
-        except Stuck as stuck:
-            db.execute("ROLLBACK")
-            self._passed_over(f"what stream {stuck.stream} has left", stuck.error)
-            with self._nothing_freed():
-                self._write_staged(batch, blobs, size)
+            blob = self._next_blob()
+            blobs.append((blob, part.data))
+            rows.append(published(part, blob))
+        batch.staged += rows
+        self._whatever_upkeep_meets(lambda: self._write_staged(batch, rows, blobs, size))
         # A slow disk takes smaller steps, so that small appends don't wait longer for one than they must.
         if time.monotonic() - started > _STEP_SECONDS:
             self._step = max(self._step // 2, schema.ROW_LIMIT)
         else:
             self._step = min(self._step * 2, STEP_BYTES)
 
-    def _write_staged(self, batch: Batch, blobs: list[_Blob], size: int) -> None:
+    def _write_staged(self, batch: Batch, rows: list[Published], blobs: list[Blob], size: int) -> None:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         if self._staging is not batch:
-            schema.unstage(db)  # what is left of one that failed
+            self._unstage()  # what is left of one that failed
         db.executemany(schema.INSERT_BLOB, blobs)
-        db.executemany("INSERT INTO staged VALUES (?)", [(id,) for id, _ in blobs])
+        for stream, position, _, _, blob in rows:
+            self._list_staged(schema.INSERT_STAGED, schema.staged(blob, stream, position))
         self._collector.along(db, len(blobs), size)
         db.execute("COMMIT")
         self._staging = batch
 
-    @contextmanager
-    def _nothing_freed(self) -> Iterator[None]:
-        self._collector.rests = True
+    def _list_staged(self, statement: str, values: tuple[object, ...] = ()) -> None:
+        self._while_listed(lambda: self._db.execute(statement, values))
+
+    def _unstage(self) -> None:
+        self._while_listed(lambda: schema.unstage(self._db))
+
+    def _while_listed(self, step: Callable[[], object]) -> None:
+        """Do something with the list of what is staged, unless that is damaged."""
+        if not self._lists_staged:
+            return
         try:
-            yield
-        finally:
-            self._collector.rests = False
+            step()
+        except sqlite3.Error as error:
+            if not self._is_damage(error):
+                raise
+            self._lists_staged = False
+            raise Stuck("the list of what is staged", error) from error
 
     def _keep_up(self, batch: Batch) -> None:
         """What the file needs behind a commit that has been answered already."""
@@ -354,16 +357,16 @@ class Committer:
             schema.be_patient(self._db, patient)
             self._patient = patient
 
-    def _failure(self, error: Exception, batch: Batch | None) -> Exception:
-        if isinstance(error, StorageFailed):
+    def _is_damage(self, error: Exception) -> bool:
+        """As `errors.is_damage`, of what a change has met: SQLite says that the disk is full, too, for a page number
+        beyond all that there may be, which a damaged page has."""
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return errors.hindrance(self._folder) is None and schema.has_pages_left(self._db)
+        return errors.is_damage(error)
+
+    def _failure(self, error: Exception) -> Exception:
+        if isinstance(error, (StorageFailed, Undone)):
             return error
-        if errors.is_damage(error) and batch is not None:
-            try:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                return blame.find(self._db, batch, error) or errors.failed(self._folder, error)
-            except sqlite3.Error as worse:
-                error = worse
         refusal = self._refusals.of(error)
         if refusal is not None:
             try:

@@ -164,6 +164,8 @@ class _Copy:
             if size >= _STEP_BYTES:
                 break
         cursor.close()
+        if rows and rows[-1][:2] <= (after if query == _ANY else (stream, after[1])):
+            raise sqlite3.DatabaseError("appends are out of order")  # it would begin again and again
         self._db.executemany("INSERT INTO main.appends VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._db.executemany("INSERT INTO main.blobs VALUES (?, ?)", blobs)
         self._bytes += size

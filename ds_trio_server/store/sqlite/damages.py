@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ds_core.server.stream import Removed
+from ds_core.server.stream import Removed, Trimmed
 
 from ...stats import Upkeep
 from ..base import Change, Damaged
@@ -23,14 +23,17 @@ _TELL_EVERY = 60.0
 _MOST_TOLD = 16
 _MOST_KNOWN = 4096
 _REFUSED_FOR = 60.0
-CHANGE, REMOVAL, DISCARD = "change", "removal", "discard"
-"""The kinds of changes that are refused apart from each other: a stream that takes no appends can often be deleted."""
+CHANGE, TRIM, REMOVAL, DISCARD = "change", "trim", "removal", "discard"
+"""The kinds of changes that are refused apart from each other: a stream that takes no appends can often be deleted, and
+one that can't be trimmed takes appends."""
 
 
 def kind_of(change: Change | None) -> str:
     """The kind of a change, None for the removal of a stream whose state can't be read."""
     if change is None:
         return DISCARD
+    if isinstance(change, Trimmed):
+        return TRIM
     return REMOVAL if isinstance(change, Removed) else CHANGE
 
 
@@ -52,6 +55,10 @@ class Undone(Exception):
         return bool(self.changes or self.streams or self.upkeep)
 
 
+class Unverified(Exception):
+    """A stream would be made before it is known that none is there: `Damages.verified` comes first."""
+
+
 class _Refusal(NamedTuple):
     until: float
     error: str
@@ -61,7 +68,8 @@ class Damages:
     """The damage that one store has met: `counts` has how often and of how many streams.
 
     `refused` has the changes that can't be committed, by path and kind: while it is empty there is nothing to ask.
-    `hidden` are paths whose streams are there and can't be found, because an index has lost them. All are bounded.
+    `hidden` are paths whose streams are there and can't be found, because an index has lost them; `verified` says that
+    it is known which. All are bounded.
     """
 
     def __init__(self, folder: Path, counts: Upkeep) -> None:
@@ -73,6 +81,7 @@ class Damages:
         self._round = 0.0
         self.refused: dict[tuple[str, str], _Refusal] = {}
         self.hidden: frozenset[str] = frozenset()
+        self.verified = False
 
     def met(self, error: Damaged) -> Damaged:
         """Take in that somebody has met damage; what to raise."""

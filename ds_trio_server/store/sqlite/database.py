@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..base import StorageFailed, StorageFull, Unwritable
-from . import errors, files, schema
+from . import broken_log, errors, files, schema
 from .hold import Hold
 from .shm import SharedIndex
 from .wal import Log
@@ -95,6 +95,7 @@ class Database:
             with suppress(Unwritable):
                 return self._prepare()
         self.only_reads = refusal
+        self._look_at_log()
         file = self._folder / files.FILE
         unmade = StorageFailed(f"{file} can't be made: {refusal.message}")
         if not files.size(file):
@@ -104,7 +105,7 @@ class Database:
             if schema.is_empty(db):
                 raise unmade
             schema.check_version(self._folder, db)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise errors.failed(self._folder, error) from error
         log.warning(
             "%s: %s: it is served for reading alone, and appends are answered with %d",
@@ -115,10 +116,16 @@ class Database:
     def _prepare(self) -> sqlite3.Connection:
         self.index.take()
         try:
+            self._look_at_log()
             return schema.prepare(self._folder)
         except BaseException:
             self.index.close()
             raise
+
+    def _look_at_log(self) -> None:
+        broken = broken_log.look(self._folder, self.index)
+        if broken is not None:
+            raise broken_log.failed(self._folder, broken)
 
     def _open_reader(self) -> None:
         self.reader = self._connect_anew(_READER_KIB)
@@ -127,7 +134,7 @@ class Database:
     def _connect_anew(self, cache_kib: int) -> sqlite3.Connection:
         try:
             return self._connect(cache_kib)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise errors.failed(self._folder, error) from error
 
     def _connect(self, cache_kib: int) -> sqlite3.Connection:

@@ -17,7 +17,7 @@ from . import lifecycle, schema
 from .batches import Batch, Entry
 from .cache import StreamCache
 from .committer import Committer
-from .damages import Damages, kind_of
+from .damages import Damages, Unverified, kind_of
 from .database import Database
 from .health import Health
 from .pipeline import Pipeline
@@ -69,7 +69,7 @@ class Decider:
 
     def decide(self, needs: Needs, decide: Decide[T]) -> tuple[T, Batch | None]:
         """The response to a command, and the batch that must be durable before it may leave. Raises Damaged
-        before anything is changed."""
+        before anything is changed, and Unverified for a stream that is to be verified first."""
         if self._health.failure is not None:
             self._health.check()
         entry = self.entry(needs.path)
@@ -81,6 +81,8 @@ class Decider:
         view = View(entry.stream, self._now(), self._newest + 1, source, needs.piece, producer)
         response, change = decide(view)
         if change is not None:
+            if isinstance(change, Created) and entry.stream is None and not self._damages.verified:
+                raise Unverified
             if self._db.only_reads is not None:
                 raise type(self._db.only_reads)()
             newcomer = producer is None and isinstance(change, Appended) and change.producer is not None

@@ -29,7 +29,7 @@ from . import errors, files, meta, rows, schema, verifying
 from .batches import Waiter
 from .cache import StreamCache
 from .committer import Committer
-from .damages import Damages, Undone
+from .damages import Damages, Undone, Unverified
 from .database import Database
 from .decider import Decider
 from .health import Health
@@ -77,6 +77,7 @@ class SQLiteStore(Store):
         self._queues = Queues()
         self._health = Health(self._queues)
         self._damages = Damages(self._folder, self.upkeep)
+        self._verifying = trio.Lock()
 
     # Opening and closing
 
@@ -126,6 +127,7 @@ class SQLiteStore(Store):
         self._producers = Producers(self._queries)
         found = meta.load(self._folder, db.writer)
         self._newest = found.newest
+        self._damages.verified = not found.newest  # nothing can be lost where nothing was ever made
         self._last_blob = schema.last_blob(db.writer)
         if self._clock is None:
             self._clock = Clock(found.steady, found.wall)
@@ -186,9 +188,14 @@ class SQLiteStore(Store):
     async def transact(self, needs: Needs, decide: Decide[T]) -> T:
         self.check_open()
         while True:
-            # What somebody else's damage undoes is decided again, each time without one more that is damaged.
-            with suppress(Undone):
+            try:
                 return await self._transact(needs, decide)
+            except Undone:
+                pass  # decided again, each time without one more that is damaged
+            except Unverified:
+                async with self._verifying:
+                    if not self._damages.verified:
+                        await self._verify()
 
     async def _transact(self, needs: Needs, decide: Decide[T]) -> T:
         try:
@@ -220,6 +227,8 @@ class SQLiteStore(Store):
             if self._cache.pending(needs.path) is not None:
                 raise trio.WouldBlock from None
             raise
+        except Unverified:
+            raise trio.WouldBlock from None
         if pending is not None:
             pending.callbacks.append((done, response, needs, decide))
         else:
@@ -349,11 +358,16 @@ class SQLiteStore(Store):
 
     async def verify(self) -> None:
         self.check_open()
+        async with self._verifying:
+            await self._verify()
+
+    async def _verify(self) -> None:
         try:
             found = await self._queries.run(verifying.verify)
         except ProtocolError as error:
             log.warning("%s was not verified: %s", self._folder, error)
-            return
+            found = None
+        self._damages.verified = True
         if found is not None:
             self._damages.hidden = found.hidden
             self._damages.met(Damaged("what streams are found by", found.text))
@@ -375,7 +389,7 @@ class SQLiteStore(Store):
             self._sweeper.failed("a producer", error)
             forget = []
         if forget:
-            await self._decider.add(forget).done.wait()
+            await self._sweeper.store(forget)
         ended = await self._sweeper.sweep()
         self._health.check()
         return ended

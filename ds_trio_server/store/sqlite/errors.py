@@ -60,6 +60,8 @@ _ERRNOS: dict[int, type[Unwritable]] = {
 _OVER_IN = 2.0
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT)
 """By primary code: what is there is not what was written, or something is where nothing was."""
+NO_TEXT = "the text of its schema is no UTF-8"
+"""Python's module meets that before it can tell SQLite's error."""
 _FOR_ALL = "malformed database schema"
 
 
@@ -121,7 +123,9 @@ def failed(folder: Path, error: Exception) -> StorageFailed:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if code is None and isinstance(error, MemoryError):
         return StorageFailed(f"{file}: there is no memory left for it ({name}); its data is as it was")
-    if code is None and (isinstance(error, Damaged) or type(error) is sqlite3.DatabaseError):
+    if isinstance(error, UnicodeDecodeError):
+        what = f"it is damaged: {NO_TEXT}"
+    elif code is None and (isinstance(error, Damaged) or type(error) is sqlite3.DatabaseError):
         what = "it is damaged"  # what our own checks found
     elif code is None:
         what = "it can't be used"

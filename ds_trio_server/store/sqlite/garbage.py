@@ -7,8 +7,10 @@ and it goes by itself, from the sweep, for what is left then (`Collector.step`).
 
 import sqlite3
 import time
+from collections.abc import Callable
 
-from . import errors, schema
+from ..base import Damaged
+from . import errors, rows, schema
 
 _ROWS = 512
 _BYTES = 1024 * 1024
@@ -18,21 +20,18 @@ _SMALLEST, _LARGEST = 1 / 64, 8.0
 _ALONG_ROWS = 64
 _ALONG_BYTES = 64 * 1024
 _MOST_DAMAGED = 10_000
-# What a stream that lives has is never freed as a whole, whatever a row says.
-_NEXT = (
-    "SELECT stream, below FROM removed WHERE stream > ? AND (typeof(below) = 'integer'"
-    " OR typeof(below) = 'null' AND stream NOT IN (SELECT id FROM streams))"
-    f" ORDER BY stream LIMIT {_STREAMS}"
-)
+_BLIND_FOR = 60.0
+_NEXT = f"SELECT stream, below FROM removed WHERE stream > ? ORDER BY stream LIMIT {_STREAMS}"
 _ROWS_OF = "SELECT position, size FROM stored WHERE stream = ? AND position < ? ORDER BY position LIMIT ?"
 
 
 class Stuck(Exception):
-    """What `stream` has left can't be freed, because the file is damaged there: the transaction is of no use."""
+    """Damage kept upkeep from what it does along with a transaction, which is of no use now: made again, it passes over
+    `what` was met."""
 
-    def __init__(self, stream: int, error: Exception) -> None:
-        super().__init__(stream, error)
-        self.stream = stream
+    def __init__(self, what: str, error: Exception) -> None:
+        super().__init__(what, error)
+        self.what = what
         self.error = error
 
 
@@ -41,8 +40,10 @@ class Collector:
     Stuck once: the transaction is to be made again, and passes it over. `remains` says whether there may be more to
     free, `streams` how many streams that ended it has freed for good; while it `rests` it frees nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_damage: Callable[[Exception], bool] = errors.is_damage) -> None:
+        self._is_damage = is_damage
         self._damaged: set[int] = set()
+        self._blind_until = 0.0
         self.remains = True
         self.rests = False
         self.streams = 0
@@ -86,7 +87,7 @@ class Collector:
         after = 0
         while rows > 0 and bytes > 0:
             # What has been freed is out of the table; what remains stands first.
-            page = db.execute(_NEXT, (after,)).fetchall()
+            page = self._next(db, after)
             if not page:
                 self.remains = False
                 return
@@ -96,32 +97,60 @@ class Collector:
                     continue
                 try:
                     freed, size, whole = _free_stream(db, stream, below, rows, bytes)
-                except sqlite3.Error as error:
-                    if not errors.is_damage(error):
+                    rows -= freed + 1
+                    bytes -= size
+                    if not whole or rows <= 0 or bytes <= 0:
+                        return
+                    db.execute("DELETE FROM removed WHERE stream = ?", (stream,))
+                except (sqlite3.Error, Damaged) as error:
+                    if not self._is_damage(error):
                         raise
                     if len(self._damaged) >= _MOST_DAMAGED:
                         self._damaged.clear()
                     self._damaged.add(stream)
-                    raise Stuck(stream, error) from error
-                rows -= freed + 1
-                bytes -= size
-                if not whole or rows <= 0 or bytes <= 0:
-                    return
+                    raise Stuck(f"what stream {stream} has left", error) from error
                 self.streams += below is None
-                db.execute("DELETE FROM removed WHERE stream = ?", (stream,))
+
+    def _next(self, db: sqlite3.Connection, after: int) -> list[tuple[int, object]]:
+        if time.monotonic() < self._blind_until:
+            return []
+        try:
+            page = db.execute(_NEXT, (after,)).fetchall()
+            for stream, _ in page:
+                if stream <= after:  # it would begin again and again
+                    raise Damaged("what is to be freed", "the list of what is to be freed is out of order")
+                after = stream
+            return page
+        except (sqlite3.Error, Damaged) as error:
+            if not self._is_damage(error):
+                raise
+            self._blind_until = time.monotonic() + _BLIND_FOR
+            raise Stuck("the list of what is to be freed", error) from error
+
+
+def _limit(db: sqlite3.Connection, stream: int, below: object) -> int | None:
+    """Below which position a stream may be freed, None where all of it may: never what it shows or its forks need,
+    whatever the list says, which has no checksum. Raises Damaged where what it says can't be so."""
+    found = rows.read(db, stream)
+    if found is None:
+        if below is not None or schema.one(db, "SELECT 1 FROM streams WHERE source = ? LIMIT 1", stream) is not None:
+            raise Damaged(f"stream {stream}", f"the row of stream {stream} is missing")
+        return None
+    if not isinstance(below, int):
+        raise Damaged(f"stream {stream}", f"stream {stream} is there, and listed as one that is not")
+    # A trimmed stream's forks may begin before it does now (section 8).
+    needed = schema.one(db, schema.NEEDED, stream)[0]
+    shown = found.tail if found.deleted else found.start
+    return min(below, shown if needed is None else min(shown, needed))
 
 
 def _free_stream(
-    db: sqlite3.Connection, stream: int, below: int | None, rows: int, bytes: int
+    db: sqlite3.Connection, stream: int, listed: object, rows: int, bytes: int
 ) -> tuple[int, int, bool]:
     """Free rows of one stream, all or those below a position: how many, of how many bytes, and whether that is all."""
     freed = 0
-    if below is not None:
-        # A trimmed stream's forks may begin before it does now (section 8).
-        needed = schema.one(db, schema.NEEDED, stream)[0]
-        if needed is not None:
-            below = min(below, needed)
-    else:
+    below = _limit(db, stream, listed)
+    if below is None:
         for table, key in (("producers", "id"), ("times", "at")):
             freed += db.execute(
                 f"DELETE FROM {table} WHERE stream = ?1 AND {key} IN"

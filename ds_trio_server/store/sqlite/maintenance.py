@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..base import Damaged, StorageFailed, StorageFull, StorageReadOnly
-from . import copying, errors, files, meta, rows, schema
+from . import broken_log, copying, errors, files, meta, rows, schema
+from .broken_log import Broken
 from .shm import SharedIndex
 
 _MOST_PROBLEMS = 20
@@ -39,9 +40,12 @@ class Report:
 def check(folder: Path) -> Report:
     """Verify everything in a data directory. Raises Unusable when it is none."""
     report = Report()
-    with _opened(folder) as (db, _):
+    with _opened(folder) as (db, _, broken):
+        if broken is not None:
+            report.add(f"{broken}; 'ds salvage {folder}' goes on without them")
         try:
-            _check(db, report, folder)
+            if broken is None or schema.is_known(db):  # all that made it one may be in the log
+                _check(db, report, folder)
         except sqlite3.Error as error:
             _note(report, folder, error)
     return report
@@ -56,7 +60,7 @@ def _check(db: sqlite3.Connection, report: Report, folder: Path) -> None:
     for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})"):
         if text != "ok":
             report.add(text)
-    for part in (_check_streams, _check_appends, _check_leftovers):
+    for part in (_check_streams, _check_appends, _check_lists, _check_leftovers):
         # What one of them stumbles over keeps nobody from what the others find.
         try:
             part(db, report)
@@ -81,7 +85,9 @@ def backup(folder: Path, target: Path) -> Report:
     if file.exists():
         raise Unusable(f"{file} is there already; give a new directory")
     part = target / (files.FILE + ".part")
-    with _opened(folder) as (_, access):
+    with _opened(folder) as (_, access, broken):
+        if broken is not None:
+            raise Unusable(f"{broken}; see 'ds check {folder}'")
         files.make_folder(target)
         part.unlink(missing_ok=True)
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -97,33 +103,47 @@ def backup(folder: Path, target: Path) -> Report:
     return check(target)
 
 
+def salvage(folder: Path) -> tuple[Broken, Path] | None:
+    """Go on without what a broken log has behind its damage: what that was, and where the log is kept; None when there
+    is nothing to do. Raises Unusable."""
+    if not (folder / files.FILE).is_file():
+        raise Unusable(f"{folder / files.FILE} is not there; give the directory that 'ds serve --data' is given")
+    try:
+        return broken_log.salvage(folder)
+    except (StorageFailed, StorageFull, OSError, sqlite3.Error) as error:
+        raise Unusable(f"{folder} can't be salvaged: {error}") from error
+
+
 @contextmanager
-def _opened(folder: Path) -> Iterator[tuple[sqlite3.Connection, str]]:
-    """A connection that changes nothing, to a file of any version that this code knows, and the query of its URI."""
+def _opened(folder: Path) -> Iterator[tuple[sqlite3.Connection, str, Broken | None]]:
+    """A connection that changes nothing, to a file of any version that this code knows, the query of its URI, and what
+    is broken of its log."""
     file = folder / files.FILE
     if not file.is_file():
         raise Unusable(f"{file} is not there; give the directory that 'ds serve --data' is given")
     index = SharedIndex(folder)
     try:
-        db, access = _connect(folder, index)
+        db, access, broken = _connect(folder, index)
         try:
-            yield db, access
+            yield db, access, broken
         finally:
             db.close()
     finally:
         index.close()
 
 
-def _connect(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str]:
+def _connect(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str, Broken | None]:
     file = folder / files.FILE
     try:
-        db, access = _open(folder, index)
+        db, access, broken = _open(folder, index)
         try:
-            if not schema.is_known(db):
+            if broken is None and not schema.is_known(db):
                 raise Unusable(f"{file} is not a stream store of version {schema.VERSION}, or of one before it")
         except BaseException:
             db.close()
             raise
+    except UnicodeDecodeError as error:
+        raise Unusable(f"{file} is damaged: {errors.NO_TEXT}; restore the directory from a backup") from error
     except sqlite3.Error as error:
         refusal = errors.refusal(folder, error)
         why = "restore the directory from a backup" if refusal is None else refusal.message
@@ -132,22 +152,23 @@ def _connect(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str]
         ) from error
     except StorageFailed as error:
         raise Unusable(str(error)) from error
-    return db, access
+    return db, access, broken
 
 
-def _open(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str]:
+def _open(folder: Path, index: SharedIndex) -> tuple[sqlite3.Connection, str, Broken | None]:
     # What has a log is left with it: only who may write would move it into the file. Without one, who may write also
     # takes away again what SQLite makes to read.
     log = folder / (files.FILE + "-wal")
     access = "mode=ro" if log.exists() else "mode=rw"
     try:
         index.take()
-        return _open_as(folder, access), access
+        broken = broken_log.look(folder, index)
+        return _open_as(folder, access), access, broken
     except (StorageFull, sqlite3.Error) as error:
         if not isinstance(errors.refusal(folder, error), (StorageFull, StorageReadOnly)):
             raise
         access = schema.access_to_read(folder)
-        return _open_as(folder, access), access
+        return _open_as(folder, access), access, broken_log.look(folder, index)
 
 
 def _open_as(folder: Path, access: str) -> sqlite3.Connection:
@@ -208,14 +229,14 @@ def _check_appends(db: sqlite3.Connection, report: Report) -> None:
     ):
         if id != stream:
             known.finish(report)
-            stream, known = id, _Rows(id, position, position)
+            stream, known = id, _Rows(id, position, position, schema.MAX_INTEGER)
             while at is not None and at[0] < id:
                 if at[3] > at[2]:
                     report.add(f"stream {at[0]}: its bytes from {at[2]} to {at[3]} are missing")
                 at = next(expected, None)
             if at is not None and at[0] == id:
                 _, base, first, tail = at
-                known = _Rows(id, position, tail)
+                known = _Rows(id, position, tail, first)
                 if position < base or (position > first and first < tail):
                     report.add(f"stream {id}: its first append is at {position}, expected {first}")
                 at = next(expected, None)
@@ -256,8 +277,9 @@ def _needed(db: sqlite3.Connection) -> dict[int, int]:
 class _Rows:
     """The rows of one stream, as they come."""
 
-    def __init__(self, stream: int, first: int, tail: int) -> None:
+    def __init__(self, stream: int, first: int, tail: int, shown: int = 0) -> None:
         self.stream = stream
+        self.shown = shown
         self.next = first
         self.tail = tail
         self.known = tail > first
@@ -268,15 +290,19 @@ class _Rows:
         """Take the next row."""
         report.appends += part == 0
         if data is None:
-            report.add(f"stream {self.stream}: the blob of its append at {position - part} is missing")
+            report.add(f"stream {self.stream}: the blob of its append at {position} is missing")
             self.known = False
             return
         report.bytes += len(data)
         if position != self.next and self.known:
             report.add(f"stream {self.stream}: bytes from {self.next} to {position} are missing or there twice")
-        if part and self._in_append is not None and part != self._in_append:
-            report.add(f"stream {self.stream}: the append at {position - part} is not whole")
-        if rows.checksum(self.stream, position, data) != sum:
+        begins = self._in_append is None and position < self.shown  # what is before it may be freed in part
+        if not isinstance(part, int) or (part and part != self._in_append and not begins):
+            report.add(f"stream {self.stream}: the append at {position} is not whole")
+            part = 0
+        if not part and sum & rows.CONTINUES:
+            report.add(f"stream {self.stream}: the data at position {position} does not begin an append")
+        elif not rows.is_whole(self.stream, position, part, sum, data):
             report.add(f"stream {self.stream}: its data at position {position} is damaged")
         self.next = position + len(data)
         self._in_append = part + len(data)
@@ -287,6 +313,27 @@ class _Rows:
             report.add(f"stream {self.stream}: it is gone, but its data was left behind")
         elif self.known and self.next != self.tail:
             report.add(f"stream {self.stream}: its data ends at {self.next} and not at its tail {self.tail}")
+
+
+def _check_lists(db: sqlite3.Connection, report: Report) -> None:
+    """What says what is to be freed: a row of it that can't be so is passed over by a server, or does less."""
+    for stream, kind, below, shown, needed in db.execute(
+        f"SELECT r.stream, typeof(r.below), r.below, {schema.SHOWN_FROM},"
+        " s.id IS NULL AND EXISTS (SELECT 1 FROM streams f WHERE f.source = r.stream)"
+        " FROM removed r LEFT JOIN streams s ON s.id = r.stream"
+    ):
+        whole = kind == "null"
+        if needed or not (whole or (kind == "integer" and shown is not None and 0 <= below <= shown)):
+            what = "all of it" if whole else f"what is below {below!r:.40}"
+            report.add(f"stream {stream}: {what} is listed to be freed, which can't be so")
+    if not schema.is_ours(db):
+        return  # an earlier version's have no checksums
+    for stream, at, position, sum in db.execute("SELECT stream, at, position, sum FROM times"):
+        if schema.sum_of(stream, at, position) != sum:
+            report.add(f"stream {stream}: what it says of its age, {position!r:.40} at {at!r:.40}, can't be so")
+    for blob, *rest in db.execute("SELECT blob, stream, position, sum FROM staged"):
+        if rest != [None, None, None] and tuple(rest) != schema.staged(blob, *rest[:2])[1:]:
+            report.add(f"blob {blob}: that it is staged can't be so")
 
 
 def _check_leftovers(db: sqlite3.Connection, report: Report) -> None:

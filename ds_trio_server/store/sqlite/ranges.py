@@ -25,7 +25,7 @@ _SMALL = 16 * 1024
 
 # One statement sees one state of the file: rows can't be freed in the middle of a range.
 _RANGE = (
-    "SELECT position, sum, data FROM stored WHERE stream = ?1 AND position >="
+    "SELECT position, part, sum, data FROM stored WHERE stream = ?1 AND position >="
     " (SELECT max(position) FROM appends WHERE stream = ?1 AND position <= ?2)"
     " AND position < ?3 ORDER BY position"
 )
@@ -34,8 +34,9 @@ _JOINED = (
     " (SELECT position, data, sum, size FROM stored WHERE stream = ?1 AND position >= ?2 AND position < ?3"
     " ORDER BY position LIMIT ?4)"
 )
-_FLOOR = "SELECT position, part FROM appends WHERE stream = ? AND position <= ? ORDER BY position DESC LIMIT 1"
-_NEXT_FIRST = "SELECT min(position) FROM appends WHERE stream = ? AND position > ? AND part = 0"
+_FLOOR = "SELECT position, part, sum FROM appends WHERE stream = ? AND position <= ? ORDER BY position DESC LIMIT 1"
+_PIECES = "SELECT position, part, sum FROM appends WHERE stream = ? AND position BETWEEN ? AND ? ORDER BY position"
+_BEHIND = "SELECT position, part, sum FROM appends WHERE stream = ? AND position > ? ORDER BY position"
 
 
 class Ranges:
@@ -131,8 +132,8 @@ def _rows(db: sqlite3.Connection, owner: int, start: int, stop: int, most: int, 
     size = 0
     cursor = db.execute(_RANGE, (owner, start, stop))
     try:
-        for position, sum, data in cursor:
-            if type(data) is not bytes or rows.checksum(owner, position, data) != sum:
+        for position, part, sum, data in cursor:
+            if type(data) is not bytes or not rows.is_whole(owner, position, part, sum, data):
                 raise rows.damaged_data(owner, position)
             begin = start + size - position
             if not 0 <= begin < len(data) or (slices and begin):
@@ -175,8 +176,29 @@ def _find(db: sqlite3.Connection, owner: int, position: int, stop: int) -> tuple
     found = schema.one(db, _FLOOR, owner, position)
     if found is None:
         raise Vanished
-    begin, part = found
-    if not isinstance(begin, int) or not isinstance(part, int):
+    begin = _begin(owner, *found)
+    if begin != found[0]:
+        pieces = db.execute(_PIECES, (owner, begin, found[0])).fetchall()
+        if not pieces or pieces[0][0] != begin:
+            raise Vanished
+        if any(_begin(owner, *each) != begin for each in pieces):
+            raise rows.damaged_data(owner, begin)
+    cursor = db.execute(_BEHIND, (owner, found[0]))
+    try:
+        for position, part, sum in cursor:
+            if _begin(owner, position, part, sum) == position:
+                return begin, position
+            if position - part != begin:
+                raise rows.damaged_data(owner, position)
+    finally:
+        cursor.close()
+    return begin, stop
+
+
+def _begin(owner: int, position: object, part: object, sum: object) -> int:
+    """Where the append begins that a row is of. Raises Damaged where its row says what can't be."""
+    if not (isinstance(position, int) and isinstance(part, int) and isinstance(sum, int)) or not 0 <= part <= position:
+        raise rows.damaged_data(owner, position if isinstance(position, int) else 0)
+    if sum & rows.CONTINUES and not part:
         raise rows.damaged_data(owner, position)
-    (following,) = schema.one(db, _NEXT_FIRST, owner, begin)
-    return begin - part, stop if following is None else following
+    return position - part

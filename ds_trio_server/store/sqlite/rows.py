@@ -37,6 +37,8 @@ class StreamRow(NamedTuple):
     sum: int | None
 
 
+CONTINUES = 1 << 32
+"""In the checksum of a row that goes on with an append; those of files before version 6 have none."""
 StateRow = tuple[int, int, str | None, str | None, float | None, int, int]
 """The parameters of UPDATE_STREAM: tail, closed, closed_by, stream_seq, deadline, sum and id. A plain tuple: there is
 one for each stream of each commit, and sqlite3 takes no other as quickly."""
@@ -63,6 +65,17 @@ def damaged_data(stream: int, position: int) -> Damaged:
 def checksum(stream: int, position: int, data: bytes | memoryview) -> int:
     """What `sum` is for a row: of its bytes and of where they belong."""
     return zlib.crc32(data, (stream * 0x9E3779B1 + position) & 0xFFFFFFFF)
+
+
+def part_checksum(stream: int, position: int, part: int, data: bytes | memoryview) -> int:
+    """As `checksum`, with a mark on rows that don't begin an append: so none is taken for one that does."""
+    return checksum(stream, position, data) | (CONTINUES if part else 0)
+
+
+def is_whole(stream: int, position: int, part: int, sum: int, data: bytes) -> bool:
+    """Whether a row is what was written, as far as it says itself."""
+    found = checksum(stream, position, data)
+    return found == sum or (part > 0 and found | CONTINUES == sum)
 
 
 def identity(stream: Stream) -> int:

@@ -4,13 +4,15 @@ Appends are clustered by (stream, position), so that a stream's bytes lie togeth
 one walk. An append longer than `ROW_LIMIT` takes several rows; `part` is how far into its
 append a row begins, 0 for the first, and `sum` its checksum: SQLite has none, and flash wears out.
 A stream's row has one too.
-`staged` lists blobs that no row has yet. `removed` lists streams whose rows are still to be
-freed, all of them or those `below` a position. A row of `times` says that a stream's tail was at
-`position` at a (steady) time. `producing` counts the producers of each stream that has any, and `used` is the
-(steady) second in which one last appended.
+`staged` lists blobs that no row has yet, with the row that each is for. `removed` lists streams whose rows are still
+to be freed, all of them or those `below` a position. A row of `times` says that a stream's tail was at `position` at a
+(steady) time. What these would have freed is held against checksums (`sum_of`) or the stream's row. `producing` counts
+the producers of each stream that has any, and `used` is the (steady) second in which one last appended.
 """
 
+import logging
 import sqlite3
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,16 @@ from ..base import Damaged, StorageBusy, StorageFailed, StorageFull
 from . import errors
 from .files import FILE as FILE
 
-VERSION = 5
+log = logging.getLogger("ds")
+
+VERSION = 6
 ROW_LIMIT = 256 * 1024
 INLINE_LIMIT = 900
 MAX_INTEGER = 2**63 - 1
 
 _APPLICATION_ID = 0x44535452  # "DSTR", shown by file(1)
 
-_STAGED = "CREATE TABLE staged (blob INTEGER PRIMARY KEY);"
+_STAGED = "CREATE TABLE staged (blob INTEGER PRIMARY KEY, stream INTEGER, position INTEGER, sum INTEGER);"
 _PRODUCING = """
 CREATE TABLE producing (stream INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TRIGGER producers_are_counted AFTER INSERT ON producers
@@ -92,6 +96,7 @@ CREATE TABLE producers (
     stream INTEGER NOT NULL,
     at REAL NOT NULL,
     position INTEGER NOT NULL,
+    sum INTEGER,
     PRIMARY KEY (stream, at)
 ) WITHOUT ROWID;
 CREATE INDEX times_by_time ON times (at);
@@ -100,19 +105,27 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
 _UPGRADES = {
-    3: _STAGED + "ALTER TABLE streams ADD COLUMN sum INTEGER;",
+    3: "CREATE TABLE staged (blob INTEGER PRIMARY KEY); ALTER TABLE streams ADD COLUMN sum INTEGER;",
     4: f"""
         ALTER TABLE producers ADD COLUMN used INTEGER;
         {_PRODUCING}
         INSERT INTO producing SELECT stream, count(*) FROM producers GROUP BY stream;
     """,
+    5: """
+        ALTER TABLE staged ADD COLUMN stream INTEGER;
+        ALTER TABLE staged ADD COLUMN position INTEGER;
+        ALTER TABLE staged ADD COLUMN sum INTEGER;
+        ALTER TABLE times ADD COLUMN sum INTEGER;
+    """,
 }
 """What makes a file of a version one of the next. Rows of streams from before version 4 have no checksum until they
-change, and producers from before version 5 no time until they are looked at."""
+change, and producers from before version 5 no time until they are looked at. What was staged before version 6 is held
+against all appends."""
 
 INSERT_INLINE = "INSERT INTO appends (stream, position, part, sum, data) VALUES (?, ?, 0, ?, ?)"
 INSERT_ROW = "INSERT INTO appends (stream, position, part, sum, blob) VALUES (?, ?, ?, ?, ?)"
 INSERT_BLOB = "INSERT INTO blobs (id, data) VALUES (?, ?)"
+INSERT_STAGED = "INSERT INTO staged VALUES (?, ?, ?, ?)"
 SAVE_PRODUCER = (
     "INSERT INTO producers VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, used = excluded.used"
@@ -132,6 +145,16 @@ NEEDED = (
     ") SELECT min(first) FROM forks WHERE first < upto"
 )
 """From which position on the forks of a stream need its bytes; NULL when they need none."""
+
+
+def sum_of(*values: object) -> int:
+    """The checksum of a row whose values decide what is freed."""
+    return zlib.crc32(repr(values).encode())
+
+
+def staged(blob: int, stream: int, position: int) -> tuple[int, int, int, int]:
+    """The parameters of INSERT_STAGED: what a blob is for."""
+    return blob, stream, position, sum_of(blob, stream, position)
 
 
 def release(ancestor: tuple[int, int]) -> tuple[str, tuple[object, ...]]:
@@ -222,7 +245,6 @@ def takes_commits(db: sqlite3.Connection) -> bool:
         db.execute("BEGIN IMMEDIATE")
         one(db, "SELECT count(*) FROM sqlite_master")
         db.execute("INSERT INTO blobs (data) VALUES (zeroblob(16384))")
-        db.execute("INSERT INTO staged VALUES (last_insert_rowid())")
         db.execute("INSERT OR REPLACE INTO meta VALUES ('probe', 0)")
     except sqlite3.Error as error:
         if not errors.is_damage(error):
@@ -239,9 +261,24 @@ def unused(db: sqlite3.Connection) -> int:
     return int(one(db, "PRAGMA freelist_count")[0]) * int(one(db, "PRAGMA page_size")[0])
 
 
+def has_pages_left(db: sqlite3.Connection) -> bool:
+    """Whether the file is far from having as many pages as one may have."""
+    return int(one(db, "PRAGMA max_page_count")[0]) // 2 > int(one(db, "PRAGMA page_count")[0])
+
+
 def unstage(db: sqlite3.Connection) -> None:
-    """Drop the blobs that were staged and never published."""
-    db.execute("DELETE FROM blobs WHERE id IN (SELECT blob FROM staged)")
+    """Drop the blobs that were staged and never published; what a row of the list can't be is left alone."""
+    found = db.execute("SELECT blob, stream, position, sum FROM staged").fetchall()
+    db.executemany(
+        "DELETE FROM blobs WHERE id = ?1 AND NOT EXISTS"
+        " (SELECT 1 FROM appends WHERE stream = ?2 AND position = ?3 AND blob = ?1)",
+        [row[:3] for row in found if row == staged(*row[:3])],
+    )
+    if any(row[-1] is None for row in found):  # of an earlier version
+        db.execute(
+            "DELETE FROM blobs WHERE id IN (SELECT blob FROM staged WHERE sum IS NULL)"
+            " AND id NOT IN (SELECT blob FROM appends WHERE blob IS NOT NULL)"
+        )
     db.execute("DELETE FROM staged")
 
 
@@ -289,7 +326,7 @@ def prepare(folder: Path) -> sqlite3.Connection:
     try:
         db = connect(folder, cache_kib=8192)
         _prepare(folder, db)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         if db is not None:
             db.close()
         refusal = errors.refusal(folder, error)
@@ -317,12 +354,27 @@ def _prepare(folder: Path, db: sqlite3.Connection) -> None:
         )
     elif version in _UPGRADES and owner == _APPLICATION_ID:
         steps = " ".join(_UPGRADES[each] for each in range(version, VERSION))
-        db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
+        db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION};")
+        _sum_times(db)
+        db.execute("COMMIT")
     else:
         check_version(folder, db)
     if one(db, "PRAGMA journal_mode = WAL")[0] != "wal":
         raise StorageFailed(f"the file system of {folder} can't do write-ahead logging; use a local disk")
     _drop_staged(folder, db)
+
+
+def _sum_times(db: sqlite3.Connection) -> None:
+    """Give the rows of times their checksums; where they can't be read they are noted anew, and streams kept longer."""
+    db.create_function("sum_of", -1, sum_of, deterministic=True)
+    db.execute("SAVEPOINT times")
+    try:
+        db.execute("UPDATE times SET sum = sum_of(stream, at, position) WHERE sum IS NULL")
+    except sqlite3.Error as error:
+        if not errors.is_damage(error):
+            raise
+        db.execute("ROLLBACK TO times")
+    db.execute("RELEASE times")
 
 
 def is_empty(db: sqlite3.Connection) -> bool:
@@ -352,7 +404,9 @@ def _drop_staged(folder: Path, db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM staged WHERE blob < 0")  # no change, but a file that can only be read refuses it
         db.execute("COMMIT")
     except sqlite3.Error as error:
-        if not isinstance(errors.refusal(folder, error), (StorageFull, StorageBusy)):
+        if errors.is_damage(error):  # dropping it is upkeep, and ends no start
+            log.error("%s: what a crash left staged can't be told: %s; run 'ds check'", folder / FILE, error)
+        elif not isinstance(errors.refusal(folder, error), (StorageFull, StorageBusy)):
             raise
         if db.in_transaction:
             db.execute("ROLLBACK")

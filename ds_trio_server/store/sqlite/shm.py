@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ _REGION = 32 * 1024
 _FRAMES_A_REGION = 4096
 _FRAMES_OF_HEADER = 34
 _EVERYBODY = 128
+_INDEX_HEADER = 48
 _AHEAD = 2048
 """Frames that a commit may take beside what it was given to write."""
 
@@ -75,6 +77,17 @@ class SharedIndex:
                 (self._folder / (files.FILE + "-shm")).unlink()
         os.close(self._handle)
         self._handle = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody had the file open when this was taken, or nobody can tell."""
+        return self._alone or self._handle is None
+
+    def frames(self) -> int | None:
+        """How many frames of the log SQLite takes, once a connection has looked; None where the index doesn't say."""
+        found = b"" if self._handle is None else os.pread(self._handle, 2 * _INDEX_HEADER, 0)
+        is_whole = len(found) == 2 * _INDEX_HEADER and found[:_INDEX_HEADER] == found[_INDEX_HEADER:] and found[12]
+        return int(struct.unpack_from("=I", found, 16)[0]) if is_whole else None
 
     def cover(self, frames: int, size: int) -> None:
         """Have room for what a commit of so many bytes adds to a log of so many frames. Raises StorageFull when there

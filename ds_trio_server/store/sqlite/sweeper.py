@@ -8,7 +8,7 @@ be read or written at all ends the store.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import trio
@@ -21,10 +21,11 @@ from ..base import Damaged, Decide, StorageFailed, Store, Vanished
 from . import rows, schema
 from .batches import Batch
 from .committer import Committer
+from .damages import Undone
 from .passed_over import PassedOver
 from .queries import Queries
 from .ranges import Ranges
-from .trimmer import Cut, Trimmer
+from .trimmer import INSERT_TIME, Cut, Trimmer, time_row
 
 T = TypeVar("T")
 Statements = Iterable[tuple[str, tuple[object, ...]]]
@@ -33,6 +34,7 @@ _SAVE_CLOCK_EVERY = 60.0
 _COLLECT_FOR = 1.0
 _PAGE = 256
 _AT_ONCE = 0.002
+_ROUNDS = 16
 _MORTAL = tuple(f"SELECT 1 FROM streams WHERE {column} IS NOT NULL LIMIT 1" for column in ("deadline", "expires"))
 # In the order of their indexes, so that a page reads no more than it gives, and nothing of streams that are damaged.
 _ENDED = tuple(
@@ -123,6 +125,9 @@ class Sweeper:
                 return ended
             batch = None
             started = time.perf_counter()
+            if page and (page[-1][1], page[-1][0]) <= after:  # it would begin again and again
+                self.failed("what ends by time", Damaged("what ends by time", "its index is out of order"))
+                return ended
             for id, due in page:
                 after = (due, id)
                 found = self._apart(f"stream {id}", self._expire_one, id)
@@ -172,35 +177,53 @@ class Sweeper:
                 await trio.sleep(3 * batch.seconds)
 
     async def _retain(self, trimmer: Trimmer) -> None:
-        now = self._store.now().steady
-        if trimmer.due(now):
-            try:
-                plan = await self._queries.run(trimmer.planner(now))
-            except Damaged as error:
-                self.failed("what is too old or too large", error)
-                return
-            trimmer.planned(now, plan)
-            if plan.times:
-                # Labelled with the time after they were looked up: an append may seem younger, never older.
-                at = self._store.now().steady
-                statement = "INSERT OR REPLACE INTO times SELECT id, ?, ? FROM streams WHERE id = ?"
-                await self._streams.add([(statement, (at, tail, id)) for id, tail in plan.times]).done.wait()
-            await self._trim(plan.cuts)
+        ends = trio.current_time() + _COLLECT_FOR
+        behind = True
+        while behind:
+            now = self._store.now().steady
+            if trimmer.due(now) or trimmer.is_behind:
+                try:
+                    plan = await self._queries.run(trimmer.planner(now))
+                except Damaged as error:
+                    self.failed("what is too old or too large", error)
+                    return
+                trimmer.planned(now, plan)
+                if plan.times:
+                    # Labelled with the time after they were looked up: an append may seem younger, never older.
+                    at = self._store.now().steady
+                    await self.store([(INSERT_TIME, time_row(id, at, tail)) for id, tail in plan.times])
+                await self._trim(plan.cuts)
+            behind = trimmer.is_behind and trio.current_time() < ends
         while cuts := trimmer.take_large():
             if not await self._trim(cuts):
                 break
 
+    async def store(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
+        """Have a batch run statements of upkeep; where some meet damage, all others."""
+        batch = self._streams.add(statements)
+        await batch.done.wait()
+        if isinstance(batch.error, Undone):
+            if len(statements) == 1:
+                self.failed("a row of upkeep", batch.error)
+                return
+            half = len(statements) // 2
+            for part in (statements[:half], statements[half:]):
+                await self.store(part)
+
     async def _trim(self, cuts: list[Cut]) -> bool:
-        batch = None
-        started = time.perf_counter()
-        for cut in cuts:
-            batch = self._apart(f"stream {cut.stream}", self._cut, cut) or batch
-            worked = time.perf_counter() - started
-            if worked > _AT_ONCE:
-                await trio.sleep(worked)
-                started = time.perf_counter()
-        if batch is not None:
-            await batch.done.wait()
+        for _ in range(_ROUNDS):
+            batch = None
+            started = time.perf_counter()
+            for cut in cuts:
+                batch = self._apart(f"stream {cut.stream}", self._cut, cut) or batch
+                worked = time.perf_counter() - started
+                if worked > _AT_ONCE:
+                    await trio.sleep(worked)
+                    started = time.perf_counter()
+            if batch is not None:
+                await batch.done.wait()
+            if batch is None or not isinstance(batch.error, Undone):
+                break  # else again, without those that are refused now
         return batch is None or batch.error is None
 
     def trim(self, cuts: list[Cut]) -> None:

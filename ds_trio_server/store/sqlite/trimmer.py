@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..retention import Retention
-from . import errors
+from . import errors, schema
 
 _STEPS = 64
 _CUTS_AT_ONCE = 500
@@ -28,14 +28,21 @@ _UNTIMED = (
     " max(start, coalesce((SELECT max(position) FROM times WHERE stream = s.id), 0)) {}"
 )
 _OLD = (
-    "SELECT t.stream, max(t.position), CAST(s.path AS BLOB) FROM times t JOIN streams s ON s.id = t.stream"
+    "SELECT t.stream, t.at, max(t.position), t.sum, CAST(s.path AS BLOB) FROM times t JOIN streams s ON s.id = t.stream"
     " WHERE t.at <= ? AND s.deleted = 0 AND t.position > s.start {} GROUP BY t.stream"
 )
+_TIMES = "SELECT stream, at, position, sum FROM times WHERE stream = ? AND at <= ? ORDER BY at DESC"
+INSERT_TIME = "INSERT OR REPLACE INTO times SELECT id, ?, ?, ? FROM streams WHERE id = ?"
 _SIZES = (
     "SELECT id, CAST(path AS BLOB), tail - start, deleted FROM streams WHERE id > ? {}"
     f" ORDER BY id LIMIT {_SCANNED_AT_ONCE}"
 )
 UNKNOWN, ENDLESS = -1, sys.maxsize
+
+
+def time_row(stream: int, at: float, position: int) -> tuple[object, ...]:
+    """The parameters of INSERT_TIME: when a stream's tail was where."""
+    return at, position, schema.sum_of(stream, at, position), stream
 
 
 class Cut:
@@ -80,6 +87,7 @@ class Trimmer:
         self._next = 0.0
         self._scanned: int | None = 0 if rules.sizes else None
         self._many = _NOTED
+        self._cut = 0
         self.active: set[int] = set()
         self.large: dict[int, str] = {}
 
@@ -132,7 +140,8 @@ class Trimmer:
     def planner(self, now: float) -> Callable[[sqlite3.Connection], Plan]:
         """The look for what is to be done at a (steady) time. It runs in a thread, and touches nothing but the file."""
         active, scanned = self.take(now), self._scanned
-        return lambda db: _Look(db, self._rules).plan(now, active, scanned)
+        after = self._cut
+        return lambda db: _Look(db, self._rules).plan(now, active, scanned, after)
 
     def planned(self, now: float, plan: Plan) -> None:
         """Take in what a look found."""
@@ -140,10 +149,16 @@ class Trimmer:
         if self._many == ENDLESS:
             self._many = max(_NOTED, 2 * len(plan.active))
         self.large.update(plan.large)
+        self._cut = plan.cuts[-1].stream if len(plan.cuts) == _CUTS_AT_ONCE else 0
         if self._scanned is not None:
             self._scanned = plan.scanned
         # However many streams there are, this takes a small part of the time.
         self._next = now + max(0.5, 20 * plan.seconds)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last look found more to cut by age than one takes: the next goes on behind that."""
+        return self._cut > 0
 
 
 class _Look:
@@ -153,10 +168,10 @@ class _Look:
         self._db = db
         self._rules = rules
 
-    def plan(self, now: float, active: set[int], scanned: int | None) -> Plan:
+    def plan(self, now: float, active: set[int], scanned: int | None, after: int) -> Plan:
         started = time.monotonic()
         times, still = self._times(now, active)
-        cuts = self._old(now)
+        cuts = self._old(now, after)
         large, scanned = self._large(scanned)
         return Plan(times, cuts, large, still, scanned, time.monotonic() - started)
 
@@ -176,25 +191,38 @@ class _Look:
             age = None if path is None else self._of(path)[1]
             if age is None:
                 continue
-            noted = _unless_damaged(self._db, "SELECT max(at), max(position) FROM times WHERE stream = ?", (id,))
-            if not noted:
-                continue
-            ((at, position),) = noted
-            if at is not None and now < at + age / _STEPS:
+            noted = self._last_time(id, ENDLESS)
+            if noted is not None and now < noted[0] + age / _STEPS:
                 still.add(id)
-            elif isinstance(tail, int) and tail > (position or 0):
+            elif isinstance(tail, int) and tail > (0 if noted is None else noted[1]):
                 times.append((id, tail))
         return times, still
 
-    def _old(self, now: float) -> list[Cut]:
+    def _last_time(self, stream: int, until: float) -> tuple[float, int] | None:
+        """The last row of a stream's times up to one, of those that are what was written."""
+        for _, at, position, sum in _unless_damaged(self._db, _TIMES, (stream, until)):
+            if schema.sum_of(stream, at, position) == sum:
+                return at, position
+        return None
+
+    def _old(self, now: float, after: int) -> list[Cut]:
+        """What is too old, of streams behind one first: those before it have had their turn."""
         cuts: list[Cut] = []
         for limit in self._rules.ages:
             old = (now - limit,)
-            for id, position, raw in _sound(self._db, _OLD, old, "AND t.stream = ?", partial(self._timed, old)):
+            found = _sound(self._db, _OLD, old, "AND t.stream = ?", partial(self._timed, old))
+            for id, at, position, sum, raw in found:
                 path, age, _ = self._of(raw)
-                if age == limit and len(cuts) < _CUTS_AT_ONCE:
-                    cuts.append(Cut(id, path, position, None))
-        return cuts
+                if age != limit:
+                    continue
+                if schema.sum_of(id, at, position) != sum:
+                    noted = self._last_time(id, *old)
+                    if noted is None:
+                        continue
+                    _, position = noted
+                cuts.append(Cut(id, path, position, None))
+        cuts.sort(key=lambda cut: (cut.stream <= after, cut.stream))
+        return cuts[:_CUTS_AT_ONCE]
 
     def _large(self, after: int | None) -> tuple[list[tuple[int, str]], int | None]:
         if after is None:
@@ -217,7 +245,8 @@ class _Look:
         return large, looked_at[-1] if len(looked_at) == _SCANNED_AT_ONCE else None
 
     def _timed(self, old: tuple[float]) -> list[int]:
-        return [id for (id,) in _unless_damaged(self._db, "SELECT DISTINCT stream FROM times WHERE at <= ?", old)]
+        query = "SELECT DISTINCT stream FROM times INDEXED BY times_by_time WHERE at <= ?"
+        return [id for (id,) in _unless_damaged(self._db, query, old)] or _ids(self._db)
 
 
 def _ids(db: sqlite3.Connection) -> list[int]:

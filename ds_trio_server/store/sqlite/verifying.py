@@ -2,7 +2,7 @@
 
 A stream is found by its path in an index, which has no checksum. Where the table of streams is damaged, the index still
 has their paths, and who asks for one meets the damage. Where the index is damaged, the table tells which paths it has
-lost. Where neither is sound, nobody knows what is missing.
+lost. Nothing is made at a path before that is known. Where neither is sound, nobody knows what is missing.
 """
 
 import sqlite3
