@@ -9,7 +9,7 @@ renamed file's old name away first: what a cut there leaves is found.)
 import os
 from binascii import crc32
 
-from ds_micro.flash import sync
+from ds_micro.flash import TROUBLE, absent, guarded, sync
 
 
 class Cursor:
@@ -21,18 +21,24 @@ class Cursor:
         self.items = items
         self._turn = None  # of the last save; odd ones are in the second half
         self._half = 0  # bytes of a half; 0 without a file
+        self._seen = None
+
+    def _begin(self):
+        if self._seen != TROUBLE[0]:
+            seen = TROUBLE[0]
+            self._turn = None
+            absent(os.stat, self.path + "-")  # (see ds_micro.recovery.calm)
+            self._seen = seen
 
     def _last(self):
         """(turn, offset, items) as they were saved last; None without a file. Raises ValueError."""
         path = self.path
         for name in (path, path + ".new"):
-            try:
-                with open(name, "rb") as f:
-                    data = f.read()
-            except OSError as exc:
-                if exc.errno != 2:  # ENOENT
-                    raise
+            f = absent(open, name, "rb")
+            if not f:
                 continue
+            with f:
+                data = f.read()
             found = ()
             self._half = half = max(64, len(data) // 2)
             for part in (data[:half], data[half:]):
@@ -48,6 +54,7 @@ class Cursor:
             return found
         return None
 
+    @guarded
     def load(self):
         """Read the file; without one, stay where we are. Returns the cursor. Raises ValueError when it is damaged."""
         found = self._last()
@@ -55,11 +62,11 @@ class Cursor:
             self._turn, self.offset, self.items = found
         return self
 
+    @guarded
     def save(self):
         """Write the file: after a power cut it holds the old cursor or the new one."""
         path = self.path
         turn = self._turn
-        self._turn = None  # should this fail
         if turn is None:
             self._half = turn = 0
             try:

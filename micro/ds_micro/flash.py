@@ -56,6 +56,34 @@ else:
             f.flush()
 
 
+TROUBLE = [0]  # how many steps on file systems have failed
+
+
+def guarded(step):
+    """A method that works on a file system. It begins with `_begin()`, which assumes nothing when anything has failed
+    since the last time.
+    """
+
+    def call(self, *args):
+        try:
+            self._begin()
+            return step(self, *args)
+        except BaseException:
+            TROUBLE[0] += 1
+            raise
+
+    return call
+
+
+def absent(call, *args):
+    """What is called with a name; None, where that is not there."""
+    try:
+        return call(*args)
+    except OSError as exc:
+        if exc.errno != 2:  # ENOENT
+            raise
+
+
 class FlashStore:
     """A Writer's store (see ds_core.client.writer) in the folder `path`; itself the batch, for one is under way at
     a time.
@@ -79,11 +107,12 @@ class FlashStore:
         self._known = {}  # number of each segment -> [size, records] of what is good in it
         self._waiting = []  # records of the newest segment that are not on flash yet
         self._gone = []  # segments that count no more and may still be there
-        self._file = self._reading = None
+        self._file = self._reading = self._seen = None
         # 1: nothing can be appended to the newest segment. 2: and there may be a newer one, unknown to us.
         self._torn = 0
         self._files = files = []
         try:
+            absent(os.stat, path + "/-")  # (see ds_micro.recovery.look)
             os.mkdir(path)
         except OSError as exc:
             from ds_micro.recovery import recover
@@ -92,6 +121,7 @@ class FlashStore:
         OWNERS[path] = files
         if not files:
             self.claim(epoch)
+            self._seen = TROUBLE[0]
 
     def _name(self, number):
         return "%s/%08d.out" % (self._path, number)
@@ -100,11 +130,7 @@ class FlashStore:
         return open(self._name(number), mode)
 
     def _delete(self, number):
-        try:
-            os.remove(self._name(number))
-        except OSError as exc:
-            if exc.errno != 2:  # ENOENT
-                raise
+        absent(os.remove, self._name(number))
 
     def _forget(self, number):
         self._files.remove(number)
@@ -113,45 +139,36 @@ class FlashStore:
     def _settle(self):
         """What counts no more is deleted, and does not come back."""
         if self._gone:
-            self._begin()
+            self._shut()
             for number in self._gone:
                 self._delete(number)
-            # (The open file as well: on littlefs its next writes would else cost an erase each.)
-            file = self._file
-            self._file = None  # should this fail: of a file that had an error, littlefs takes a sync for done
-            sync(file, self._path)
-            self._file = file
+            sync(None, self._path)
             del self._gone[:]
 
+    def _shut(self):
+        file = self._file
+        self._file = None
+        if file:
+            file.close()
+
     def _begin(self):
-        """Open the newest segment, to append to it, if the folder is ours."""
-        if not self._file or OWNERS.get(self._path) is not self._files:
+        """The folder is ours, and as we know it."""
+        if self._seen != TROUBLE[0] or OWNERS.get(self._path) is not self._files:
             from ds_micro.recovery import look
 
             look(self)
 
     def _write(self):
         """Put on flash what waits, for good. (Not when torn.)"""
-        self._begin()
         number = self._files[-1]
         known = self._known[number]
         size = known[0]
-        file = self._file
-        self._file = None
-        try:
-            for record in self._waiting:
-                file.write(len(record).to_bytes(2, "big") + self._crc(number, size, record))
-                file.write(record)
-                size += 6 + len(record)
-            sync(file)
-        except Exception:
-            # What got there, the next step sees.
-            try:
-                file.close()
-            except OSError:
-                pass
-            raise
-        self._file = file
+        self._file = file = self._file or self._open(number, "ab")
+        for record in self._waiting:
+            file.write(len(record).to_bytes(2, "big") + self._crc(number, size, record))
+            file.write(record)
+            size += 6 + len(record)
+        sync(file)
         known[0] = size
         known[1] += len(self._waiting)
         del self._waiting[:]
@@ -170,7 +187,6 @@ class FlashStore:
         last = empty = 0
         if files:
             last = files[-1]
-            self._begin()
             if self._waiting and not self._torn:
                 try:
                     self._write()
@@ -194,6 +210,7 @@ class FlashStore:
         if drop:
             dropped += self._known[drop][1]
         data = struct.pack(">4sQQIII", b"dsO1", epoch, seq, drop, empty, dropped)
+        self._shut()
         number = last + 1
         torn = self._torn
         self._torn = 2
@@ -214,11 +231,6 @@ class FlashStore:
         self._gone = gone
         for dead in gone:
             self._forget(dead)
-        file = self._file
-        self._file = None  # whatever closing it says: then it is closed all the same
-        if file:
-            file.close()
-        self._file = self._open(number, "ab")
         self._settle()
 
     def _newest(self):
@@ -229,6 +241,7 @@ class FlashStore:
             count += 1
         return size, count
 
+    @guarded
     def append(self, record):
         """False when it was dropped, or is refused, for want of room. Safe on flash when `sync_every` is 1."""
         record = bytes(memoryview(record))  # bytes, and not a text's characters
@@ -238,7 +251,6 @@ class FlashStore:
 
             bad_record(self._size - 42)
         files = self._files
-        self._begin()
         size, count = self._newest()
         if self._torn or size + 6 + n > self._size or 0 < self._count <= count:
             if len(files) < self._most:
@@ -271,11 +283,11 @@ class FlashStore:
 
     # The oldest segment, as a batch
 
+    @guarded
     def batch(self, i):
         if i:
             return None
         files = self._files
-        self._begin()
         self._settle()
         while True:
             size, count = self._known[files[0]]
@@ -299,6 +311,7 @@ class FlashStore:
         self._part = 0
         return self
 
+    @guarded
     def readinto(self, view):
         if self._json:
             from ds_micro.operations import framed
@@ -324,8 +337,10 @@ class FlashStore:
             self._todo -= 1
         return n
 
+    @guarded
     def done(self):
         self._reading.close()
+        self._reading = None
         number = self._files[0]
         self._gone.append(number)
         self._forget(number)

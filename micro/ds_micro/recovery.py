@@ -8,7 +8,7 @@ import os
 import struct
 from binascii import crc32
 
-from ds_micro.flash import OWNERS, sync
+from ds_micro.flash import OWNERS, TROUBLE, absent, guarded, sync
 
 
 def recover(store, exc=None):
@@ -117,36 +117,71 @@ def scan(store, number):
 
 
 def look(store):
-    """Open the newest segment, and see what it has."""
+    """Assume nothing: drop what is open, and see what the newest segment has."""
     files = store._files
     path = store._path
     owner = OWNERS.get(path)
-    if owner is not files:
-        if owner is not None:
-            raise RuntimeError("another Outbox was opened on " + path)
-        file = store._file
-        store._file = None
+    if owner is not files and owner is not None:
+        raise RuntimeError("another Outbox was opened on " + path)
+    seen = TROUBLE[0]
+    let_go(store)
+    if owner is None:
         try:
-            if file:
-                file.close()
             recover(store)  # it was closed, and others may have been there
-        except Exception:
-            OWNERS.pop(path, None)
+        except BaseException:
+            OWNERS.pop(path)
             raise
         if not files:
             store.claim(store._epoch + 1)
-    if store._file or not files:
-        return
-    number = files[-1]
-    file = store._open(number, "ab")
-    known = store._known[number]
-    now, rest = scan(store, number)
-    if store._torn < 2:
-        store._torn = rest > 0  # a torn tail: nothing can follow it
-    # What is on flash does not wait, whatever was said when it was written.
-    del store._waiting[: max(0, now[1] - known[1])]
-    store._known[number] = now
-    store._file = file
+    elif files:
+        number = files[-1]
+        known = store._known[number]
+        now, rest = scan(store, number)
+        if store._torn < 2:
+            store._torn = rest > 0  # a torn tail: nothing can follow it
+        # What is on flash does not wait, whatever was said when it was written.
+        del store._waiting[: max(0, now[1] - known[1])]
+        store._known[number] = now
+    reading = store._reading
+    if reading and files:
+        file = store._open(files[0])
+        file.seek(reading.at)
+        store._reading = file
+    store._seen = seen
+
+
+def let_go(store):
+    """Close what is open. After an error littlefs takes a sync of it for done."""
+    calm(store._path)
+    file = store._file
+    store._file = None
+    reading = store._reading
+    if reading:
+        store._reading = _Lost(reading)
+    for each in (file, reading):
+        try:
+            if each:
+                each.close()
+        except OSError:
+            pass
+    calm(store._path)
+
+
+def calm(path):
+    """Read something, successfully. After a read that failed littlefs takes what it had in its cache for what it would
+    have read, until it reads something else; and would write what follows from that.
+    """
+    absent(os.stat, path + "/-")
+
+
+class _Lost:
+    """A segment that is being sent, and has to be opened again."""
+
+    def __init__(self, file):
+        self.at = file.at if isinstance(file, _Lost) else file.tell()
+
+    def close(self):
+        pass
 
 
 def keep(store, exc):
@@ -165,6 +200,7 @@ def short(store):
 
 def undo(store, number, torn, exc):
     """A segment could not be begun: nothing has changed, once what may be left of its file is gone for good."""
+    let_go(store)
     store._delete(number)
     sync(None, store._path)
     store._torn = torn
@@ -178,6 +214,7 @@ def no_room(exc):
     return exc
 
 
+@guarded
 def discard(store):
     """Drop the oldest segment, and number what remains anew; how many records that were."""
     oldest = store._files[0]
