@@ -70,6 +70,9 @@ def guarded(step):
             return step(self, *args)
         except BaseException:
             TROUBLE[0] += 1
+            from ds_micro.recovery import soothe
+
+            soothe(self)
             raise
 
     return call
@@ -94,6 +97,9 @@ class FlashStore:
     leave is the business of ds_micro.recovery.
     """
 
+    _path = None
+
+    @guarded
     def __init__(self, path, epoch, content_type, json, limit, size, count, full, sync_every):
         self.type = content_type
         self._json = json
@@ -112,7 +118,7 @@ class FlashStore:
         self._torn = 0
         self._files = files = []
         try:
-            absent(os.stat, path + "/-")  # (see ds_micro.recovery.look)
+            absent(os.stat, path + "/-")  # (see ds_micro.recovery.calm)
             os.mkdir(path)
         except OSError as exc:
             from ds_micro.recovery import recover
@@ -153,7 +159,7 @@ class FlashStore:
 
     def _begin(self):
         """The folder is ours, and as we know it."""
-        if self._seen != TROUBLE[0] or OWNERS.get(self._path) is not self._files:
+        if self._path and (self._seen != TROUBLE[0] or OWNERS.get(self._path) is not self._files):
             from ds_micro.recovery import look
 
             look(self)

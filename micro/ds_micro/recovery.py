@@ -73,16 +73,20 @@ def names_in(path):
     """What a folder has. MicroPython's listdir() ends without a word where a directory can't be read on; a segment that
     is not seen would be lost, or its number be taken again. So it is counted once more.
     """
+    n = 0
     for _ in range(5):
-        names = os.listdir(path)
-        n = len(names)
         if hasattr(os, "ilistdir"):
             n = 0
             for _ in os.ilistdir(path):
                 n += 1
-        if n == len(names):
+                if n > 9999:  # without end, on littlefs that is damaged
+                    raise OSError(5)  # EIO
+            calm(path)
+        names = os.listdir(path)
+        calm(path)
+        if n in (0, len(names)):
             return names
-    raise OSError(5)  # EIO
+    raise OSError(5)
 
 
 def scan(store, number):
@@ -172,6 +176,15 @@ def calm(path):
     have read, until it reads something else; and would write what follows from that.
     """
     absent(os.stat, path + "/-")
+
+
+def soothe(owner):
+    """After an error of a store or cursor: at once, for the sake of other files."""
+    for _ in range(5):
+        try:
+            return calm(getattr(owner, "_path", None) or owner.path)
+        except OSError:
+            pass
 
 
 class _Lost:
