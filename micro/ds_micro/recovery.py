@@ -65,7 +65,7 @@ def recover(store, exc=None):
         store._seq = bad - 1
     for number in files:
         known[number], rest = scan(store, number)
-        store._damaged += rest
+        store._damaged += max(0, rest)
     store._settle()
 
 
@@ -90,14 +90,14 @@ def names_in(path):
 
 
 def scan(store, number):
-    """[size, records] of the good part of a segment, and how many bytes are behind it."""
+    """[size, records] of the good part of a segment, and how many bytes are behind it, or, of its header, are not."""
     known = [36, 0]
     try:
         f = store._open(number)
     except OSError as exc:
         if exc.errno != 2:
             raise
-        return known, 0  # somebody has deleted it
+        return known, -36  # somebody has deleted it
     view = memoryview(bytearray(64))
     with f:
         end = f.seek(0, 2)
@@ -115,7 +115,7 @@ def scan(store, number):
                 crc = crc32(view[:got], crc)
                 left -= got
             if left or not n or at + 6 + n > end or head[2:] != crc.to_bytes(4, "big"):
-                return known, max(0, end - at)
+                return known, end - at
             known[0] = at + 6 + n
             known[1] += 1
 
@@ -138,14 +138,23 @@ def look(store):
         if not files:
             store.claim(store._epoch + 1)
     elif files:
-        number = files[-1]
-        known = store._known[number]
-        now, rest = scan(store, number)
-        if store._torn < 2:
-            store._torn = rest > 0  # a torn tail: nothing can follow it
-        # What is on flash does not wait, whatever was said when it was written.
-        del store._waiting[: max(0, now[1] - known[1])]
-        store._known[number] = now
+        # (The oldest one as well, which the next step may be to send.)
+        for number in (files[-1], files[0]):
+            known = store._known[number]
+            now, rest = scan(store, number)
+            for _ in range(3):
+                if now[0] >= known[0] and rest >= 0:
+                    break
+                calm(path)  # less than was said to be there: did it not read all?
+                now, rest = scan(store, number)
+            else:
+                store._damaged = getattr(store, "_damaged", 0) + known[0] - now[0]
+            store._known[number] = now
+            if number == files[-1]:
+                if store._torn < 2:
+                    store._torn = rest != 0  # a torn tail, or no header: nothing can follow it
+                # What is on flash does not wait, whatever was said when it was written.
+                del store._waiting[: max(0, now[1] - known[1])]
     reading = store._reading
     if reading and files:
         file = store._open(files[0])
@@ -175,7 +184,8 @@ def calm(path):
     """Read something, successfully. After a read that failed littlefs takes what it had in its cache for what it would
     have read, until it reads something else; and would write what follows from that.
     """
-    absent(os.stat, path + "/-")
+    for _ in range(2):  # it does not tell of every error
+        absent(os.stat, path + "/-")
 
 
 def soothe(owner):
