@@ -24,6 +24,7 @@ def close(store):
 
 
 def _put(store):
+    store._begin()
     store.claim(None)
     if store._waiting:
         store._write()

@@ -9,7 +9,7 @@ renamed file's old name away first: what a cut there leaves is found.)
 import os
 from binascii import crc32
 
-from ds_micro.flash import TROUBLE, absent, guarded, sync
+from ds_micro.flash import absent, guarded, sync
 
 
 class Cursor:
@@ -21,38 +21,15 @@ class Cursor:
         self.items = items
         self._turn = None  # of the last save; odd ones are in the second half
         self._half = 0  # bytes of a half; 0 without a file
-        self._seen = None
-
-    def _begin(self):
-        if self._seen != TROUBLE[0]:
-            seen = TROUBLE[0]
-            self._turn = None
-            absent(os.stat, self.path + "-")  # (see ds_micro.recovery.calm)
-            self._seen = seen
 
     def _last(self):
         """(turn, offset, items) as they were saved last; None without a file. Raises ValueError."""
-        path = self.path
-        for name in (path, path + ".new"):
+        for name in (self.path, self.path + ".new"):
             f = absent(open, name, "rb")
-            if not f:
-                continue
-            with f:
-                data = f.read()
-            found = ()
-            self._half = half = max(64, len(data) // 2)
-            for part in (data[:half], data[half:]):
-                words = part.split()
-                if len(words) == 4 and words[3] == b"%x" % crc32(b" ".join(words[:3])):
-                    found = max(found, (int(words[2]), words[0].decode(), int(words[1])))
-            if not found:
-                from ds_micro.recovery import old_cursor
+            if f:
+                from ds_micro.saved import saved
 
-                found = old_cursor(self, data, name)
-            elif name != path:
-                os.rename(name, path)
-            return found
-        return None
+                return saved(self, f, name)
 
     @guarded
     def load(self):
@@ -67,6 +44,7 @@ class Cursor:
         """Write the file: after a power cut it holds the old cursor or the new one."""
         path = self.path
         turn = self._turn
+        self._turn = None  # should this fail
         if turn is None:
             self._half = turn = 0
             try:

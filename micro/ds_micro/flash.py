@@ -60,20 +60,16 @@ TROUBLE = [0]  # how many steps on file systems have failed
 
 
 def guarded(step):
-    """A method that works on a file system. It begins with `_begin()`, which assumes nothing when anything has failed
-    since the last time.
-    """
+    """A method that works on a file system: its errors are counted, and what they leave is put in order."""
 
     def call(self, *args):
         try:
-            self._begin()
             return step(self, *args)
-        except BaseException:
+        except BaseException as exc:
             TROUBLE[0] += 1
             from ds_micro.recovery import soothe
 
-            soothe(self)
-            raise
+            raise soothe(self, exc)
 
     return call
 
@@ -97,8 +93,6 @@ class FlashStore:
     leave is the business of ds_micro.recovery.
     """
 
-    _path = None
-
     @guarded
     def __init__(self, path, epoch, content_type, json, limit, size, count, full, sync_every):
         self.type = content_type
@@ -114,11 +108,11 @@ class FlashStore:
         self._waiting = []  # records of the newest segment that are not on flash yet
         self._gone = []  # segments that count no more and may still be there
         self._file = self._reading = self._seen = None
-        # 1: nothing can be appended to the newest segment. 2: and there may be a newer one, unknown to us.
+        # 1: nothing can be appended to the newest segment. 2: and older ones may have been sent. 4: and there may be
+        # a newer one, that does not count.
         self._torn = 0
         self._files = files = []
         try:
-            absent(os.stat, path + "/-")  # (see ds_micro.recovery.calm)
             os.mkdir(path)
         except OSError as exc:
             from ds_micro.recovery import recover
@@ -151,6 +145,11 @@ class FlashStore:
             sync(None, self._path)
             del self._gone[:]
 
+    def _check(self, number, size):
+        """As another look at the file system sees it. (On littlefs an open file may say what is not so.)"""
+        if os.stat(self._name(number))[6] != size:
+            raise OSError(5)  # EIO
+
     def _shut(self):
         file = self._file
         self._file = None
@@ -159,7 +158,7 @@ class FlashStore:
 
     def _begin(self):
         """The folder is ours, and as we know it."""
-        if self._path and (self._seen != TROUBLE[0] or OWNERS.get(self._path) is not self._files):
+        if self._seen != TROUBLE[0] or OWNERS.get(self._path) is not self._files:
             from ds_micro.recovery import look
 
             look(self)
@@ -169,12 +168,19 @@ class FlashStore:
         number = self._files[-1]
         known = self._known[number]
         size = known[0]
-        self._file = file = self._file or self._open(number, "ab")
+        fresh = not self._file
+        if fresh:
+            # (Not "ab", which would make one where none is seen.)
+            self._file = self._open(number, "r+b")
+            self._file.seek(size)
+        file = self._file
         for record in self._waiting:
             file.write(len(record).to_bytes(2, "big") + self._crc(number, size, record))
             file.write(record)
             size += 6 + len(record)
         sync(file)
+        if fresh:
+            self._check(number, size)
         known[0] = size
         known[1] += len(self._waiting)
         del self._waiting[:]
@@ -218,18 +224,13 @@ class FlashStore:
         data = struct.pack(">4sQQIII", b"dsO1", epoch, seq, drop, empty, dropped)
         self._shut()
         number = last + 1
-        torn = self._torn
-        self._torn = 2
-        try:
-            with self._open(number, "wb") as f:
-                f.write(data + crc32(data).to_bytes(4, "big"))
-                sync(f, self._path)
-            self._known[number] = [36, 0]
-            files.append(number)
-        except Exception as exc:
-            from ds_micro.recovery import undo
-
-            undo(self, number, torn, exc)
+        self._torn |= 4
+        with self._open(number, "wb") as f:
+            f.write(data + crc32(data).to_bytes(4, "big"))
+            sync(f, self._path)
+        self._check(number, 36)
+        self._known[number] = [36, 0]
+        files.append(number)
         self._torn = 0
         self.dropped = dropped
         self._epoch = epoch
@@ -257,6 +258,7 @@ class FlashStore:
 
             bad_record(self._size - 42)
         files = self._files
+        self._begin()
         size, count = self._newest()
         if self._torn or size + 6 + n > self._size or 0 < self._count <= count:
             if len(files) < self._most:
@@ -294,6 +296,7 @@ class FlashStore:
         if i:
             return None
         files = self._files
+        self._begin()
         self._settle()
         while True:
             size, count = self._known[files[0]]
@@ -319,6 +322,7 @@ class FlashStore:
 
     @guarded
     def readinto(self, view):
+        self._begin()
         if self._json:
             from ds_micro.operations import framed
 
@@ -345,6 +349,7 @@ class FlashStore:
 
     @guarded
     def done(self):
+        self._begin()
         self._reading.close()
         self._reading = None
         number = self._files[0]

@@ -1,5 +1,4 @@
 """An outbox on flash (ds_micro.flash) at a start that finds segments, and after an error: all is read, nothing assumed.
-And a cursor's file that is not as it should be.
 
 Loaded then. Without memory for that the error stays, and the next step tries again.
 """
@@ -129,6 +128,7 @@ def look(store):
         raise RuntimeError("another Outbox was opened on " + path)
     seen = TROUBLE[0]
     let_go(store)
+    undo(store)
     if owner is None:
         try:
             recover(store)  # it was closed, and others may have been there
@@ -151,7 +151,7 @@ def look(store):
                 store._damaged = getattr(store, "_damaged", 0) + known[0] - now[0]
             store._known[number] = now
             if number == files[-1]:
-                if store._torn < 2:
+                if not store._torn & 2:
                     store._torn = rest != 0  # a torn tail, or no header: nothing can follow it
                 # What is on flash does not wait, whatever was said when it was written.
                 del store._waiting[: max(0, now[1] - known[1])]
@@ -180,21 +180,42 @@ def let_go(store):
     calm(store._path)
 
 
+def undo(store):
+    """A segment could not be begun: nothing has changed, once what may be left of its file is gone for good."""
+    if store._torn & 4:
+        number = (store._files or [0])[-1] + 1
+        store._delete(number)
+        sync(None, store._path)
+        store._torn &= 3
+
+
 def calm(path):
     """Read something, successfully. After a read that failed littlefs takes what it had in its cache for what it would
     have read, until it reads something else; and would write what follows from that.
     """
-    for _ in range(2):  # it does not tell of every error
-        absent(os.stat, path + "/-")
-
-
-def soothe(owner):
-    """After an error of a store or cursor: at once, for the sake of other files."""
-    for _ in range(5):
+    left = 2  # it does not tell of every error
+    for _ in range(99):
         try:
-            return calm(getattr(owner, "_path", None) or owner.path)
-        except OSError:
-            pass
+            absent(os.stat, path + "/-")
+            left -= 1
+            if not left:
+                return
+        except OSError as exc:
+            error = exc
+    raise error
+
+
+def soothe(owner, exc):
+    """After an error of a store or cursor, at once, for the sake of other files; the error to raise."""
+    try:
+        if hasattr(owner, "_torn"):
+            let_go(owner)
+            undo(owner)
+        else:
+            calm(owner.path)
+    except OSError:
+        pass  # look() will try
+    return no_room(exc)
 
 
 class _Lost:
@@ -221,15 +242,6 @@ def short(store):
     raise OSError(5)
 
 
-def undo(store, number, torn, exc):
-    """A segment could not be begun: nothing has changed, once what may be left of its file is gone for good."""
-    let_go(store)
-    store._delete(number)
-    sync(None, store._path)
-    store._torn = torn
-    raise no_room(exc)
-
-
 def no_room(exc):
     """This error, or what it means."""
     if not hasattr(os, "fsync") and getattr(exc, "errno", 0) in (13, 36):
@@ -240,6 +252,7 @@ def no_room(exc):
 @guarded
 def discard(store):
     """Drop the oldest segment, and number what remains anew; how many records that were."""
+    store._begin()
     oldest = store._files[0]
     n = store._known[oldest][1]
     if len(store._files) == 1:
@@ -247,22 +260,6 @@ def discard(store):
     if n:
         store.claim(store._epoch + 1, oldest)
     return n
-
-
-def old_cursor(cursor, data, name):
-    """What a cursor's file means that has no valid half: two words, as it once was; None, for one that never
-    counted; or ValueError.
-    """
-    cursor._half = 0
-    if name != cursor.path:
-        return None
-    words = data.split()
-    try:
-        if len(words) == 2:
-            return 0, words[0].decode(), int(words[1])
-    except ValueError:
-        pass
-    raise ValueError("damaged: " + name)
 
 
 def bad_record(most):
