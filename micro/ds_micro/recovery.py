@@ -22,6 +22,9 @@ def recover(store, exc=None):
     store._damaged = bad = 0
     try:
         OWNERS[path] = files
+        if TROUBLE[0]:
+            calm(path)
+            prove(path)
         names = names_in(path)
     except OSError as found:
         raise no_room(exc if exc and found.errno == 2 else found)  # ENOENT
@@ -128,6 +131,8 @@ def look(store):
         raise RuntimeError("another Outbox was opened on " + path)
     seen = TROUBLE[0]
     let_go(store)
+    if store._gone or store._torn & 4:
+        prove(path)
     undo(store)
     if owner is None:
         try:
@@ -180,6 +185,20 @@ def let_go(store):
     calm(store._path)
 
 
+def prove(path):
+    """Change the folder, successfully. What failed before may be there and, when its block is written once more, be gone
+    again, or the other way round; behind a change that went well all stays as it is.
+    """
+    name = path + "/-"
+    try:
+        open(name, "wb").close()
+        os.remove(name)
+        sync(None, path)
+    except OSError as exc:
+        if no_room(exc).errno != 28:  # ENOSPC
+            raise
+
+
 def undo(store):
     """A segment could not be begun: nothing has changed, once what may be left of its file is gone for good."""
     if store._torn & 4:
@@ -210,7 +229,6 @@ def soothe(owner, exc):
     try:
         if hasattr(owner, "_torn"):
             let_go(owner)
-            undo(owner)
         else:
             calm(owner.path)
     except OSError:
