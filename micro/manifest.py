@@ -40,6 +40,7 @@ package(  # noqa: F821
         "trouble.py",
         "retry.py",
         "recovery.py",
+        "saved.py",
         "closing.py",
         "outbox.py",
         "flash.py",

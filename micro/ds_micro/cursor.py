@@ -30,6 +30,7 @@ class Cursor:
                 from ds_micro.saved import saved
 
                 return saved(self, f, name)
+        return None
 
     @guarded
     def load(self):

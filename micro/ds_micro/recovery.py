@@ -186,8 +186,8 @@ def let_go(store):
 
 
 def prove(path):
-    """Change the folder, successfully. What failed before may be there and, when its block is written once more, be gone
-    again, or the other way round; behind a change that went well all stays as it is.
+    """Change the folder, successfully. What failed before may be there and, when its block is written once more, be
+    gone again, or the other way round; behind a change that went well all stays as it is.
     """
     name = path + "/-"
     try:
@@ -231,7 +231,7 @@ def soothe(owner, exc):
             let_go(owner)
         else:
             calm(owner.path)
-    except OSError:
+    except Exception:
         pass  # look() will try
     return no_room(exc)
 
@@ -240,7 +240,11 @@ class _Lost:
     """A segment that is being sent, and has to be opened again."""
 
     def __init__(self, file):
-        self.at = file.at if isinstance(file, _Lost) else file.tell()
+        # How far it was read.
+        try:
+            self.at = file.at if isinstance(file, _Lost) else file.tell()
+        except (OSError, ValueError):
+            self.at = 0  # it was closed, and no other one could be opened: nothing is under way
 
     def close(self):
         pass

@@ -5,7 +5,7 @@ from binascii import crc32
 
 
 def saved(cursor, f, name):
-    """(turn, offset, items) as they were saved last in the open file; None, when it never counted. Raises ValueError."""
+    """(turn, offset, items) as they were saved last in the open file; None when it never counted. Or ValueError."""
     with f:
         data = f.read()
     found = ()
