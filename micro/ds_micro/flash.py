@@ -32,9 +32,12 @@ sent.
 A folder has one owner, the Outbox that was opened last (and on CPython, one process). An older one finds that it has
 it no more, and says so; one that was closed reads the folder again.
 
-After an error (no room, no memory, a failed sync) nothing is assumed: the newest file is opened again and read. What
-the numbers rely on changes in RAM only after it has changed on flash; a header that may have got there unseen is
-written anew, and a file that could not be deleted is, before anything else.
+After an error (no room, no memory, a failed sync) nothing is assumed: what was open is used no more, and the newest
+file is read again. What the numbers rely on changes in RAM only after it has changed on flash; a header that may have
+got there unseen goes or is written anew, and a file that could not be deleted is, before anything else. For littlefs
+keeps a copy of the directory in each open file, and one that a failed change has made stale takes a sync for done that
+nobody will find: so no file is open while a name is made or removed, a file is opened and written in one step, and
+another look must then see it.
 
 Guaranteed for a file system that keeps synced data and orders creations and deletions (littlefs; POSIX with fsync of
 files and directories; FAT, which in a cut may lose clusters, and the directory with a torn sector). Bit rot ends a

@@ -1,6 +1,6 @@
 """Blocks of littlefs that can't be programmed, erased or read, under an outbox and a cursor. On MicroPython:
 
-micropython -X heapsize=64m failing_flash.py ROOT one STEP            each (or each STEP-th) program or erase fails, once
+micropython -X heapsize=64m failing_flash.py ROOT one STEP            each (or each STEP-th) program or erase fails
 micropython -X heapsize=64m failing_flash.py ROOT SEED LIVES [reads]  many fail, at random, in LIVES lives
 
 No power is cut: what `append` returned for has to be seen by another look at the blocks at that moment, and to arrive

@@ -1,4 +1,4 @@
-"""Outbox and cursor on the real littlefs and FAT, which MicroPython has: power cuts, no room, no memory, failing blocks.
+"""Outbox and cursor on the real littlefs and FAT of MicroPython: power cuts, no room, no memory, failing blocks.
 
 Some of the cuts; all of them with DS_TEST_FAULTS=1.
 """
