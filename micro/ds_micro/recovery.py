@@ -138,7 +138,7 @@ def look(store):
         try:
             recover(store)  # it was closed, and others may have been there
         except BaseException:
-            OWNERS.pop(path)
+            OWNERS.pop(path, None)
             raise
         if not files:
             store.claim(store._epoch + 1)
@@ -213,7 +213,7 @@ def calm(path):
     have read, until it reads something else; and would write what follows from that.
     """
     left = 2  # it does not tell of every error
-    for _ in range(99):
+    for _ in range(9):  # and a card that is not there any more takes its time to fail
         try:
             absent(os.stat, path + "/-")
             left -= 1
@@ -230,7 +230,7 @@ def soothe(owner, exc):
         if hasattr(owner, "_torn"):
             let_go(owner)
         else:
-            calm(owner.path)
+            calm(owner.path + "-")  # (no folder of this name)
     except Exception:
         pass  # look() will try
     return no_room(exc)
