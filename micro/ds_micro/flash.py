@@ -133,7 +133,11 @@ class FlashStore:
         return open(self._name(number), mode)
 
     def _delete(self, number):
-        absent(os.remove, self._name(number))
+        name = self._name(number)
+        n = 9
+        while n and absent(os.stat, name):  # littlefs may have it twice, after an error
+            os.remove(name)
+            n -= 1
 
     def _forget(self, number):
         self._files.remove(number)
