@@ -28,14 +28,9 @@ def recover(store, exc=None):
         names = names_in(path)
     except OSError as found:
         raise no_room(exc if exc and found.errno == 2 else found)  # ENOENT
-    for name in names:
-        try:
-            number = int(name[:-4])
-        except ValueError:
-            continue  # somebody else's
-        if number > 0 and name == "%08d.out" % number and not os.stat(path + "/" + name)[0] & 0x4000:
-            if number not in gone:
-                files.append(number)
+    for number in segments(path, names):
+        if number not in gone:
+            files.append(number)
     files.sort()
     for at in range(len(files) - 1, -1, -1):
         number = files[at]
@@ -69,6 +64,19 @@ def recover(store, exc=None):
         known[number], rest = scan(store, number)
         store._damaged += max(0, rest)
     store._settle()
+
+
+def segments(path, names):
+    """The numbers of all segments, counting or not."""
+    found = []
+    for name in names:
+        try:
+            number = int(name[:-4])
+        except ValueError:
+            continue  # somebody else's
+        if number > 0 and name == "%08d.out" % number and not os.stat(path + "/" + name)[0] & 0x4000:
+            found.append(number)
+    return found
 
 
 def names_in(path):
@@ -143,6 +151,10 @@ def look(store):
         if not files:
             store.claim(store._epoch + 1)
     elif files:
+        # What was deleted may be there again: littlefs can find an old part of a directory, after an error.
+        for number in segments(path, names_in(path)):
+            if number not in files and number not in store._gone:
+                store._gone.append(number)
         # (The oldest one as well, which the next step may be to send.)
         for number in (files[-1], files[0]):
             known = store._known[number]
