@@ -9,6 +9,7 @@
 """
 
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from socket import socket
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ds_core.server import heads
+from ds_core.server.errors import ProtocolError, bad_request
 from ds_core.server.requests import Append, Create, Delete, Head, Read
 from ds_core.server.responses import Response
 from ds_core.server.targets import stream_path
@@ -116,7 +119,7 @@ class Gateway:
 
     @property
     def streams(self) -> Streams:
-        """The operations on streams as commands and responses of the core."""
+        """The operations on streams as commands and responses of the core, which trust what makes the commands."""
         return self.server.app.streams
 
     async def __aenter__(self) -> "Gateway":
@@ -200,7 +203,7 @@ class Gateway:
             names.FORK_OFFSET: fork_offset, names.FORK_SUB_OFFSET: fork_skip,
         })  # fmt: skip
         command = Create(name, headers, "")
-        command.body = body
+        command.body = _bytes(body)
         return Result(await self.streams.create(command), b"")
 
     async def append(
@@ -225,9 +228,11 @@ class Gateway:
             "content-type": content_type, names.STREAM_SEQ: sequence, names.CLOSED: "true" if close else None,
         }  # fmt: skip
         if producer is not None:
+            if len(producer) != 3:
+                raise TypeError("a producer is (id, epoch, seq)")
             headers |= zip((names.PRODUCER_ID, names.PRODUCER_EPOCH, names.PRODUCER_SEQ), producer, strict=True)
         command = Append(name, _headers(headers))
-        command.body = body
+        command.body = _bytes(body)
         return Result(await self.streams.append(command), b"")
 
     async def read(self, path: str, offset: str = "-1", *, max_bytes: int | None = None) -> Result:
@@ -261,19 +266,44 @@ class Gateway:
         return Result(await self.streams.delete(Delete(stream_path(_full(path)))), b"")
 
     def _reads(self, path: str, offset: str, max_bytes: int | None) -> Read:
-        query = {names.OFFSET: offset}
+        query = {names.OFFSET: _value(names.OFFSET, offset)}
         if max_bytes is not None:
-            query[names.MAX_BYTES] = str(max_bytes)
+            query[names.MAX_BYTES] = _value(names.MAX_BYTES, max_bytes)
         return Read(stream_path(_full(path)), {}, query)
 
 
 def _full(path: str) -> str:
+    if not isinstance(path, str):
+        raise TypeError(f"a stream's path is a str, not {type(path).__name__}")
     return path if path.startswith(names.ROOT) else names.ROOT + path
 
 
 def _headers(given: dict[str, object]) -> dict[str, str]:
-    """As a request has them: what the core reads it checks as if it had come from outside."""
-    return {name.lower(): str(value) for name, value in given.items() if value is not None}
+    """As a request has them: what a request couldn't bring is refused here, and the core checks the rest."""
+    headers = {name.lower(): _value(name, value) for name, value in given.items() if value is not None}
+    if sum(map(len, headers.values())) > heads.MAX_HEAD:
+        raise ProtocolError(431, "HEAD_TOO_LARGE", f"what is said of a body has at most {heads.MAX_HEAD} characters")
+    return headers
+
+
+def _value(name: str, value: object) -> str:
+    if not isinstance(value, (str, int)):
+        raise TypeError(f"{name} is a str or an int, not {type(value).__name__}")
+    text = str(value)
+    if not _VALUE.fullmatch(text):
+        raise bad_request(f"{name} has characters that no header may have: {text[:80]!a}")
+    return text
+
+
+# RFC 9110 section 5.5, one byte each. A value that begins or ends with a space would not arrive like that.
+_VALUE = re.compile("([!-~\xa0-\xff]([\t -~\xa0-\xff]*[!-~\xa0-\xff])?)?")
+
+
+def _bytes(body: bytes) -> bytes:
+    """The body as it is now: what its owner makes of a buffer later is nobody's business."""
+    if not isinstance(body, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a body is bytes, not {type(body).__name__}: encode a text, json.dumps() a value")
+    return bytes(body)
 
 
 async def serve(

@@ -62,6 +62,7 @@ RARE = (
     "ds_core/client/memory.py",
     "ds_micro/operations.py",
     "ds_micro/trouble.py",
+    "ds_micro/misspelt.py",
     "ds_micro/retry.py",
     "ds_micro/recovery.py",
     "ds_micro/saved.py",

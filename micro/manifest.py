@@ -38,6 +38,7 @@ package(  # noqa: F821
         "cursor.py",
         "operations.py",
         "trouble.py",
+        "misspelt.py",
         "retry.py",
         "recovery.py",
         "saved.py",

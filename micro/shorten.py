@@ -70,6 +70,7 @@ def shorten(texts: dict[str, str], counted: Iterable[str] = ()) -> dict[str, str
     trees = {file: ast.parse(text) for file, text in texts.items()}
     for tree in trees.values():
         tree.body = [node for node in tree.body if not _is_version(node)]
+        _leave_out_checks(tree)
     _write_numbers(trees)
     used = {file: _names(tree) for file, tree in trees.items()}
     kept = {file: {name for name in names if not _shortened(name)} for file, names in used.items()}
@@ -98,6 +99,19 @@ def shorten(texts: dict[str, str], counted: Iterable[str] = ()) -> dict[str, str
     for tree in trees.values():
         _rename_parameters(tree, calls)
     return {file: ast.unparse(tree) + "\n" for file, tree in trees.items()}
+
+
+def _leave_out_checks(tree: ast.Module) -> None:
+    """Take out the statements under `if __debug__`, which -O3 leaves out: their names are nobody's."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            rest = [each for each in body if not _is_check(each)]
+            node.body = rest if rest or isinstance(node, ast.Module) else [ast.Pass()]  # type: ignore[attr-defined]
+
+
+def _is_check(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "__debug__"
 
 
 def _is_version(node: ast.stmt) -> bool:

@@ -5,6 +5,11 @@ class Backoff:
     """`first` and `most` in milliseconds; `random(n)` returns an integer in 0..n-1."""
 
     def __init__(self, random, first: int = 500, most: int = 60000) -> None:  # type: ignore[no-untyped-def]
+        if __debug__:  # not in what is compiled for a device
+            if not callable(random) or random(1) != 0:
+                raise TypeError("random: a function of n that returns 0..n-1, as random.randrange does")
+            if not 0 < first <= most:
+                raise ValueError("first, most: milliseconds, from 1 on, and first not above most")
         self._random = random
         self.first = first
         self.most = most

@@ -1,5 +1,7 @@
 """A Writer's store in RAM: batches of records, lost with the power (see ds_core.client.writer)."""
 
+from ds_core.wire.kinds import kind_of
+
 _OPEN = {"json": b"[", "cbor": b"", "bytes": b""}
 
 
@@ -37,8 +39,8 @@ class MemoryStore:
     """`limit` bytes in all, `size` bytes or `count` records to a batch (0: no limit).
 
     The oldest `keep` batches, which may be under way, are never dropped. `full` ("drop-oldest", "drop-newest",
-    "refuse") decides when there is no room; `dropped` counts records. `epoch`, `content_type` and `json` are of
-    the batches.
+    "refuse") decides when there is no room; `dropped` counts records. `epoch` and `content_type` are of the batches;
+    `json` says that a batch is one array: ValueError where the content type says otherwise.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class MemoryStore:
         full: str,
         _: int = 0,
     ) -> None:
+        if json != (kind_of(content_type) == "json"):
+            raise ValueError("json=%s: the records are of %s" % (json, content_type or "no content type"))
         self._epoch = epoch
         self._seq = 0  # of the oldest batch
         self._type = content_type

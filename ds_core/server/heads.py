@@ -8,6 +8,9 @@ by returning None, so that a full HTTP authority can take over from the very sam
 MAX_HEAD = 16384
 """Longest request head in bytes, its last empty line included."""
 
+MAX_FIELDS = 100
+"""Most fields in a head: each takes time to read, and nobody needs more."""
+
 END = b"\r\n\r\n"
 
 _TOKEN = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-0123456789!#$%&'*+.^_`|~"
@@ -54,7 +57,7 @@ def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
     except UnicodeError:
         return None
     lines = text.split("\r\n")
-    if len(lines) < 3 or lines[-1] or lines[-2] or not _printable(lines[0]):
+    if not 3 <= len(lines) <= MAX_FIELDS + 3 or lines[-1] or lines[-2] or not _printable(lines[0]):
         return None
     parts = lines[0].split(" ")
     if len(parts) != 3 or parts[2] != "HTTP/1.1" or not parts[0].isalpha() or parts[1][:1] != "/":

@@ -88,7 +88,8 @@ def _policy(content: dict[str, Any], file: Path) -> Policy:
                 found = bytes.fromhex(_text(entry, "hash"))
                 if len(found) != 32:
                     raise ValueError("its hash must have 32 bytes")
-                digests[found] = grant
+                if digests.setdefault(found, grant) is not grant:
+                    raise ValueError(f"it has the token of '{digests[found].name}' (the same hash)")
         except (ValueError, TypeError) as error:
             name = entry.get("name") if isinstance(entry, dict) else None
             raise AccessFileError(f"{file}: token {name or f'number {number}'}: {error}") from None

@@ -44,7 +44,7 @@ class Origins:
         self._cors = frozenset(cors)
         self.guarded = reach != ANYWHERE and "*" not in self._cors
         # What was accepted, within a bound: the same few come again and again.
-        self._known_hosts: set[str | None] = {None, ""}
+        self._known_hosts: set[str] = set()
         self._known_origins: set[str] = set()
 
     def check(self, headers: Mapping[str, str], preflight: bool = False) -> None:
@@ -53,8 +53,8 @@ class Origins:
         A `preflight` (OPTIONS) only asks; the protocol has everybody answered, and what comes of it is checked.
         """
         host = headers.get("host")
-        if host not in self._known_hosts:
-            self._check_host(host or "")
+        if host and host not in self._known_hosts:  # HTTP/1.0 may have none, and no browser sends that
+            self._check_host(host)
             _remember(self._known_hosts, host)
         if self.guarded and not preflight:
             origin = headers.get("origin")
@@ -110,12 +110,16 @@ def origin(text: str) -> str:
         return found
     scheme, separator, rest = found.partition("://")
     try:
-        targets.authority(rest)
+        port = targets.authority(rest)[1]
     except ProtocolError:
-        separator = ""
+        separator, port = "", None
     if not separator or not scheme.isalpha():
         raise ValueError(f"'{text}' is not an origin; give scheme and host of a page, as in https://dashboard.example")
-    return found
+    # Browsers leave out the port that a scheme has by itself.
+    return found.rpartition(":")[0] if port is not None and port == _PORTS.get(scheme) else found
+
+
+_PORTS = {"http": 80, "https": 443}
 
 
 def is_loopback_name(host: str) -> bool:

@@ -39,7 +39,7 @@ def append(options: argparse.Namespace, signals: Signals) -> int:
     stream = connect(options, content_type)
     if content_type is None:
         content_type = _patiently(options, stream.head).headers.get("content-type") or "application/octet-stream"
-        stream.content_type = content_type
+        stream = connect(options, content_type)
     kind = kind_of(content_type)
     if (options.json and kind != "json") or (options.cbor and kind != "cbor"):
         raise Usage(f"--json and --cbor do not go with content type {content_type}")

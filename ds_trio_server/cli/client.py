@@ -20,10 +20,11 @@ from ds_core.client.reader import kind_of
 from . import client_options
 from .append import append
 from .client_stream import connect
-from .input import InputError, StateError
+from .input import InputError
 from .notation import printable
-from .output import CursorError, CursorFile, Output, Progress, Signals, Stopped
+from .output import CursorFile, Output, Progress, Signals, Stopped
 from .parser import Usage
+from .saved import SavedError
 from .stdio import broken_pipe, discard_output
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _fork(options: argparse.Namespace, signals: Signals) -> int:
 
 def _close(options: argparse.Namespace, signals: Signals) -> int:
     stream = connect(options)
-    done = stream.close()
+    done = stream.seal()
     say(options, f"closed {stream.url} at {done.offset}")
     return 0
 
@@ -187,7 +188,7 @@ def run(options: argparse.Namespace) -> int:
         return int(status)
     except BrokenPipeError:
         return broken_pipe()
-    except (Usage, CursorError, StateError, Stopped, StreamError, InputError, OSError) as exc:
+    except (Usage, SavedError, Stopped, StreamError, InputError, OSError) as exc:
         status, text = _verdict(exc)
         if text:
             text = "; ".join([text, *getattr(exc, "__notes__", [])])

@@ -9,10 +9,10 @@ under an old number is what was sent before. The file also has a checksum of all
 input is refused rather than skipped into.
 """
 
-import json
 import math
 import os
 import select
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,9 @@ from typing import Any
 from zlib import crc32
 
 from ds_core.wire import cbor
-from ds_micro.flash import replace
+
+from . import saved
+from .saved import SavedError
 
 CHUNK = 1 << 16
 Hold = AbstractContextManager[None, None]
@@ -30,10 +32,6 @@ Hold = AbstractContextManager[None, None]
 
 class InputError(Exception):
     """The input is not what it was said to be."""
-
-
-class StateError(Exception):
-    """The state file does not belong to this command, or to this input."""
 
 
 # Records out of bytes. A record is its bytes as they are appended; in `Raw`, any piece.
@@ -45,15 +43,20 @@ class Lines:
     def __init__(self, encode: Callable[[bytes], bytes], blank: bool) -> None:
         self._encode = encode
         self._blank = blank
-        self._rest = b""
+        self._begun: list[bytes] = []  # of a line that has no end yet: it may be long
         self.number = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        *lines, self._rest = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
+        first, *lines = data.split(b"\n")
+        self._begun.append(first)
+        if lines:
+            lines.insert(0, b"".join(self._begun))
+            self._begun = [lines.pop()]
         return self._records(lines)
 
     def end(self) -> Iterator[bytes]:
-        return self._records([self._rest] if self._rest else [])
+        rest = b"".join(self._begun)
+        return self._records([rest] if rest else [])
 
     def _records(self, lines: list[bytes]) -> Iterator[bytes]:
         for line in lines:
@@ -70,7 +73,7 @@ class Items:
 
     def __init__(self) -> None:
         self._decoder = cbor.Decoder(max_bytes=cbor.NO_LIMIT)
-        self._data = b""
+        self._data = bytearray()
         self._start = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -81,11 +84,11 @@ class Items:
         try:
             while decoder.next() is not cbor.NEED_DATA:
                 end = decoder.consumed - self._start
-                yield self._data[at:end]
+                yield bytes(self._data[at:end])
                 at = end
         except cbor.CBORError as exc:
             raise InputError(f"not a sequence of CBOR items: {exc}") from None
-        self._data = self._data[at:]
+        del self._data[:at]
         self._start += at
 
     def end(self) -> Iterator[bytes]:
@@ -131,6 +134,8 @@ class Source:
     @staticmethod
     def _size(file: str) -> int | None:
         if file == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed")
             size = os.fstat(0).st_size
         else:
             size = os.stat(file).st_size
@@ -193,24 +198,15 @@ class State:
         self.epoch: int | None = None
         self.seq = self.done = self.crc = 0
         self.pending: list[int] = []
-        try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
-        except FileNotFoundError:
-            return
-        try:
-            found = json.loads(text)
-            for name, value in self._who.items():
-                if found[name] != value:
-                    raise StateError(f"{path} is about {name} {found[name]}, not {value}")
-            self.epoch, self.seq, self.done, self.crc = (int(found[key]) for key in ("epoch", "seq", "done", "crc"))
-            self.pending = [int(size) for size in found["pending"]]
-        except (ValueError, KeyError, TypeError):
-            raise StateError(f"{path} is not a state file of `ds append`") from None
+        saved.load(path, "state file", self._who, self._take)
+
+    def _take(self, found: dict[str, Any]) -> None:
+        self.epoch, self.seq, self.done, self.crc = (int(found[key]) for key in ("epoch", "seq", "done", "crc"))
+        self.pending = [int(size) for size in found["pending"]]
 
     def save(self) -> None:
         numbers = {"epoch": self.epoch, "seq": self.seq, "done": self.done, "crc": self.crc, "pending": self.pending}
-        replace(self._path, json.dumps({**self._who, **numbers}).encode() + b"\n")
+        saved.save(self._path, self._who, numbers)
 
 
 class Batch:
@@ -261,7 +257,7 @@ class Batches:
         self.trouble: Exception | None = None
 
     def resume(self, state: State) -> None:
-        """Go on after what the state says is appended. Raises StateError when this input does not begin with that."""
+        """Go on after what the state says is appended. Raises SavedError when this input does not begin with that."""
         self._state = state
         if state.epoch is None:
             return
@@ -272,7 +268,7 @@ class Batches:
         if left:
             _, _, left = self._take(left, None, True)
             if left or self._crc != state.crc:
-                raise StateError(f"the input does not begin with the {state.done} {self._unit} appended before")
+                raise SavedError(f"the input does not begin with the {state.done} {self._unit} appended before")
         self.skipped = state.done
         self._again.extend(state.pending)
 
@@ -341,11 +337,11 @@ class Batches:
                 exact = self._again[0]
                 got, units, left = self._take(exact, None, True)
                 if left:
-                    raise StateError(f"the input ends before what was under way: {left} {self._unit} are missing")
+                    raise SavedError(f"the input ends before what was under way: {left} {self._unit} are missing")
             else:
                 exact = 0
                 got, units, _ = self._take(None, self._size, wait)
-        except (InputError, StateError, OSError) as exc:
+        except (InputError, SavedError, OSError) as exc:
             # Raised once the batches before it are through.
             self.trouble = exc
             return False

@@ -1,7 +1,6 @@
 """What the command line shows: a stream's items, a reader's cursor in a file, a progress line."""
 
 import codecs
-import json
 import os
 import re
 import signal
@@ -10,17 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ds_micro.flash import replace
-
-from . import notation
+from . import notation, saved
 
 _ACTIVE = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")  # of a text; a tab and an end of line do no harm
 FLUSH_SECONDS = 0.5
 PROGRESS_AFTER = 1.0
-
-
-class CursorError(Exception):
-    """The cursor file is not for this stream, or not a cursor file."""
 
 
 class Position:
@@ -53,26 +46,18 @@ class CursorFile:
         self._saved: tuple[str, int] | None = None
 
     def load(self) -> tuple[str, int] | None:
-        """None when there is no file. Raises CursorError."""
-        try:
-            with open(self._path, encoding="utf-8") as file:
-                text = file.read()
-        except FileNotFoundError:
-            return None
-        try:
-            found = json.loads(text)
-            for name, value in self._who.items():
-                if found[name] != value:
-                    raise CursorError(f"{self._path} is a cursor for {name} {found[name]}, not {value}")
-            self._saved = str(found["offset"]), int(found["items"])
-        except (ValueError, KeyError, TypeError):
-            raise CursorError(f"{self._path} is not a cursor file of `ds`") from None
+        """None when there is no file. Raises SavedError."""
+        self._saved = saved.load(self._path, "cursor", self._who, _place)
         return self._saved
 
     def save(self, place: tuple[str, int]) -> None:
         if place != self._saved:
-            replace(self._path, json.dumps({**self._who, "offset": place[0], "items": place[1]}).encode() + b"\n")
+            saved.save(self._path, self._who, {"offset": place[0], "items": place[1]})
             self._saved = place
+
+
+def _place(found: dict[str, Any]) -> tuple[str, int]:
+    return str(found["offset"]), int(found["items"])
 
 
 class Stopped(BaseException):

@@ -18,7 +18,7 @@ from . import serve_options, stdio
 from .parser import Usage
 from .security import Security
 from .serve_options import Settings
-from .signals import SIGNALS, Obedience
+from .signals import SIGNALS, Obedience, held_back, let_through
 
 if TYPE_CHECKING:
     from .parser import Commands
@@ -45,16 +45,23 @@ def run(options: argparse.Namespace) -> int:
     server.raise_file_limit()
     store, place = _store(settings)
     security = Security(settings)
-    try:
-        sockets = _listen(settings)
-    except OSError as error:
-        print(f"ds serve: {error.strerror}", file=sys.stderr)
-        return 1
-    try:
-        security.check(sockets)
-    except Usage:
-        listeners.close(sockets)
-        raise
+    # From the moment that a client can connect a signal ends the server in order: it waits until it is listened to.
+    with held_back():
+        try:
+            sockets = _listen(settings)
+        except OSError as error:
+            print(f"ds serve: {error.strerror}", file=sys.stderr)
+            return 1
+        try:
+            security.check(sockets)
+        except Usage:
+            listeners.close(sockets)
+            raise
+        return _serve(settings, store, place, security, sockets)
+
+
+def _serve(settings: Settings, store: Store, place: str, security: Security, sockets: list[socket.socket]) -> int:
+    """Serve with what is there by now; the exit status."""
     obedience = Obedience(security.reload)
 
     def started(running: server.Server) -> None:
@@ -73,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
     async def serve() -> None:
         # Before the first word to the outside, so that whoever acts on it finds us listening.
         with trio.open_signal_receiver(*SIGNALS) as signals:
+            let_through()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obedience.run, signals)
                 nursery.start_soon(systemd.watchdog)

@@ -6,7 +6,8 @@ least of all a stop; those that are asked for meanwhile are one, and come after 
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -15,6 +16,21 @@ from ..ops import systemd
 log = logging.getLogger("ds")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Have signals wait, until they are `let_through` or the block ends."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        let_through()
+
+
+def let_through() -> None:
+    """Take the signals that waited, and those to come."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 class Obedience:

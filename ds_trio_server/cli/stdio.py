@@ -1,4 +1,4 @@
-"""Standard output and error when they are closed, full, or nobody reads them any more."""
+"""Standard input, output and error when they are closed, full, or nobody reads them any more."""
 
 import os
 import signal
@@ -7,6 +7,10 @@ import sys
 
 def replace_closed() -> bool:
     """Stand in for what the process was started without; whether standard output was there."""
+    # No socket or file of ours may get one of the three numbers, and be read or written in its stead.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for as long as we live)
     there = sys.stdout is not None

@@ -5,7 +5,6 @@ from typing import Protocol
 from ds_core.server.errors import ProtocolError
 
 from ..units import MIB
-from .transport import Transport
 
 
 class BodyBudget:
@@ -51,16 +50,24 @@ class Backlog:
 
     def __init__(self, limit: int = 32 * MIB) -> None:
         self._limit = limit
-        self._held: dict[Transport, int] = {}
+        self._held: dict[Hoarder, int] = {}
         self._size = 0
 
-    def hold(self, transport: Transport, size: int) -> None:
-        """So many bytes it is now for this connection, which has just made progress."""
-        self._size += size - self._held.pop(transport, 0)
+    def hold(self, hoarder: "Hoarder", size: int) -> None:
+        """So many bytes it is now for this one, who has just made progress."""
+        self._size += size - self._held.pop(hoarder, 0)
         if not size:
             return
-        self._held[transport] = size
+        self._held[hoarder] = size
         while self._size > self._limit:
             slowest = next(iter(self._held))
             self._size -= self._held.pop(slowest)
-            slowest.cut()
+            slowest.let_go()
+
+
+class Hoarder(Protocol):
+    """Who holds bytes of a connection."""
+
+    def let_go(self) -> None:
+        """Cut off the connection, and hold nothing of it from this moment on: the memory is needed now, and the
+        connection's task may be long in coming to its end."""

@@ -48,13 +48,13 @@ class Connection:
         """Answer requests until the connection is to be closed; never raises for what a peer does, or an application.
 
         First sends what is `unsent` of an earlier answer. True when the connection lives on
-        because it `may_rest` and has nothing to do.
+        because it `may_rest` and waits for nobody, whatever came ahead.
         """
         resting = False
         try:
             if unsent:
                 await self.transport.send_all(unsent)
-                resting = may_rest and not self.closing and not self.ahead
+                resting = may_rest and not self.closing
             while not (resting or self.closing):
                 exchange = await self._next()
                 if exchange is None:
@@ -63,11 +63,10 @@ class Connection:
                 if exchange.unread or not exchange.keep_alive:
                     self.parting = True
                     break
-                if self.ahead:
-                    # Who sends many requests at once has them answered in turn with everybody else's.
+                # Who sends many requests at once has them answered in turn with everybody else's.
+                resting = may_rest and not self.closing
+                if self.ahead and not resting:
                     await trio.lowlevel.checkpoint()
-                else:
-                    resting = may_rest and not self.closing
         except Disconnected:
             self.parting = False
         except ProtocolError as refusal:

@@ -70,7 +70,7 @@ class IdleConnections:
         self._empty = trio.Event()
 
     def add(self, connection: Connection) -> bool:
-        """Take over a connection that has nothing to do; False when there is no room for it here."""
+        """Take over a connection that waits for nobody; False when there is no room for it here."""
         connection.idle = True
         connection.transport.deadline = RESTING
         number = connection.transport.fileno()
@@ -82,6 +82,8 @@ class IdleConnections:
             self._watched[number] = connection
         if connection.closing:
             connection.stop()
+        elif connection.ahead:
+            self._begin_pipeline(connection)
         return True
 
     async def run(self) -> None:
@@ -174,10 +176,8 @@ class IdleConnections:
                 self._fail(exchange, error)
                 return
         elif self._first(connection, data) is not None:
-            self._answering.add(connection)
             connection.ahead = data
-            self._pipelines[connection] = _Pipeline()
-            self._later(connection)
+            self._begin_pipeline(connection)
             return
         # Nothing has happened: a task begins with the same bytes.
         connection.ahead = data
@@ -260,6 +260,11 @@ class IdleConnections:
             self._hand_over(connection)
 
     # Requests that come many at once
+
+    def _begin_pipeline(self, connection: Connection) -> None:
+        self._answering.add(connection)
+        self._pipelines[connection] = _Pipeline()
+        self._later(connection)
 
     def _later(self, connection: Connection) -> None:
         """Let a connection go on when it is its turn."""

@@ -23,7 +23,6 @@ from .budgets import Backlog
 from .transport import Disconnected, Transport
 
 _JOIN_IN_THREAD = 1024 * 1024
-_NOTHING = memoryview(b"")
 # One packet may hold thousands of chunks, each of which takes its time.
 _CHUNKS_A_TURN = 100
 # Sizes, extensions and trailers of a chunked body: so many bytes, and so many for each byte of data (a chunk of one
@@ -65,8 +64,13 @@ class Reader:
     @ahead.setter
     def ahead(self, data: bytes) -> None:
         if data or self._buffer:
-            self._backlog.hold(self._transport, len(data))
-        self._buffer = data
+            self._buffer = data  # or it is let go of at once
+            self._backlog.hold(self, len(data))
+
+    def let_go(self) -> None:
+        """Cut off the connection, and forget what came of it."""
+        self._buffer = b""
+        self._transport.cut()
 
     async def next_request(self) -> Request | None:
         """The next head, None when the peer is done. Raises ProtocolError for a bad one."""
@@ -93,6 +97,8 @@ class Reader:
         end += len(heads.END)
         if end > heads.MAX_HEAD:
             raise head_too_large()
+        if buffer.count(b"\n", 0, end) > heads.MAX_FIELDS + 2:
+            raise ProtocolError(431, "HEAD_TOO_LARGE", f"a request head has at most {heads.MAX_FIELDS} fields")
         self.ahead = buffer[end:]
         head = heads.parse(buffer[:end], True)
         if head is None:
@@ -148,30 +154,31 @@ class Reader:
         decoder = ChunkedDecoder()
         body = io.BytesIO()
         started = trio.current_time()
-        have = steps = framing = 0
-        data = memoryview(self.ahead)
-        self.ahead = b""
-        try:
-            while not decoder.done:
-                if not data:
-                    data = _NOTHING  # what has been read is let go of before there is more
-                    data = memoryview(await self._more(started, have, 65536))
-                used, piece = decoder.feed(data)
-                data = data[used:]
-                if piece is not None:
-                    have += body.write(piece)
-                    check_size(have, self._config)
-                    reserve(have)
-                else:
-                    framing += used
-                    if framing > _FRAMING + have * _FRAMING_SHARE:
-                        raise ProtocolError(400, "BAD_HTTP", "this body's chunks are all but empty: send larger ones")
-                steps += 1
-                if steps % _CHUNKS_A_TURN == 0:
-                    await trio.lowlevel.checkpoint()
-        except BadMessage as error:
-            raise ProtocolError(400, "BAD_HTTP", f"the chunked body is not one: {error}") from None
-        self.ahead = bytes(data)
+        have = steps = framing = at = 0
+        # What is not decoded yet stays where it is counted, and may be let go of in between.
+        while not decoder.done:
+            if at >= len(self.ahead):
+                self.ahead = b""
+                at = 0
+                self.ahead = await self._more(started, have, 65536)
+            try:
+                used, piece = decoder.feed(memoryview(self.ahead)[at:])
+            except BadMessage as error:
+                raise ProtocolError(400, "BAD_HTTP", f"the chunked body is not one: {error}") from None
+            at += used
+            if piece is not None:
+                have += body.write(piece)
+                check_size(have, self._config)
+                reserve(have)
+            else:
+                framing += used
+                if framing > _FRAMING + have * _FRAMING_SHARE:
+                    raise ProtocolError(400, "BAD_HTTP", "this body's chunks are all but empty: send larger ones")
+            del piece
+            steps += 1
+            if steps % _CHUNKS_A_TURN == 0:
+                await trio.lowlevel.checkpoint()
+        self.ahead = self.ahead[at:]
         return body.getvalue()
 
     async def _more(self, started: float, have: int, most: int) -> bytes:
@@ -226,8 +233,9 @@ def _join(pieces: list[bytes]) -> bytes:
 
 
 def begin(data: bytes) -> bytes:
-    """Without the empty lines that may come before a request (RFC 9112 section 2.2)."""
-    count = len(data) - len(data.lstrip(b"\r\n"))
+    """Without the empty lines that may come before a request (RFC 9112 section 2.2), the last of which may be half
+    there."""
+    count = (len(data) - len(data.lstrip(b"\r\n"))) & ~1
     return data[count:] if data[:count] == b"\r\n" * (count // 2) else data
 
 

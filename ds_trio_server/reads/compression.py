@@ -1,5 +1,6 @@
 """Content coding: gzip for those who ask for it (RFC 9110 sections 8.4 and 12.5.3)."""
 
+import re
 import zlib
 from collections.abc import AsyncGenerator
 
@@ -11,6 +12,7 @@ WORTHWHILE = 1024
 """Smaller bodies are never compressed."""
 
 _IN_THREAD = 64 * 1024
+_NOT_AT_ALL = re.compile(r"q[ \t]*=[ \t]*0*(\.0*)?")
 _COMPRESSED = ("image/", "video/", "audio/", "application/zip", "application/gzip", "application/zstd")
 
 
@@ -24,10 +26,9 @@ def wants_gzip(accepted: str) -> bool:
     qualities: dict[str, str] = {}
     for coding in accepted.split(","):
         name, _, quality = coding.partition(";")
-        qualities[name.strip().lower()] = quality.replace(" ", "")
+        qualities[name.strip(" \t").lower()] = quality.strip(" \t").lower()
     # gzip's own word counts before that for all the others.
-    found = qualities.get("gzip", qualities.get("*", "q=0"))
-    return found not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return not _NOT_AT_ALL.fullmatch(qualities.get("gzip", qualities.get("*", "q=0")))
 
 
 def mark(response: Response) -> None:

@@ -38,8 +38,9 @@ def run(flow):
 class Stream(Flows):
     """A stream on a server, and the one connection to it; this module says with what it is made.
 
-    `create(ttl=, expires_at=, closed=, values=)`, `append(*values, raw=, seq=, close=)`, `close()`, `head()`,
-    `delete()`, `fork(source, offset=, sub_offset=)` and `adopt()` return a Result; `read()` iterates. Each raises a
+    `create(ttl=, expires_at=, closed=, values=)`, `append(*values, raw=, seq=, close=)`, `seal()` (close it
+    for good), `head()`, `delete()`, `fork(source, offset=, sub_offset=)` and `adopt()` return a Result; `read()`
+    iterates; `disconnect()` drops the connection, and the next call opens another. Each raises a
     StreamError, of the kind that the server's answer stands for, and ValueError or TypeError for a value that does not
     suit the content type.
     """

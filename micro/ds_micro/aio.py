@@ -20,7 +20,7 @@ from ds_micro.stream import END, Flows, Items, Result  # noqa: F401
 _CPYTHON = sys.implementation.name != "micropython"
 
 if _CPYTHON:
-    from ds_micro.cpython import connect, last_words, look_up, within
+    from ds_micro.cpython import connect, last_words, look_up, unasked, within
 else:
 
     async def within(flow, ms):
@@ -68,7 +68,7 @@ class Net:
     def stale(self):
         """Whether an idle connection is no use any more."""
         if _CPYTHON:
-            return self._reader.at_eof() or self._writer.transport.is_closing()
+            return unasked(self._reader, self._writer)
         import select
 
         poll = select.poll()

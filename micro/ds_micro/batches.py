@@ -28,6 +28,11 @@ class Reader(reader.Reader):
             from ds_micro.quick_json import Decoder
         self._decoder = Decoder(max_bytes=self._limit)
 
+    def feed(self, piece):
+        """Bytes of the body."""
+        # (In bytes the ends of an event's lines are found in machine code.)
+        super().feed(bytes(piece) if self._sse else piece)
+
     def next(self, plain=False):
         if not self._single or self._sse and not plain:
             return super().next(plain)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import select
 import socket
 import threading
 import time
@@ -55,6 +56,25 @@ def prefer(rows):
         if row[0] == socket.AF_INET:
             return row
     return rows[0]
+
+
+def near(name, names):
+    """What a misspelt name was meant to be, as the end of a sentence."""
+    import difflib
+
+    found = difflib.get_close_matches(name, names, 1)
+    return "; did you mean %s?" % found[0] if found else ""
+
+
+def outdated(text):
+    """Warn, where the caller's own code is."""
+    import sys
+    import warnings
+
+    depth = 2
+    while sys._getframe(depth - 1).f_globals.get("__name__", "").startswith("ds_micro"):
+        depth += 1
+    warnings.warn(text, DeprecationWarning, stacklevel=depth)
 
 
 def sync(f, folder=None):
@@ -139,11 +159,17 @@ async def look_up(host, port, ms):
 
 @functools.cache
 def _reader():
-    """asyncio's StreamReader, but that what came before the connection broke can be read: it may say why."""
+    """asyncio's StreamReader, but that what came before the connection broke can be read, for it may say why, and that
+    it knows how much is `unread`."""
     import asyncio
 
     class Reader(asyncio.StreamReader):
         broken = None
+        unread = 0
+
+        def feed_data(self, data):
+            self.unread += len(data)
+            super().feed_data(data)
 
         def set_exception(self, exc):
             self.broken = exc
@@ -151,6 +177,7 @@ def _reader():
 
         async def read(self, n=-1):
             data = await super().read(n)
+            self.unread -= len(data)
             if not data and self.broken:
                 raise self.broken
             return data
@@ -167,6 +194,16 @@ async def connect(host, port, **options):
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await loop.create_connection(lambda: protocol, host, port, **options)
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+def unasked(reader, writer):
+    """Whether an idle connection is no use any more: closed by the peer, or it sent what nobody asked for."""
+    transport = writer.transport
+    if reader.unread or reader.at_eof() or transport.is_closing():
+        return True
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))  # it has come, and the loop has not looked yet
 
 
 def last_words(reader, transport):

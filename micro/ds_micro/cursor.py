@@ -22,6 +22,11 @@ class Cursor:
         self._turn = None  # of the last save; odd ones are in the second half
         self._half = 0  # bytes of a half; 0 without a file
 
+    if __debug__:  # not in what is compiled for a device
+
+        def __repr__(self):
+            return "<Cursor %s+%d%s>" % (self.offset, self.items, self.path and " in " + self.path or "")
+
     def _last(self):
         """(turn, offset, items) as they were saved last; None without a file. Raises ValueError."""
         for name in (self.path, self.path + ".new"):

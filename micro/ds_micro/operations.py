@@ -8,13 +8,22 @@ import sys
 from ds_core.client.errors import BadResponse
 from ds_core.wire.kinds import kind_of
 
-OPERATIONS = ("append", "close", "head", "delete", "fork", "adopt")
+OPERATIONS = ("append", "seal", "head", "delete", "fork", "adopt", "disconnect")
 
 
 def operation(name):
     """The flow of this name; AttributeError."""
+    if name == "close":
+        # What closes files and sockets elsewhere would seal a stream for ever.
+        if sys.implementation.name != "micropython":
+            from ds_micro.cpython import outdated
+
+            outdated("Stream.close() seals the stream for ever: call seal(), or disconnect() to drop the connection")
+        return seal
     if name not in OPERATIONS:
-        raise AttributeError("Stream has no " + name)
+        from ds_micro.misspelt import no_such
+
+        no_such("Stream", name, OPERATIONS + ("create", "read", "encode", "url", "path", "content_type"))
     return globals()[name]
 
 
@@ -37,9 +46,14 @@ async def append(stream, *values, raw=False, seq=None, close=False):
     return await post(stream, headers, body)
 
 
-async def close(stream):
+async def seal(stream):
     """Close the stream for good; harmless when it is."""
     return await post(stream, (("Stream-Closed", "true"),))
+
+
+async def disconnect(stream):
+    """Drop the connection; the next call opens another. The stream stays as it is."""
+    stream.drop()
 
 
 async def post(stream, headers, body=b""):
@@ -121,10 +135,17 @@ def quote(text):
     return out
 
 
+CREATION = ("values", "ttl", "expires_at", "closed", "offset", "sub_offset")
+
+
 def creation(
-    stream, headers, values=(), ttl=None, expires_at=None, closed=False, offset=None, sub_offset=0, fork=False
+    stream, headers, values=(), ttl=None, expires_at=None, closed=False, offset=None, sub_offset=0, fork=False, **others
 ):
-    """The body of a PUT; its headers are added to `headers`. Raises ValueError."""
+    """The body of a PUT; its headers are added to `headers`. Raises ValueError, TypeError."""
+    if others:
+        from ds_micro.misspelt import no_option
+
+        no_option("Stream.fork()" if fork else "Stream.create()", others, CREATION)
     if not stream.content_type:
         if not fork:
             raise ValueError("content_type: a stream is created with one")

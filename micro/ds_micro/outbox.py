@@ -91,6 +91,11 @@ class Outbox:
 
     _alone = _keep = alone
 
+    if __debug__:  # not in what is compiled for a device
+
+        def __repr__(self):
+            return "<Outbox for %s, %d records>" % (self._stream.url, self.records)
+
     def append(self, value, raw=False):
         """Keep one record (`raw`: already encoded). On flash, and `sync_every=1`, it is safe when this returns.
 

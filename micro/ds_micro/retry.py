@@ -27,10 +27,17 @@ def pause(items, exc):
         waited = now() - items._since + ms
         if not exc.retry or items._patience is not None and waited > items._patience * 1000:
             raise exc
+        told(items._stream, exc, backoff.failures)
     if items._until is not None:
         ms = min(ms, max(0, items._until - now()))
     items._begun = now() + ms
     return ms
+
+
+def told(stream, exc, attempt):
+    """Tell a program that wants to know (ds_client's do) of what is tried again."""
+    if hasattr(stream, "retried"):
+        stream.retried(exc, attempt)
 
 
 def broken(box, exc):
@@ -42,6 +49,7 @@ def broken(box, exc):
     writer.broken()
     if not box._stream._dead:  # else a kept connection was found dead: at once, on a new one
         box._later = now() + writer.delay
+        told(box._stream, exc, writer._backoff.failures)
 
 
 def full(store):
@@ -65,3 +73,4 @@ def refused(box, status, headers, text, outcome):
     if outcome != AGAIN:
         raise error
     box._later = now() + box.writer.delay
+    told(stream, error, box.writer._backoff.failures)

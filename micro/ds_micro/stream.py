@@ -55,6 +55,12 @@ class Result:
         self.duplicate = status == 204 and "producer-seq" in headers
         self.closed = says(headers, "stream-closed")
 
+    if __debug__:  # not in what is compiled for a device
+
+        def __repr__(self):
+            state = " duplicate" * self.duplicate + " closed" * self.closed
+            return "<Result %d offset %s%s>" % (self.status, self.offset, state)
+
 
 class Flows:
     """All of a stream's operations; see `ds_micro.Stream` for the parameters."""
@@ -126,6 +132,11 @@ class Flows:
         # _dead: whether a request may have failed only because the connection had been kept too long
         # _owner: the iteration whose answer is being read
         self.drop()
+
+    if __debug__:  # not in what is compiled for a device
+
+        def __repr__(self):
+            return "<%s %s %s>" % (self.__class__.__name__, self.url, self.content_type)
 
     # One exchange
 
@@ -347,6 +358,12 @@ class Items:
 
     def __getattr__(self, name):
         return getattr(self._reader, name)
+
+    if __debug__:  # not in what is compiled for a device
+
+        def __repr__(self):
+            cursor = self._reader.cursor
+            return "<Items of %s after %s+%d>" % (self._stream.url, cursor.offset, cursor.items)
 
     def __iter__(self):
         return self

@@ -28,7 +28,11 @@ else:
 class Wrapper:
     """Wraps connected sockets; `context` is for asyncio on CPython."""
 
-    def __init__(self, ca=None, pin=None, verify=True):
+    def __init__(self, ca=None, pin=None, verify=True, **others):
+        if others:
+            from ds_micro.misspelt import STREAM, no_option
+
+            no_option("Stream", others, STREAM)
         self._pin = pin.replace(":", "").lower() if pin else None
         if pin and (ca or len(self._pin) != 64 or self._pin.strip("0123456789abcdef")):
             raise ValueError("pin must be a SHA-256 in hexadecimal, and without ca")

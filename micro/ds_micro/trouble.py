@@ -5,6 +5,9 @@ from ds_micro.net import now
 
 def bad_stream(url, tls, bad):
     """Raise what is wrong with a Stream's options; `bad`: with its URL, or that options of https are with another."""
+    from ds_micro.misspelt import STREAM, no_option
+
+    no_option("Stream", tls, STREAM)
     if not bad:
         raise ValueError("timeout, live_timeout: 0.001 to 500000 s; buffer: 64 bytes or more; max_bytes: not below 0")
     if tls and url[:7] == "http://":
@@ -45,7 +48,9 @@ def method(box, name):
             return 0
     if name == "close_stream":
         return lambda timeout=30: box._alone(_close_stream, box, timeout)
-    raise AttributeError("Outbox has no " + name)
+    from ds_micro.misspelt import OUTBOX, no_such
+
+    return no_such("Outbox", name, OUTBOX)
 
 
 def _close_stream(box, timeout):

@@ -284,6 +284,7 @@ ENTRY = {"name": "t", "hash": "00" * 32, "read": ["a"]}
         ({"tokens": [{**ENTRY, "hash": "00"}]}, "token t: its hash must have 32 bytes"),
         ({"tokens": [{**ENTRY, "metrics": 1}]}, "metrics"),
         ({"tokens": [ENTRY, ENTRY]}, "token t: another token has this name"),
+        ({"tokens": [{**ENTRY, "hash": "0A" * 32}, {"name": "u", "hash": "0a" * 32}]}, "u: it has the token of 't'"),
         ({"tokens": [{**ENTRY, "name": " "}]}, "a name has"),
         ({"tokens": [{"read": ["a"]}]}, "'name' must be a text"),
     ],

@@ -90,6 +90,11 @@ def test_pages_that_the_operator_names_may() -> None:
     policy = Origins(LOOPBACK, cors=["https://dashboard.example", "null"])
     assert status(policy, host="localhost", origin="https://dashboard.example") == 0
     assert status(policy, host="localhost", origin="null") == 0
+    for text, page in (
+        ("https://a.example:443", "https://a.example"), ("http://a.example:80", "http://a.example"),
+        ("https://[2001:db8::1]:443", "https://[2001:db8::1]"), ("http://a.example:443",) * 2,
+    ):  # fmt: skip
+        assert origins.origin(text) == page  # as browsers write it
     for page in ("http://dashboard.example", "https://dashboard.example:8443", "https://x.dashboard.example"):
         assert status(policy, host="localhost", origin=page) == 403
     everybody = Origins(LOOPBACK, cors=["*"])

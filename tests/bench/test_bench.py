@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
-from tests.bench import __main__ as bench, growth, load, machine, profile, report
+from tests.bench import __main__ as bench, clients, growth, load, machine, profile, report
 from tests.bench.rows import ROWS, SMOKE, Row
 from tests.bench.subjects import node_missing
-from tests.tools import ci
+from tests.tools import ci, serve
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,14 @@ def test_growth(case: str, tmp_path: Path) -> None:
         assert math.isfinite(line.grown) and line.grown >= 0
         assert math.isfinite(line.fresh) == bool(line.than)
         assert growth.show(line).count("|") == 4
+
+
+@pytest.mark.parametrize("which", ["ours", "official"])
+def test_a_client(which: str) -> None:
+    with serve.start("--memory") as server:
+        found = clients.measure(sys.executable, which, server.url, clients.SMOKE)
+    assert set(found) == set(clients.FIGURES)
+    assert all(math.isfinite(value) and value > 0 for value in found.values())
 
 
 def test_beside_a_peer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,9 @@ from tests.tools import serve
 
 from .conftest import Shell, lines
 
+# What is in no file that a command keeps.
+NO_RECORDS = (b"old\n", b"{}", b"[]", b"5", b"", b"\xff\xfe", b"[" * 100_000)
+
 
 def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
@@ -208,8 +211,10 @@ def test_read_with_a_cursor_prints_what_is_new(ds: Shell, name: str, tmp_path: P
     ds("create", name + "-other")
     assert b"is a cursor for stream" in ds("read", name + "-other", "--cursor", cursor, status=2).stderr
     assert b"is a cursor for unit" in ds("read", name, "--raw", "--cursor", cursor, status=2).stderr
-    cursor.write_text("old\n")
-    assert b"not a cursor file" in ds("read", name, "--cursor", cursor, status=2).stderr
+    for old in NO_RECORDS:
+        cursor.write_bytes(old)
+        assert b"is not a cursor of" in ds("read", name, "--cursor", cursor, status=2).stderr
+        assert cursor.read_bytes() == old
 
 
 def test_a_killed_tail_goes_on_without_loss(ds: Shell, name: str, tmp_path: Path) -> None:
@@ -276,9 +281,10 @@ def test_a_killed_append_goes_on_exactly_once(ds: Shell, name: str, tmp_path: Pa
     file.write_bytes(b"0\n")
     assert b"does not begin with" in ds(*words, *(["--raw"] if raw else []), status=2).stderr
     other = ("append", name, "1", "--producer", "q", "--producer-state", keep)
-    assert b"is about producer p" in ds(*other, status=2).stderr
-    keep.write_text("{}")
-    assert b"not a state file" in ds(*words, status=2).stderr
+    assert b"is a state file for producer p" in ds(*other, status=2).stderr
+    for old in NO_RECORDS:
+        keep.write_bytes(old)
+        assert b"not a state file" in ds(*words, status=2).stderr
 
 
 def test_an_append_goes_on_over_kills_of_its_server(ds: Shell, name: str, tmp_path: Path) -> None:
@@ -389,6 +395,22 @@ def test_results_that_nobody_can_get(ds: Shell, name: str, tmp_path: Path) -> No
         argv = " ".join(map(shlex.quote, [*serve.command(), *words]))
         done = subprocess.run(["sh", "-c", argv + " >&-"], capture_output=True, env=ds.environment(), timeout=60)
         assert done.returncode == 1 and b"standard output is closed" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+def test_standard_input_that_is_closed_is_said_to_be(ds: Shell, name: str) -> None:
+    def closed(*words: str, how: str = "<&-") -> subprocess.CompletedProcess[bytes]:
+        argv = " ".join(map(shlex.quote, [*serve.command(), *words]))
+        return subprocess.run(["sh", "-c", f"{argv} {how}"], capture_output=True, env=ds.environment(), timeout=60)
+
+    ds("create", name)
+    for options in ((), ("--producer", "p"), ("--content-type", "text/plain")):
+        for how in ("<&-", "<&- 2>&1"):
+            done = closed("append", name, *options, how=how)
+            assert done.returncode == 1 and b"standard input is closed" in done.stderr + done.stdout
+    assert ds("read", name).stdout == b""
+    ds("append", name, "5")
+    done = closed("read", name)
+    assert (done.returncode, done.stdout.strip()) == (0, b"5")
 
 
 # A terminal

@@ -57,7 +57,7 @@ if MODE != "close":
 asyncio.run(on_asyncio(100))
 # What is appended without an outbox is not told by the answer to something else.
 if MODE == "plain":
-    for call in (lambda s: s.append("x"), lambda s: s.close()):
+    for call in (lambda s: s.append("x"), lambda s: s.seal()):
         try:
             call(Stream(URL + "/plain", content_type="text/plain", timeout=2))
         except ds_micro.BadResponse:

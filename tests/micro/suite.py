@@ -79,7 +79,7 @@ def test_create_append_read_head_close_delete():
         assert list(s.read("now")) == []
         assert s.append(value(s, 7), close=True).closed
         assert numbers(s, list(s.read(cursor, live="long-poll"))) == [7]
-        assert s.close().closed and s.head().closed
+        assert s.seal().closed and s.head().closed
         error = raises(ds_micro.Closed, s.append, value(s, 8))
         assert error.status == 409 and error.url == s.url and error.message
         assert s.delete().status == 204
@@ -366,7 +366,7 @@ def test_an_outbox_without_a_server_keeps_what_it_has():
     assert raises(ds_micro.NotFound, box.flush).status == 404
     s.create()
     assert box.flush() == 0
-    s.close()
+    s.seal()
     box.append(2)
     raises(ds_micro.Closed, box.flush)
     assert box.records == 1
@@ -424,7 +424,7 @@ def test_live_on_asyncio():
                 if i % 20 == 19:
                     assert await box.flush(10) == 0
                     await asyncio.sleep(0.05)
-            assert (await writer.close()).closed
+            assert (await writer.seal()).closed
 
         task = asyncio.create_task(feed())
         got = []
@@ -586,7 +586,7 @@ def test_where_an_answer_ends_and_whether_it_was_the_tail():
             if len(got) == 2:
                 s.append(value(s, 2))
             elif len(got) == 3 and not items.closed:
-                s.close()
+                s.seal()
         assert numbers(s, got) == [0, 1, 2] and items.closed and items.caught_up and marks > 2
         items = s.read(marks=True)
         assert [item is ds_micro.MARK for item in items] == [False] * 3 + [True]

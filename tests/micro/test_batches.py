@@ -93,7 +93,7 @@ def test_items_come_in_lists_blocking_and_on_asyncio(server: serve.Server, conte
             out += batch
             if len(out) == 2000:
                 await aio.Stream(url, content_type=content_type).append({"n": 2000})
-                await aio.Stream(url).close()
+                await aio.Stream(url).seal()
         assert tail.closed
         return out
 

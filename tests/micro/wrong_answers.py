@@ -79,7 +79,7 @@ boxes = 0
 for case, kind, text in CASES:
     s = Stream(URL + "/" + case, timeout=10)
     again = kind in ("Busy", "ServerError", "NoSpace")
-    for call in (s.create, lambda: s.append(1), s.close):  # noqa: B023
+    for call in (s.create, lambda: s.append(1), s.seal):  # noqa: B023
         exc = error_of(call)
         check(exc, case, kind, text)
         assert exc.retry == again

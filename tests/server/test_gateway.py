@@ -190,6 +190,57 @@ async def test_followers_end_when_the_gateway_stops_and_late_calls_are_refused(s
         await gateway.__aenter__()
 
 
+BAD_TEXT = ["\ud800", "text/plain;x=\ud800", "a\r\nX-Evil: 1", "a\0b", "\u2028", "a\x7f", " a", "a ", "\x85"]
+
+
+async def test_what_no_request_could_bring_is_refused_and_harms_nobody(store: Store) -> None:
+    async with running(store) as gateway:
+        await gateway.create("s", "text/plain", b"1")
+        for text in BAD_TEXT:
+            assert await refused(gateway.create("n", text)) == (400, "INVALID_REQUEST")
+            assert await refused(gateway.append("s", b"x", sequence=text)) == (400, "INVALID_REQUEST")
+            assert await refused(gateway.append("s", b"x", content_type=text)) == (400, "INVALID_REQUEST")
+            assert await refused(gateway.append("s", b"x", producer=(text, 0, 0))) == (400, "INVALID_REQUEST")
+            assert await refused(gateway.create("n", expires_at=text)) == (400, "INVALID_REQUEST")
+            assert (await refused(gateway.create("n", source="s", fork_offset=text)))[0] == 400
+            assert (await refused(gateway.read("s", text)))[0] == 400
+        assert (await refused(gateway.create("n\ud800")))[0] == 400
+        assert await refused(gateway.create("n", "text/plain;" + "x" * 70_000)) == (431, "HEAD_TOO_LARGE")
+        for body in ("text", ["list"], 5, None, {"a": 1}, object()):
+            for path in ("s", "json"):
+                with pytest.raises(TypeError, match="a body is bytes, not"):
+                    await gateway.append(path, body, content_type="text/plain")  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="a body is bytes, not"):
+                await gateway.create("n", "application/json", body)  # type: ignore[arg-type]
+        wrong: list[Any] = [b"text/plain", 1.5, ["text/plain"]]
+        for value in wrong:
+            with pytest.raises(TypeError):
+                await gateway.create("n", value)
+            with pytest.raises(TypeError):
+                await gateway.read("s", value)
+            with pytest.raises(TypeError):
+                await gateway.create(value)
+            with pytest.raises(TypeError):
+                await gateway.append("s", b"x", producer=value)
+        assert (await gateway.append("s", b"2")).status == 204
+        for end in (gateway.read("s"), over_http(gateway, "GET", "s")):
+            assert (await end).body == b"12"
+        assert (await over_http(gateway, "GET", "n")).status == 404
+
+
+async def test_a_body_is_kept_as_it_was_when_it_was_given(store: Store) -> None:
+    async with running(store) as gateway:
+        buffer = bytearray(b"first")
+        await gateway.create("s", "application/octet-stream", buffer)
+        await gateway.append("s", buffer)
+        await gateway.append("s", memoryview(b"abcdef")[::2])
+        buffer[:] = b"OTHER"
+        assert (await gateway.read("s")).body == b"firstfirstace"
+        assert (await over_http(gateway, "GET", "s")).body == b"firstfirstace"
+        assert (await gateway.create("j", "application/json", memoryview(b"[1]"))).status == 201
+        assert (await gateway.read("j")).body == b"[1]"
+
+
 async def test_several_gateways_live_in_one_program(tmp_path: Path) -> None:
     async with running(SQLiteStore(tmp_path / "a")) as one, running(SQLiteStore(tmp_path / "b")) as two:
         assert one.url != two.url

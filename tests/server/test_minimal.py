@@ -79,7 +79,8 @@ THERE = {
 }
 UNUSED = {
     "access.file", "access.policy", "access.links", "cli.client_options", "cli.client_stream", "cli.append",
-    "cli.input", "cli.output", "cli.notation", "http.tls", "store.sqlite.maintenance", "store.sqlite.copying",
+    "cli.input", "cli.output", "cli.saved", "cli.notation", "http.tls", "store.sqlite.maintenance",
+    "store.sqlite.copying", "outbound", "outbound.client", "outbound.rules",
 }  # fmt: skip
 # Commands have a module for each family, engines a module or a room for each.
 UNUSED |= {f"cli.{family}" for family in FAMILIES if family != "serve"}
@@ -126,7 +127,8 @@ def test_a_client_command_loads_no_server(tmp_path: Path, words: tuple[str, ...]
     assert not {"trio", "sqlite3", "logging", "asyncio", "dataclasses"} & modules
     assert {name for name in ours(modules) if name.startswith(ROOMS)} <= {
         ROOMS + name for name in ("cli", "cli.main", "cli.parser", "cli.stdio", "cli.client", "cli.client_options",
-                                  "cli.client_stream", "cli.append", "cli.input", "cli.notation", "cli.output", "units")
+                                  "cli.client_stream", "cli.append", "cli.input", "cli.notation", "cli.output",
+                                  "cli.saved", "units")
     }  # fmt: skip
 
 

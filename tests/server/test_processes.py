@@ -135,6 +135,30 @@ def test_no_acknowledged_byte_is_lost_and_no_retry_is_accepted_twice(tmp_path: P
     assert len(kept) >= 600
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_from_the_first_connection_on_a_signal_means_what_it_does(tmp_path: Path, number: signal.Signals) -> None:
+    path = str(tmp_path / "s")
+    argv = [*serve.command(), "serve", "--memory", "--listen", f"unix:{path}"]
+    for _ in range(3):
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=serve.environment())
+        client = socket.socket(socket.AF_UNIX)
+        while True:
+            try:
+                client.connect(path)
+                break
+            except OSError:
+                assert process.poll() is None
+        process.send_signal(number)  # before it has said that it listens
+        if number == signal.SIGHUP:
+            client.settimeout(20)
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(20).startswith(b"HTTP/1.1 200")
+            process.terminate()
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 0 and b"stopped" in err, err
+        client.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("where", ["sqlite", "memory"])
 def test_a_signal_ends_everything_properly(tmp_path: Path, number: signal.Signals, where: str) -> None:

@@ -295,7 +295,8 @@ async def test_a_compressed_read_is_the_identity_read(store: Store, content_type
     ("accepted", "packed"),
     [("gzip", True), ("GZIP;q=0.5", True), ("*", True), ("br;q=1, *;q=0.1", True), ("*;q=0, gzip", True),
      ("gzip;q=0", False), ("gzip; q=0.000", False), ("gzip;q=0, *", False), ("br", False), ("identity", False),
-     ("", False), ("*;q=0", False)],
+     ("", False), ("*;q=0", False), ("gzip;Q=0", False), ("gzip;\tq=0", False), ("gzip;q=0.0000", False),
+     ("gzip;q=00", False), ("gzip;q=0.", False), ("gzip\t;q=0.001", True), ("gzip;q=1", True)],
 )  # fmt: skip
 async def test_compression_is_for_who_asks(site: Site, accepted: str, packed: bool) -> None:
     await site.create("s", body=b"x" * 5000)

@@ -17,9 +17,13 @@ import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CORE = ("ds_core.wire", "ds_core.server", "ds_core.client")
-GATEWAY = ("http", "reads", "live", "access", "ops", "store", "store.sqlite", "cli")
-PAGES = ("ds_core", "ds_trio_server", *(f"ds_trio_server.{room}" for room in GATEWAY), "ds_micro")
+CORE = ("ds_core.wire", "ds_core.server", "ds_core.server.subscriptions", "ds_core.client")
+GATEWAY = ("http", "reads", "live", "access", "ops", "outbound", "store", "store.sqlite", "cli")
+PAGES = (
+    *("ds_core", "ds_core.server.subscriptions"),
+    *("ds_trio_server", *(f"ds_trio_server.{room}" for room in GATEWAY)),
+    *("ds_micro", "ds_client"),
+)
 
 
 def public(name: str) -> dict[str, object]:

@@ -36,7 +36,7 @@ class Server:
 
 
 def make(epoch=5, limit=10000, size=100, count=0, full="drop-oldest", depth=1, json=False):
-    store = MemoryStore(depth, epoch, "text/plain", json, limit, size, count, full)
+    store = MemoryStore(depth, epoch, "application/json" if json else "text/plain", json, limit, size, count, full)
     return store, Writer(store, "p", Backoff(lambda n: 0, 100, 1000), depth)
 
 
