@@ -2,7 +2,7 @@
 # make test    every test                                  (ARGS="tests/core -k cbor" for options of pytest)
 # make lint    ruff and mypy
 # make docs    the API reference, from docstrings, into build/docs
-# make soak    kill -9, power cuts, I/O errors, bad pages, full disks (as root)  (CYCLES=500 SEED=7; a seed replays what it did)
+# make soak    kill -9, power cuts, I/O errors, bad pages, full disks (as root), a device's flash  (CYCLES=500 SEED=7; a seed replays what it did)
 # make bench   benchmarks, ours and the peers'             (ARGS="--quick --only append,sse"; ARGS=--help)
 # make bench-growth   what grows, beside a fresh store   (ARGS="--quick --only freeing,tiny")
 # make micro   cross-compile the device's client into build/micro, print the sizes
@@ -62,6 +62,7 @@ soak: $(VENV)/.test
 	$(BIN)/python -m tests.faults.errors --cycles $(CYCLES) --seed $(SEED)
 	$(BIN)/python -m tests.faults.corruption --seed $(SEED)
 	$(BIN)/python -m tests.faults.room
+	DS_TEST_FAULTS=1 $(BIN)/python -m pytest -q tests/micro/test_file_systems.py
 
 SECONDS := $(or $(SECONDS),60)
 

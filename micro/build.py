@@ -65,6 +65,7 @@ RARE = (
     "ds_micro/misspelt.py",
     "ds_micro/retry.py",
     "ds_micro/recovery.py",
+    "ds_micro/saved.py",
     "ds_micro/closing.py",
     "ds_micro/tls.py",
     "ds_micro/aio.py",
@@ -72,6 +73,7 @@ RARE = (
 # What is used by most programs, but not by each, or not always.
 WHEN = {
     "ds_micro/recovery.py": "at a start that finds records in the outbox, and after an error of its file system",
+    "ds_micro/saved.py": "at a start that finds a cursor",
     "ds_micro/retry.py": "at the first connection that breaks, refused batch, or live answer that is empty at once",
     "ds_micro/operations.py": "for append(), head(), delete(), fork(), JSON, text, and options of create()",
 }

@@ -41,6 +41,7 @@ package(  # noqa: F821
         "misspelt.py",
         "retry.py",
         "recovery.py",
+        "saved.py",
         "closing.py",
         "outbox.py",
         "flash.py",

@@ -32,8 +32,8 @@ INTERNAL = {
         "number verdict bad_record",
         "kind error_for failure Flows Items random ask ordered creation FlashStore MemoryStore ready batch done need",
         "Net Socket Wrapper wrap lookup look_up stale recv sync now ticks_ms sleep_ms within alone LONGEST",
-        "operation bearer bad_stream bad_outbox pause undo method come recover look scan short keep old_cursor framed",
-        "full refused closing OWNERS no_room",
+        "operation bearer bad_stream bad_outbox pause undo method come recover look scan short keep saved framed",
+        "full refused closing OWNERS TROUBLE no_room guarded absent let_go calm soothe prove segments",
     )
     for name in line.split()
 }

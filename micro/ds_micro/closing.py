@@ -7,14 +7,12 @@ from ds_micro.net import now
 
 def close(store):
     """Make everything on flash durable, and let the files go, and the folder if it is still this store's."""
-    from ds_micro.flash import OWNERS
+    from ds_micro.flash import OWNERS, guarded
 
     if store._waiting:
-        store.claim(None)
-    if store._waiting:
-        store._write()
+        guarded(_put)(store)
     files = store._file, store._reading
-    store._file = store._reading = None
+    store._file = store._reading = store._seen = None
     try:
         for file in files:
             if file:
@@ -23,6 +21,13 @@ def close(store):
         # (All is on flash, whatever closing says. An owner has no file open before its first append.)
         if OWNERS.get(store._path) is store._files:
             OWNERS.pop(store._path)
+
+
+def _put(store):
+    store._begin()
+    store.claim(None)
+    if store._waiting:
+        store._write()
 
 
 class _Closing:

@@ -9,7 +9,7 @@ renamed file's old name away first: what a cut there leaves is found.)
 import os
 from binascii import crc32
 
-from ds_micro.flash import sync
+from ds_micro.flash import absent, guarded, sync
 
 
 class Cursor:
@@ -29,30 +29,15 @@ class Cursor:
 
     def _last(self):
         """(turn, offset, items) as they were saved last; None without a file. Raises ValueError."""
-        path = self.path
-        for name in (path, path + ".new"):
-            try:
-                with open(name, "rb") as f:
-                    data = f.read()
-            except OSError as exc:
-                if exc.errno != 2:  # ENOENT
-                    raise
-                continue
-            found = ()
-            self._half = half = max(64, len(data) // 2)
-            for part in (data[:half], data[half:]):
-                words = part.split()
-                if len(words) == 4 and words[3] == b"%x" % crc32(b" ".join(words[:3])):
-                    found = max(found, (int(words[2]), words[0].decode(), int(words[1])))
-            if not found:
-                from ds_micro.recovery import old_cursor
+        for name in (self.path, self.path + ".new"):
+            f = absent(open, name, "rb")
+            if f:
+                from ds_micro.saved import saved
 
-                found = old_cursor(self, data, name)
-            elif name != path:
-                os.rename(name, path)
-            return found
+                return saved(self, f, name)
         return None
 
+    @guarded
     def load(self):
         """Read the file; without one, stay where we are. Returns the cursor. Raises ValueError when it is damaged."""
         found = self._last()
@@ -60,6 +45,7 @@ class Cursor:
             self._turn, self.offset, self.items = found
         return self
 
+    @guarded
     def save(self):
         """Write the file: after a power cut it holds the old cursor or the new one."""
         path = self.path

@@ -32,9 +32,12 @@ sent.
 A folder has one owner, the Outbox that was opened last (and on CPython, one process). An older one finds that it has
 it no more, and says so; one that was closed reads the folder again.
 
-After an error (no room, no memory, a failed sync) nothing is assumed: the newest file is opened again and read. What
-the numbers rely on changes in RAM only after it has changed on flash; a header that may have got there unseen is
-written anew, and a file that could not be deleted is, before anything else.
+After an error (no room, no memory, a failed sync) nothing is assumed: what was open is used no more, and the newest
+file is read again. What the numbers rely on changes in RAM only after it has changed on flash; a header that may have
+got there unseen goes or is written anew, and a file that could not be deleted is, before anything else. For littlefs
+keeps a copy of the directory in each open file, and one that a failed change has made stale takes a sync for done that
+nobody will find: so no file is open while a name is made or removed, a file is opened and written in one step, and
+another look must then see it.
 
 Guaranteed for a file system that keeps synced data and orders creations and deletions (littlefs; POSIX with fsync of
 files and directories; FAT, which in a cut may lose clusters, and the directory with a torn sector). Bit rot ends a
@@ -56,6 +59,33 @@ else:
             f.flush()
 
 
+TROUBLE = [0]  # how many steps on file systems have failed
+
+
+def guarded(step):
+    """A method that works on a file system: its errors are counted, and what they leave is put in order."""
+
+    def call(self, *args):
+        try:
+            return step(self, *args)
+        except BaseException as exc:
+            TROUBLE[0] += 1
+            from ds_micro.recovery import soothe
+
+            raise soothe(self, exc)
+
+    return call
+
+
+def absent(call, *args):
+    """What is called with a name; None, where that is not there."""
+    try:
+        return call(*args)
+    except OSError as exc:
+        if exc.errno != 2:  # ENOENT
+            raise
+
+
 class FlashStore:
     """A Writer's store (see ds_core.client.writer) in the folder `path`; itself the batch, for one is under way at
     a time.
@@ -66,6 +96,7 @@ class FlashStore:
     leave is the business of ds_micro.recovery.
     """
 
+    @guarded
     def __init__(self, path, epoch, content_type, json, limit, size, count, full, sync_every):
         self.type = content_type
         self._json = json
@@ -79,8 +110,9 @@ class FlashStore:
         self._known = {}  # number of each segment -> [size, records] of what is good in it
         self._waiting = []  # records of the newest segment that are not on flash yet
         self._gone = []  # segments that count no more and may still be there
-        self._file = self._reading = None
-        # 1: nothing can be appended to the newest segment. 2: and there may be a newer one, unknown to us.
+        self._file = self._reading = self._seen = None
+        # 1: nothing can be appended to the newest segment. 2: and older ones may have been sent. 4: and there may be
+        # a newer one, that does not count.
         self._torn = 0
         self._files = files = []
         try:
@@ -92,6 +124,7 @@ class FlashStore:
         OWNERS[path] = files
         if not files:
             self.claim(epoch)
+            self._seen = TROUBLE[0]
 
     def _name(self, number):
         return "%s/%08d.out" % (self._path, number)
@@ -100,11 +133,11 @@ class FlashStore:
         return open(self._name(number), mode)
 
     def _delete(self, number):
-        try:
-            os.remove(self._name(number))
-        except OSError as exc:
-            if exc.errno != 2:  # ENOENT
-                raise
+        name = self._name(number)
+        n = 9
+        while n and absent(os.stat, name):  # littlefs may have it twice, after an error
+            os.remove(name)
+            n -= 1
 
     def _forget(self, number):
         self._files.remove(number)
@@ -113,45 +146,48 @@ class FlashStore:
     def _settle(self):
         """What counts no more is deleted, and does not come back."""
         if self._gone:
-            self._begin()
+            self._shut()
             for number in self._gone:
                 self._delete(number)
-            # (The open file as well: on littlefs its next writes would else cost an erase each.)
-            file = self._file
-            self._file = None  # should this fail: of a file that had an error, littlefs takes a sync for done
-            sync(file, self._path)
-            self._file = file
+            sync(None, self._path)
             del self._gone[:]
 
+    def _check(self, number, size):
+        """As another look at the file system sees it. (On littlefs an open file may say what is not so.)"""
+        if os.stat(self._name(number))[6] != size:
+            raise OSError(5)  # EIO
+
+    def _shut(self):
+        file = self._file
+        self._file = None
+        if file:
+            file.close()
+
     def _begin(self):
-        """Open the newest segment, to append to it, if the folder is ours."""
-        if not self._file or OWNERS.get(self._path) is not self._files:
+        """The folder is ours, and as we know it."""
+        if self._seen != TROUBLE[0] or OWNERS.get(self._path) is not self._files:
             from ds_micro.recovery import look
 
             look(self)
 
     def _write(self):
         """Put on flash what waits, for good. (Not when torn.)"""
-        self._begin()
         number = self._files[-1]
         known = self._known[number]
         size = known[0]
+        fresh = not self._file
+        if fresh:
+            # (Not "ab", which would make one where none is seen.)
+            self._file = self._open(number, "r+b")
+            self._file.seek(size)
         file = self._file
-        self._file = None
-        try:
-            for record in self._waiting:
-                file.write(len(record).to_bytes(2, "big") + self._crc(number, size, record))
-                file.write(record)
-                size += 6 + len(record)
-            sync(file)
-        except Exception:
-            # What got there, the next step sees.
-            try:
-                file.close()
-            except OSError:
-                pass
-            raise
-        self._file = file
+        for record in self._waiting:
+            file.write(len(record).to_bytes(2, "big") + self._crc(number, size, record))
+            file.write(record)
+            size += 6 + len(record)
+        sync(file)
+        if fresh:
+            self._check(number, size)
         known[0] = size
         known[1] += len(self._waiting)
         del self._waiting[:]
@@ -170,7 +206,6 @@ class FlashStore:
         last = empty = 0
         if files:
             last = files[-1]
-            self._begin()
             if self._waiting and not self._torn:
                 try:
                     self._write()
@@ -194,19 +229,15 @@ class FlashStore:
         if drop:
             dropped += self._known[drop][1]
         data = struct.pack(">4sQQIII", b"dsO1", epoch, seq, drop, empty, dropped)
+        self._shut()
         number = last + 1
-        torn = self._torn
-        self._torn = 2
-        try:
-            with self._open(number, "wb") as f:
-                f.write(data + crc32(data).to_bytes(4, "big"))
-                sync(f, self._path)
-            self._known[number] = [36, 0]
-            files.append(number)
-        except Exception as exc:
-            from ds_micro.recovery import undo
-
-            undo(self, number, torn, exc)
+        self._torn |= 4
+        with self._open(number, "wb") as f:
+            f.write(data + crc32(data).to_bytes(4, "big"))
+            sync(f, self._path)
+        self._check(number, 36)
+        self._known[number] = [36, 0]
+        files.append(number)
         self._torn = 0
         self.dropped = dropped
         self._epoch = epoch
@@ -214,11 +245,6 @@ class FlashStore:
         self._gone = gone
         for dead in gone:
             self._forget(dead)
-        file = self._file
-        self._file = None  # whatever closing it says: then it is closed all the same
-        if file:
-            file.close()
-        self._file = self._open(number, "ab")
         self._settle()
 
     def _newest(self):
@@ -229,6 +255,7 @@ class FlashStore:
             count += 1
         return size, count
 
+    @guarded
     def append(self, record):
         """False when it was dropped, or is refused, for want of room. Safe on flash when `sync_every` is 1."""
         record = bytes(memoryview(record))  # bytes, and not a text's characters
@@ -271,6 +298,7 @@ class FlashStore:
 
     # The oldest segment, as a batch
 
+    @guarded
     def batch(self, i):
         if i:
             return None
@@ -299,7 +327,9 @@ class FlashStore:
         self._part = 0
         return self
 
+    @guarded
     def readinto(self, view):
+        self._begin()
         if self._json:
             from ds_micro.operations import framed
 
@@ -324,8 +354,11 @@ class FlashStore:
             self._todo -= 1
         return n
 
+    @guarded
     def done(self):
+        self._begin()
         self._reading.close()
+        self._reading = None
         number = self._files[0]
         self._gone.append(number)
         self._forget(number)

@@ -1,6 +1,19 @@
-from typing import Self
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, Self, TypeVar, TypeVarTuple
 
 from ds_micro.cpython import OWNERS as OWNERS, replace as replace, sync as sync
+
+TROUBLE: list[int]
+
+_Owner = TypeVar("_Owner")
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+_Arguments = TypeVarTuple("_Arguments")
+
+def guarded(
+    step: Callable[Concatenate[_Owner, _Parameters], _Result],
+) -> Callable[Concatenate[_Owner, _Parameters], _Result]: ...
+def absent(call: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result | None: ...
 
 class FlashStore:
     type: str

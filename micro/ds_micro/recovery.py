@@ -1,5 +1,4 @@
 """An outbox on flash (ds_micro.flash) at a start that finds segments, and after an error: all is read, nothing assumed.
-And a cursor's file that is not as it should be.
 
 Loaded then. Without memory for that the error stays, and the next step tries again.
 """
@@ -8,7 +7,7 @@ import os
 import struct
 from binascii import crc32
 
-from ds_micro.flash import OWNERS, sync
+from ds_micro.flash import OWNERS, TROUBLE, absent, guarded, sync
 
 
 def recover(store, exc=None):
@@ -23,17 +22,15 @@ def recover(store, exc=None):
     store._damaged = bad = 0
     try:
         OWNERS[path] = files
+        if TROUBLE[0]:
+            calm(path)
+            prove(path)
         names = names_in(path)
     except OSError as found:
         raise no_room(exc if exc and found.errno == 2 else found)  # ENOENT
-    for name in names:
-        try:
-            number = int(name[:-4])
-        except ValueError:
-            continue  # somebody else's
-        if number > 0 and name == "%08d.out" % number and not os.stat(path + "/" + name)[0] & 0x4000:
-            if number not in gone:
-                files.append(number)
+    for number in segments(path, names):
+        if number not in gone:
+            files.append(number)
     files.sort()
     for at in range(len(files) - 1, -1, -1):
         number = files[at]
@@ -65,35 +62,52 @@ def recover(store, exc=None):
         store._seq = bad - 1
     for number in files:
         known[number], rest = scan(store, number)
-        store._damaged += rest
+        store._damaged += max(0, rest)
     store._settle()
+
+
+def segments(path, names):
+    """The numbers of all segments, counting or not."""
+    found = []
+    for name in names:
+        try:
+            number = int(name[:-4])
+        except ValueError:
+            continue  # somebody else's
+        if number > 0 and name == "%08d.out" % number and not os.stat(path + "/" + name)[0] & 0x4000:
+            found.append(number)
+    return found
 
 
 def names_in(path):
     """What a folder has. MicroPython's listdir() ends without a word where a directory can't be read on; a segment that
     is not seen would be lost, or its number be taken again. So it is counted once more.
     """
+    n = 0
     for _ in range(5):
-        names = os.listdir(path)
-        n = len(names)
         if hasattr(os, "ilistdir"):
             n = 0
             for _ in os.ilistdir(path):
                 n += 1
-        if n == len(names):
+                if n > 9999:  # without end, on littlefs that is damaged
+                    raise OSError(5)  # EIO
+            calm(path)
+        names = os.listdir(path)
+        calm(path)
+        if n in (0, len(names)):
             return names
-    raise OSError(5)  # EIO
+    raise OSError(5)
 
 
 def scan(store, number):
-    """[size, records] of the good part of a segment, and how many bytes are behind it."""
+    """[size, records] of the good part of a segment, and how many bytes are behind it, or, of its header, are not."""
     known = [36, 0]
     try:
         f = store._open(number)
     except OSError as exc:
         if exc.errno != 2:
             raise
-        return known, 0  # somebody has deleted it
+        return known, -36  # somebody has deleted it
     view = memoryview(bytearray(64))
     with f:
         end = f.seek(0, 2)
@@ -111,42 +125,141 @@ def scan(store, number):
                 crc = crc32(view[:got], crc)
                 left -= got
             if left or not n or at + 6 + n > end or head[2:] != crc.to_bytes(4, "big"):
-                return known, max(0, end - at)
+                return known, end - at
             known[0] = at + 6 + n
             known[1] += 1
 
 
 def look(store):
-    """Open the newest segment, and see what it has."""
+    """Assume nothing: drop what is open, and see what the newest segment has."""
     files = store._files
     path = store._path
     owner = OWNERS.get(path)
-    if owner is not files:
-        if owner is not None:
-            raise RuntimeError("another Outbox was opened on " + path)
-        file = store._file
-        store._file = None
+    if owner is not files and owner is not None:
+        raise RuntimeError("another Outbox was opened on " + path)
+    seen = TROUBLE[0]
+    let_go(store)
+    if store._gone or store._torn & 4:
+        prove(path)
+    undo(store)
+    if owner is None:
         try:
-            if file:
-                file.close()
             recover(store)  # it was closed, and others may have been there
-        except Exception:
+        except BaseException:
             OWNERS.pop(path, None)
             raise
         if not files:
             store.claim(store._epoch + 1)
-    if store._file or not files:
-        return
-    number = files[-1]
-    file = store._open(number, "ab")
-    known = store._known[number]
-    now, rest = scan(store, number)
-    if store._torn < 2:
-        store._torn = rest > 0  # a torn tail: nothing can follow it
-    # What is on flash does not wait, whatever was said when it was written.
-    del store._waiting[: max(0, now[1] - known[1])]
-    store._known[number] = now
-    store._file = file
+    elif files:
+        # What was deleted may be there again: littlefs can find an old part of a directory, after an error.
+        for number in segments(path, names_in(path)):
+            if number not in files and number not in store._gone:
+                store._gone.append(number)
+        # (The oldest one as well, which the next step may be to send.)
+        for number in (files[-1], files[0]):
+            known = store._known[number]
+            now, rest = scan(store, number)
+            for _ in range(3):
+                if now[0] >= known[0] and rest >= 0:
+                    break
+                calm(path)  # less than was said to be there: did it not read all?
+                now, rest = scan(store, number)
+            else:
+                store._damaged = getattr(store, "_damaged", 0) + known[0] - now[0]
+            store._known[number] = now
+            if number == files[-1]:
+                if not store._torn & 2:
+                    store._torn = rest != 0  # a torn tail, or no header: nothing can follow it
+                # What is on flash does not wait, whatever was said when it was written.
+                del store._waiting[: max(0, now[1] - known[1])]
+    reading = store._reading
+    if reading and files:
+        file = store._open(files[0])
+        file.seek(reading.at)
+        store._reading = file
+    store._seen = seen
+
+
+def let_go(store):
+    """Close what is open. After an error littlefs takes a sync of it for done."""
+    calm(store._path)
+    file = store._file
+    store._file = None
+    reading = store._reading
+    if reading:
+        store._reading = _Lost(reading)
+    for each in (file, reading):
+        try:
+            if each:
+                each.close()
+        except OSError:
+            pass
+    calm(store._path)
+
+
+def prove(path):
+    """Change the folder, successfully. What failed before may be there and, when its block is written once more, be
+    gone again, or the other way round; behind a change that went well all stays as it is.
+    """
+    name = path + "/-"
+    try:
+        open(name, "wb").close()
+        os.remove(name)
+        sync(None, path)
+    except OSError as exc:
+        if no_room(exc).errno != 28:  # ENOSPC
+            raise
+
+
+def undo(store):
+    """A segment could not be begun: nothing has changed, once what may be left of its file is gone for good."""
+    if store._torn & 4:
+        number = (store._files or [0])[-1] + 1
+        store._delete(number)
+        sync(None, store._path)
+        store._torn &= 3
+
+
+def calm(path):
+    """Read something, successfully. After a read that failed littlefs takes what it had in its cache for what it would
+    have read, until it reads something else; and would write what follows from that.
+    """
+    left = 2  # it does not tell of every error
+    for _ in range(9):  # and a card that is not there any more takes its time to fail
+        try:
+            absent(os.stat, path + "/-")
+            left -= 1
+            if not left:
+                return
+        except OSError as exc:
+            error = exc
+    raise error
+
+
+def soothe(owner, exc):
+    """After an error of a store or cursor, at once, for the sake of other files; the error to raise."""
+    try:
+        if hasattr(owner, "_torn"):
+            let_go(owner)
+        else:
+            calm(owner.path + "-")  # (no folder of this name)
+    except Exception:
+        pass  # look() will try
+    return no_room(exc)
+
+
+class _Lost:
+    """A segment that is being sent, and has to be opened again."""
+
+    def __init__(self, file):
+        # How far it was read.
+        try:
+            self.at = file.at if isinstance(file, _Lost) else file.tell()
+        except (OSError, ValueError):
+            self.at = 0  # it was closed, and no other one could be opened: nothing is under way
+
+    def close(self):
+        pass
 
 
 def keep(store, exc):
@@ -163,14 +276,6 @@ def short(store):
     raise OSError(5)
 
 
-def undo(store, number, torn, exc):
-    """A segment could not be begun: nothing has changed, once what may be left of its file is gone for good."""
-    store._delete(number)
-    sync(None, store._path)
-    store._torn = torn
-    raise no_room(exc)
-
-
 def no_room(exc):
     """This error, or what it means."""
     if not hasattr(os, "fsync") and getattr(exc, "errno", 0) in (13, 36):
@@ -178,8 +283,10 @@ def no_room(exc):
     return exc
 
 
+@guarded
 def discard(store):
     """Drop the oldest segment, and number what remains anew; how many records that were."""
+    store._begin()
     oldest = store._files[0]
     n = store._known[oldest][1]
     if len(store._files) == 1:
@@ -187,22 +294,6 @@ def discard(store):
     if n:
         store.claim(store._epoch + 1, oldest)
     return n
-
-
-def old_cursor(cursor, data, name):
-    """What a cursor's file means that has no valid half: two words, as it once was; None, for one that never
-    counted; or ValueError.
-    """
-    cursor._half = 0
-    if name != cursor.path:
-        return None
-    words = data.split()
-    try:
-        if len(words) == 2:
-            return 0, words[0].decode(), int(words[1])
-    except ValueError:
-        pass
-    raise ValueError("damaged: " + name)
 
 
 def bad_record(most):

@@ -69,8 +69,10 @@ class Disk:
     def urandom(self, n: int) -> bytes:
         return self.rng.randbytes(n)
 
-    def stat(self, path: str) -> tuple[int]:
-        return (0x8000,)
+    def stat(self, name: str) -> tuple[int, ...]:
+        if name not in self.now:
+            raise OSError(2, name)
+        return (0x8000, 0, 0, 0, 0, 0, len(self.now[name]))
 
     def rename(self, old: str, new: str) -> None:
         self._op()
@@ -122,6 +124,9 @@ class File:
 
     def seek(self, at: int, whence: int = 0) -> int:
         self._at = at if whence == 0 else len(self._data) + at
+        return self._at
+
+    def tell(self) -> int:
         return self._at
 
     def read(self, n: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Outbox and cursor on the real littlefs and FAT, which MicroPython has: power cuts, no room, no memory.
+"""Outbox and cursor on the real littlefs and FAT of MicroPython: power cuts, no room, no memory, failing blocks.
 
 Some of the cuts; all of them with DS_TEST_FAULTS=1.
 """
@@ -48,3 +48,22 @@ def test_without_memory_nothing_is_lost_and_all_goes_on(
     program = [HERE / "out_of_memory.py", ROOT, tmp_path / "box", sync_every, step, room]
     out = run([*interpreter(build), "-X", f"heapsize={heap}", *program])
     assert "errors" in out
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("build", [64, 32])
+def test_what_append_returned_for_is_on_flash_when_a_block_cannot_be_written(build: int) -> None:
+    """One program or erase after the other fails. (Where a name could not be removed, littlefs took a later sync of a
+    file that was open for done, with nothing on flash.)
+    """
+    program = [HERE / "failing_flash.py", ROOT, "one", 1 if EVERY else 2]
+    out = run([*interpreter(build), "-X", "heapsize=200m", *program])
+    assert re.findall(r"^runs (\d+) bad 0$", out, re.MULTILINE), out
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("build", "seed"), [(64, 1), (32, 2)])
+def test_blocks_that_fail_at_random_lose_and_repeat_nothing(build: int, seed: int) -> None:
+    program = [HERE / "failing_flash.py", ROOT, seed, 10000 if EVERY else 300]
+    out = run([*interpreter(build), "-X", "heapsize=200m", *program])
+    assert re.findall(r"^runs (\d+) bad 0$", out, re.MULTILINE), out

@@ -47,7 +47,7 @@ def use(monkeypatch, disk: Disk) -> None:
         monkeypatch.setattr(module, "os", disk)
     for module in (flash, recovery):
         monkeypatch.setattr(module, "OWNERS", {})
-    monkeypatch.setattr(flash, "open", disk.file, raising=False)
+        monkeypatch.setattr(module, "open", disk.file, raising=False)
 
 
 def run(monkeypatch, seed: int, cuts: list[int], **options: object):
@@ -65,6 +65,7 @@ def run(monkeypatch, seed: int, cuts: list[int], **options: object):
     first = 0
     for cut in cuts:
         disk.ops, disk.cut = 0, cut
+        flash.TROUBLE[0] = 0  # as after a restart
         try:
             device = Device(disk, server, rng, **options)
             for _ in range(25):

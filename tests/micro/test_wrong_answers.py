@@ -292,7 +292,7 @@ def test_an_error_in_closing_a_file_is_over_with_it(tmp_path: Path, monkeypatch:
                 raise OSError(5, "I/O error")
 
     def open_it(self: FlashStore, number: int, mode: str = "rb"):
-        return Failing(opened(self, number, mode)) if mode == "ab" else opened(self, number, mode)
+        return Failing(opened(self, number, mode)) if mode == "r+b" else opened(self, number, mode)
 
     monkeypatch.setattr(FlashStore, "_open", open_it)
     for every in (1, 3):
@@ -300,7 +300,8 @@ def test_an_error_in_closing_a_file_is_over_with_it(tmp_path: Path, monkeypatch:
         assert store.append(b"a") and store.append(b"b")
         errors[0] = 1
         with pytest.raises(OSError, match="I/O error"):
-            store.claim(None)
+            store.append(b"c") if every == 1 else close(store)  # which begin a new segment
+        errors[0] = 0
         assert store.append(b"c") and store.append(b"d") and store.records == 4
         errors[0] = 1
         with pytest.raises(OSError, match="I/O error"):
