@@ -20,6 +20,7 @@ _SMALLEST, _LARGEST = 1 / 64, 8.0
 _ALONG_ROWS = 64
 _ALONG_BYTES = 64 * 1024
 _MOST_DAMAGED = 10_000
+_MOST_SHOWN = 10_000
 _BLIND_FOR = 60.0
 _NEXT = f"SELECT stream, below FROM removed WHERE stream > ? ORDER BY stream LIMIT {_STREAMS}"
 _ROWS_OF = "SELECT position, size FROM stored WHERE stream = ? AND position < ? ORDER BY position LIMIT ?"
@@ -43,6 +44,9 @@ class Collector:
     def __init__(self, is_damage: Callable[[Exception], bool] = errors.is_damage) -> None:
         self._is_damage = is_damage
         self._damaged: set[int] = set()
+        # Streams of which nothing could be freed since the last step, for their forks show it all: when many of these
+        # go, commits don't ask for each.
+        self._shown: set[int] = set()
         self._blind_until = 0.0
         self.remains = True
         self.rests = False
@@ -59,7 +63,7 @@ class Collector:
         self._bytes += 2 * bytes
         if self._rows < _ALONG_ROWS and self._bytes < _ALONG_BYTES:
             return
-        self._free(db, max(self._rows, 8), max(self._bytes, _ALONG_BYTES))
+        self._free(db, max(self._rows, 8), max(self._bytes, _ALONG_BYTES), self._shown)
         self._rows = self._bytes = 0
 
     def step(self, db: sqlite3.Connection) -> None:
@@ -67,7 +71,8 @@ class Collector:
         if self.rests:
             return
         began = time.monotonic()
-        self._free(db, max(4, int(_ROWS * self._scale)), int(_BYTES * self._scale))
+        self._shown.clear()
+        self._free(db, max(4, int(_ROWS * self._scale)), int(_BYTES * self._scale), set())
         took = time.monotonic() - began
         if took > _LONGEST:
             self._scale = max(self._scale / 2, _SMALLEST)
@@ -83,17 +88,22 @@ class Collector:
         """What part of a usual step fits, where there is little room."""
         return min(1.0, self._scale)
 
-    def _free(self, db: sqlite3.Connection, rows: int, bytes: int) -> None:
+    def _free(self, db: sqlite3.Connection, rows: int, bytes: int, later: set[int]) -> None:
         after = 0
+        passed_over = False
         while rows > 0 and bytes > 0:
             # What has been freed is out of the table; what remains stands first.
             page = self._next(db, after)
             if not page:
-                self.remains = False
+                self.remains = passed_over
                 return
             for stream, below in page:
                 after = stream
                 if stream in self._damaged:
+                    continue
+                if stream in later:
+                    passed_over = True
+                    rows -= 1
                     continue
                 try:
                     freed, size, whole = _free_stream(db, stream, below, rows, bytes)
@@ -110,6 +120,8 @@ class Collector:
                     self._damaged.add(stream)
                     raise Stuck(f"what stream {stream} has left", error) from error
                 self.streams += below is None
+                if below is not None and not freed and len(self._shown) < _MOST_SHOWN:
+                    self._shown.add(stream)
 
     def _next(self, db: sqlite3.Connection, after: int) -> list[tuple[int, object]]:
         if time.monotonic() < self._blind_until:
@@ -138,10 +150,27 @@ def _limit(db: sqlite3.Connection, stream: int, below: object) -> int | None:
         return None
     if not isinstance(below, int):
         raise Damaged(f"stream {stream}", f"stream {stream} is there, and listed as one that is not")
+    below = min(below, found.tail if found.deleted else found.start)
+    oldest = schema.one(db, "SELECT min(position) FROM appends WHERE stream = ?", stream)[0]
+    if oldest is None or oldest >= below:
+        return below  # there is nothing to ask its forks about
     # A trimmed stream's forks may begin before it does now (section 8).
-    needed = schema.one(db, schema.NEEDED, stream)[0]
-    shown = found.tail if found.deleted else found.start
-    return min(below, shown if needed is None else min(shown, needed))
+    if _is_shown(db, stream, oldest):
+        return int(oldest)
+    needed = schema.one(db, schema.NEEDED, stream, oldest)[0]
+    return below if needed is None else min(below, needed)
+
+
+def _is_shown(db: sqlite3.Connection, stream: int, position: int) -> bool:
+    """Whether a fork of a stream, or one of its forks, shows a position of it. One that does is found soon where there
+    are many; those that have no forks are never looked at one by one."""
+    ancestors = [stream]
+    while ancestors:
+        source = ancestors.pop()
+        if schema.one(db, schema.SHOWN_BY_FORK, source, position) is not None:
+            return True
+        ancestors += [id for (id,) in db.execute(schema.FORKED_FORKS, (source, position))]
+    return False
 
 
 def _free_stream(

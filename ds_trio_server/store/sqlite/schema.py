@@ -33,6 +33,8 @@ MAX_INTEGER = 2**63 - 1
 _APPLICATION_ID = 0x44535452  # "DSTR", shown by file(1)
 
 _STAGED = "CREATE TABLE staged (blob INTEGER PRIMARY KEY, stream INTEGER, position INTEGER, sum INTEGER);"
+# By where they begin, too: most forks of a source need nothing of what may be freed there, and are not looked at.
+_BY_SOURCE = "CREATE INDEX streams_by_source ON streams (source, fork_at) WHERE source IS NOT NULL;"
 _PRODUCING = """
 CREATE TABLE producing (stream INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TRIGGER producers_are_counted AFTER INSERT ON producers
@@ -66,7 +68,7 @@ CREATE TABLE streams (
 );
 CREATE INDEX streams_by_deadline ON streams (deadline) WHERE deadline IS NOT NULL;
 CREATE INDEX streams_by_expiry ON streams (expires) WHERE expires IS NOT NULL;
-CREATE INDEX streams_by_source ON streams (source) WHERE source IS NOT NULL;
+{_BY_SOURCE}
 CREATE TABLE appends (
     stream INTEGER NOT NULL,
     position INTEGER NOT NULL,
@@ -111,7 +113,9 @@ _UPGRADES = {
         {_PRODUCING}
         INSERT INTO producing SELECT stream, count(*) FROM producers GROUP BY stream;
     """,
-    5: """
+    5: f"""
+        DROP INDEX streams_by_source;
+        {_BY_SOURCE}
         ALTER TABLE staged ADD COLUMN stream INTEGER;
         ALTER TABLE staged ADD COLUMN position INTEGER;
         ALTER TABLE staged ADD COLUMN sum INTEGER;
@@ -136,15 +140,20 @@ NEWEST = (
 )
 SHOWN_FROM = "CASE WHEN deleted THEN tail ELSE start END"
 """From where on a stream itself shows what it has."""
-NEEDED = (
+_FORKS = (
     "WITH RECURSIVE forks (id, first, upto) AS ("
-    f" SELECT id, {SHOWN_FROM}, fork_at FROM streams WHERE source = ?"
+    f" SELECT id, {SHOWN_FROM}, fork_at FROM streams WHERE source = ?1 AND fork_at > ?2"
     " UNION ALL"
     f" SELECT s.id, {SHOWN_FROM}, min(s.fork_at, forks.upto) FROM streams s JOIN forks ON s.source = forks.id"
-    " WHERE s.id > forks.id"
-    ") SELECT min(first) FROM forks WHERE first < upto"
+    " WHERE s.id > forks.id AND s.fork_at > ?2"
+    ")"
 )
-"""From which position on the forks of a stream need its bytes; NULL when they need none."""
+SHOWN_BY_FORK = f"SELECT 1 FROM streams WHERE source = ?1 AND fork_at > ?2 AND {SHOWN_FROM} <= ?2 LIMIT 1"
+"""Whether a fork of a stream shows a position of it: the first that does ends the search, however many there are."""
+FORKED_FORKS = "SELECT id FROM streams WHERE source = ?1 AND fork_at > ?2 AND forks > 0 AND id > ?1"
+"""The forks of a stream from behind a position that have forks themselves, which may show it as well."""
+NEEDED = f"{_FORKS} SELECT min(first) FROM forks WHERE first < upto"
+"""From which position on the forks of a stream need its bytes from a position on; NULL when they need none."""
 
 
 def sum_of(*values: object) -> int:
