@@ -77,6 +77,11 @@ def outdated(text):
     warnings.warn(text, DeprecationWarning, stacklevel=depth)
 
 
+def shown(decorate):
+    """The same decorator, but that help() and type checkers see what it decorates."""
+    return lambda step: functools.wraps(step)(decorate(step))
+
+
 def sync(f, folder=None):
     """Make a file durable, and creations and deletions in a folder (or in that of a file)."""
     if f:

@@ -77,6 +77,12 @@ def guarded(step):
     return call
 
 
+if hasattr(os, "fsync"):
+    from ds_micro.cpython import shown
+
+    guarded = shown(guarded)
+
+
 def absent(call, *args):
     """What is called with a name; None, where that is not there."""
     try:

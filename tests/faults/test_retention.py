@@ -47,7 +47,7 @@ async def settle(store, time, seconds=0.0, step=1.0):
         if time.seconds >= ends:
             break
         time.seconds += step
-    for _ in range(50):
+    for _ in range(2000):  # a step of a busy machine's frees little
         if not store._sweeper.garbage:
             break
         await store.sweep()

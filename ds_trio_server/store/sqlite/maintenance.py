@@ -263,14 +263,20 @@ def _expected(db: sqlite3.Connection) -> Iterator[tuple[int, int, int, int]]:
 
 def _needed(db: sqlite3.Connection) -> dict[int, int]:
     """From which position on forks need the bytes of a stream, of streams that have such forks: what `schema.NEEDED`
-    says of one, for all at once. Forks are younger than their sources, so the youngest come first."""
+    says of one, for all at once."""
+    forks = {
+        id: (source, at, first)
+        for id, source, at, first in db.execute(
+            f"SELECT id, source, fork_at, {schema.SHOWN_FROM} FROM streams WHERE source IS NOT NULL"
+        )
+    }
     needed: dict[int, int] = {}
-    for id, source, at, first in db.execute(
-        f"SELECT id, source, fork_at, {schema.SHOWN_FROM} FROM streams WHERE source IS NOT NULL ORDER BY id DESC"
-    ):
-        first = min(first, needed.get(id, first))
-        if first < at:
-            needed[source] = min(first, needed.get(source, first))
+    for source, upto, first in forks.values():
+        while source is not None and first < upto:
+            above, base, _ = forks.get(source, (None, 0, 0))
+            if upto > base:  # or what it shows is above, and nothing here
+                needed[source] = min(first, needed.get(source, first))
+            source, upto = above, min(upto, base)
     return needed
 
 
