@@ -32,12 +32,46 @@ def _within(ms: float) -> Iterator[None]:
         raise OSError(110, "no progress in time")
 
 
+class _Records(trio.abc.Stream):
+    """What SSLStream reads of a socket: no more than a record at a time, so that it is known whether more has come."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._left = 0  # of the record that is being read
+        self.unread = bytearray()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self.unread:
+            await trio.lowlevel.checkpoint()
+        while len(self.unread) < (1 if self._left else 5):
+            more = await self._stream.receive_some(max_bytes)
+            if not more:
+                break
+            self.unread += more
+        if not self._left:
+            self._left = 5 + int.from_bytes(self.unread[3:5], "big")
+        data = bytes(self.unread[: self._left])
+        del self.unread[: self._left]
+        self._left -= len(data)
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class _Net:
     """See ds_micro.net.Net."""
 
     def __init__(self) -> None:
         self._stream: Any = None
         self._socket: trio.socket.SocketType | None = None
+        self._records: _Records | None = None
 
     async def open(self, host: str, port: int, ms: Callable[[], int], tls: Wrapper | None = None) -> None:
         """Connect, after closing what was open before."""
@@ -51,7 +85,8 @@ class _Net:
 
     async def secure(self, tls: Wrapper, host: str, ms: Callable[[], int]) -> None:
         """TLS from here on."""
-        self._stream = trio.SSLStream(self._stream, tls.context, server_hostname=host, https_compatible=True)
+        self._records = _Records(self._stream)
+        self._stream = trio.SSLStream(self._records, tls.context, server_hostname=host, https_compatible=True)
         with _within(ms()):
             await self._stream.do_handshake()
         tls.check(self._stream)
@@ -60,12 +95,14 @@ class _Net:
         """Close at once; what is under way is void."""
         if self._socket:
             self._socket.close()
-            self._stream = self._socket = None
+            self._stream = self._socket = self._records = None
 
     hang_up = close
 
     def stale(self) -> object:
         """Whether an idle connection is no use any more."""
+        if self._records and (self._records.unread or self._stream.pending()):
+            return True
         poll = select.poll()
         poll.register(self._socket.fileno() if self._socket else -1, select.POLLIN)
         return poll.poll(0)

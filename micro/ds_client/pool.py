@@ -6,6 +6,7 @@ read on it is closed, so that nobody is ever told another's answer.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -101,6 +102,13 @@ class Pool:
         """Give a line back, as it is."""
         self._left.append(line)
         self._collect()
+
+    def leave(self, line: Line) -> None:
+        """Give a line back from anywhere, at any time: an event loop's is taken in when the pool is used next."""
+        self._left.append(line)
+        if self._over or self._waiting.name == "threads":
+            with contextlib.suppress(RuntimeError):  # the loop is over, too
+                self._collect()
 
     def _collect(self) -> None:
         # Without waiting for the lock: what is forgotten is given back by the garbage collector, at any moment, perhaps

@@ -193,20 +193,29 @@ class _Producer(Helpful):
             text = f"no room for the last {len(records)}, {self.pending} records wait: flush()"
             raise OutboxFull(text, url=self._stream.url)
 
-    async def _append(self, values: tuple[Any, ...], raw: bool, timeout: float) -> Result:
-        until = now() + int(timeout * 1000)
+    async def _known(self) -> None:
+        """Find out the stream's content type, once for all who are here first."""
         if self._box is None:
             await self._stream._head()
             with self._lock:
                 if self._box is None:
                     self._make(self._stream.content_type or "")
+
+    async def _append(self, values: tuple[Any, ...], raw: bool, timeout: float) -> Result:
+        until = now() + int(timeout * 1000)
+        await self._known()
         records = self._encoded(values, raw)
         while True:
             wait = self._keep(records)
             if wait.last < wait.first:  # no room: until there is
                 self._forget(wait)
-                oldest = self._gone + 1
-                await self._acknowledge(self._wait(oldest, oldest), until)
+                oldest = self._wait(self._gone + 1, self._gone + 1)
+                try:
+                    await self._acknowledge(oldest, until)
+                except StreamError as exc:
+                    if exc is not oldest.error:  # what refuses others makes room
+                        text = f"no room in time: the last {len(records)} of this call are not kept"
+                        raise OutboxFull(text, url=self._stream.url) from exc
                 continue
             result = await self._acknowledge(wait, until)
             if not records:
@@ -318,9 +327,7 @@ class _Producer(Helpful):
 
     async def _seal(self, timeout: float) -> None:
         until = now() + int(timeout * 1000)
-        if self._box is None:
-            await self._stream._head()
-            self._make(self._stream.content_type or "")
+        await self._known()
         await self._acknowledge(self._wait(1, self._put), until)
         with self._lock:
             if self._sending:
@@ -343,8 +350,9 @@ class Producer(_Producer):
     flushed next sends them again, as the same batch; when one raises a refusal (TooLarge, Closed, NotFound, ...), its
     batch is dropped, and was not written; unless an answer to it had been lost before, and the stream was closed or
     deleted since: then nobody knows, and a note on the error says so. What can't be kept (too long, not of the stream's
-    type) is a ValueError or TypeError, and nothing of that call is. `put` returns at once; up to `limit` bytes wait.
-    Records die with the process: what must survive is for `ds_micro.Outbox`.
+    type) is a ValueError or TypeError, and nothing of that call is. OutboxFull: there was no room in time; it says what
+    is not kept. `put` returns at once; up to `limit` bytes wait. Records die with the process: what must survive is for
+    `ds_micro.Outbox`.
     """
 
     def append(self, *values: Any, raw: bool = False, timeout: float = 30) -> Result:

@@ -155,8 +155,11 @@ class _Items(Helpful):
         self._let_go()
 
     def __del__(self) -> None:
-        if self.__dict__.get("_held"):
-            self._let_go()
+        line = self.__dict__.get("_held")
+        if line:
+            # The garbage collector may be in any thread, and the loop over: the pool sees to it when it is used next.
+            self._held = self._steps._stream = None
+            self._pool.leave(line)
 
 
 @helpful

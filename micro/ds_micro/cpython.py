@@ -72,7 +72,7 @@ def outdated(text):
     import warnings
 
     depth = 2
-    while sys._getframe(depth - 1).f_globals.get("__name__", "").startswith("ds_micro"):
+    while sys._getframe(depth - 1).f_globals.get("__name__", "").startswith(("ds_micro", "contextlib")):
         depth += 1
     warnings.warn(text, DeprecationWarning, stacklevel=depth)
 

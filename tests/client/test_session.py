@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ds_client import Client, Closed, Conflict, Cursor, NotFound, StreamError, Timeout
+from ds_client import Client, Closed, Conflict, Cursor, NotFound, OutboxFull, StreamError, Timeout
 from tests.client.ways import Way
 from tests.micro.listening import Listening
 
@@ -165,6 +165,46 @@ def test_what_cannot_be_kept_is_told_before_anything_is(way: Way, gateway: str) 
             await found
 
     way.run(main)
+
+
+def test_appends_and_a_seal_may_be_first_at_once(tasks: Way, gateway: str) -> None:
+    """Of a stream whose content type is not known yet: all of them ask for it, and there is one outbox."""
+
+    async def main() -> None:
+        async with tasks.session(gateway) as session:
+            for turns in range(20):
+                path = fresh()
+                await session.stream(path, "text/plain").create()
+                producer = session.stream(path).producer("p")
+
+                async def seal(turns: int = turns, producer: Any = producer) -> None:
+                    for _ in range(turns * 3):
+                        await tasks.turn()
+                    await producer.seal(timeout=5)
+
+                calls = [lambda i=i, producer=producer: producer.append(f"<{i}>", timeout=5) for i in range(3)]
+                done = await tasks.together(*calls, seal)
+                text = b"".join([each async for each in session.stream(path).read()]).decode()
+                for i in range(3):
+                    assert isinstance(done[i], Exception) or f"<{i}>" in text, (done, text)
+
+    tasks.run(main)
+
+
+def test_what_had_no_room_is_said_to_be_not_kept(way: Way) -> None:
+    silent = Silent()
+
+    async def main() -> None:
+        async with way.session(silent.url) as session:
+            producer = session.stream("s", "text/plain").producer("p", limit=10)
+            with pytest.raises(Timeout, match="and kept"):
+                await producer.append("12345678", timeout=0.2)
+            with pytest.raises(OutboxFull, match="the last 1 of this call are not kept"):
+                await producer.append("second", timeout=0.2)
+            assert producer.pending == 1
+
+    way.run(main)
+    silent.listener.close()
 
 
 def test_every_append_of_threads_is_told_where_it_is(gateway: str) -> None:
