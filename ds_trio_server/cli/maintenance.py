@@ -32,7 +32,7 @@ def add_commands(commands: "Commands") -> None:
         "salvage",
         help="go on without what a damaged log has lost",
         description="Go on without the appends that stand behind damage in a data directory's log, which a server "
-        "refuses to do by itself. The log is kept beside it.",
+        "refuses to do by itself. The log and the database are kept beside it, as they were.",
     )
     salvaging.add_argument("folder", metavar="DIR", help="what 'ds serve --data' is given")
     salvaging.set_defaults(run=run_salvage)
@@ -70,8 +70,8 @@ def run_salvage(options: Namespace) -> int:
     if done is None:
         print(f"{folder}: its log is not damaged in a way that loses appends; nothing was changed")
     else:
-        broken, kept = done
-        print(f"{folder}: its log had {broken.commits} commits behind damage, which are lost; it is kept as {kept}")
+        broken, log, file = done
+        print(f"{folder}: its log had {broken.commits} commits behind damage; what was there is kept as {log}, {file}")
     return run_check(options)
 
 

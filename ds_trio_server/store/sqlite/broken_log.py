@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 from ..base import StorageFailed
 from . import files, schema
-from .hold import Hold
 from .shm import SharedIndex
 from .wal import PAGE
 
@@ -51,44 +50,73 @@ def failed(folder: Path, broken: Broken) -> StorageFailed:
     """What to tell the operator when a start would lose what was acknowledged."""
     return StorageFailed(
         f"{broken}. Nothing was changed. Restore {folder} from a backup, or go on without them: "
-        f"'ds salvage {folder}' keeps the log beside it"
+        f"'ds salvage {folder}' keeps what there is beside it"
     )
 
 
-def look(folder: Path, index: SharedIndex) -> Broken | None:
-    """What of a log is broken, if anything is. To be called before a connection is opened that may write, or close
-    it; where others have the file open, they have looked."""
+def look(folder: Path, index: SharedIndex, held: bool = False) -> Broken | None:
+    """What of a log is broken, if anything is. To be called before a connection is opened that may write, or close it.
+
+    Where others have the file open, one of them may write, and there is no telling; unless the directory is `held`, so
+    that it is no server.
+    """
     path = folder / (files.FILE + "-wal")
-    if files.size(path) < _HEADER + _FRAME or not index.alone:
+    if files.size(path) < _HEADER + _FRAME or not (index.alone or held):
         return None
     end = _end(folder, index)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _Frames(path, data).broken(end)
+        broken = _Frames(path, data).broken(end)
+    if broken is not None and not index.alone and index.frames() != end:
+        return None  # another program has written meanwhile
+    return broken
 
 
-def salvage(folder: Path) -> tuple[Broken, Path] | None:
-    """Go on without what a broken log has behind its damage; returns what was broken, and where the log is kept.
-    None when there is nothing to do. Raises StorageFailed, OSError and sqlite3.Error."""
-    hold, index = Hold(folder), SharedIndex(folder)
+class Salvage(NamedTuple):
+    """What was `broken`, and where the `log` and the database's `file` are kept as they were."""
+
+    broken: Broken
+    log: Path
+    file: Path
+
+
+def salvage(folder: Path, index: SharedIndex) -> Salvage | None:
+    """Move what a broken log has before its damage into the file, and keep both as they were before that. None when
+    there is nothing to do. The directory must be held. Raises StorageFailed, OSError and sqlite3.Error."""
+    index.take()
+    broken = look(folder, index, held=True)
+    if broken is None:
+        return None
+    if not index.alone:
+        raise StorageFailed(f"{folder / files.FILE} is open in another program: end that first")
+    number = 1
+    while any((folder / f"{name}.damaged-{number}").exists() for name in (broken.log.name, files.FILE)):
+        number += 1
+    kept = []
+    for path in (broken.log, folder / files.FILE):
+        copy = path.with_name(f"{path.name}.damaged-{number}")
+        shutil.copyfile(path, copy)
+        copy.chmod(0o600)
+        _sync(copy)
+        kept.append(copy)
+    _sync(folder)
+    db = schema.connect(folder, cache_kib=8192, access="mode=rw")
     try:
-        index.take()
-        broken = look(folder, index)
-        if broken is None:
-            return None
-        kept = _free_name(broken.log)
-        shutil.copyfile(broken.log, kept)
-        kept.chmod(0o600)
-        for path in (kept, folder):
-            _sync(path)
-        db = schema.connect(folder, cache_kib=8192, access="mode=rw")
-        try:
-            schema.one(db, "PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            db.close()
-        return broken, kept
+        schema.one(db, "PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
-        index.close()
-        hold.close()
+        db.close()
+    return Salvage(broken, *kept)
+
+
+def put_back(folder: Path, file: Path) -> None:
+    """Have a database be what was kept of it, without a log. The directory must be held, and nothing of it open."""
+    part = folder / (files.FILE + ".part")
+    shutil.copyfile(file, part)
+    part.chmod(0o600)
+    _sync(part)
+    for end in ("-wal", "-shm"):
+        (folder / (files.FILE + end)).unlink(missing_ok=True)
+    part.rename(folder / files.FILE)
+    _sync(folder)
 
 
 def _end(folder: Path, index: SharedIndex) -> int | None:
@@ -179,13 +207,6 @@ def _sums(before: _Sums, data: bytes, order: str) -> _Sums:
         first = (first + a + second) & _MASK
         second = (second + b + first) & _MASK
     return first, second
-
-
-def _free_name(log: Path) -> Path:
-    number = 1
-    while (kept := log.with_name(f"{log.name}.damaged-{number}")).exists():
-        number += 1
-    return kept
 
 
 def _sync(path: Path) -> None:

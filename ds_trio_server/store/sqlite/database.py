@@ -123,7 +123,7 @@ class Database:
             raise
 
     def _look_at_log(self) -> None:
-        broken = broken_log.look(self._folder, self.index)
+        broken = broken_log.look(self._folder, self.index, held=True)
         if broken is not None:
             raise broken_log.failed(self._folder, broken)
 
