@@ -82,6 +82,9 @@ HARM = {
     "a frame": lambda data, at: zeroed(data, at, FRAME),
     "some frames": lambda data, at: zeroed(data, at, 5 * FRAME),
     "the log's header": lambda data, at: flipped(data, 20),
+    "the log's header, all of it": lambda data, at: zeroed(data, 0, 32),
+    "the log's first sector": lambda data, at: zeroed(data, 0, 512),
+    "the log's first block": lambda data, at: noise(data, 0, 4096),
 }
 
 
@@ -112,7 +115,7 @@ async def test_nothing_is_lost_silently_and_an_operator_goes_on(tmp_path, harm, 
     assert not list(image.glob("salvage-*")) and not list(image.glob("*.part"))
     assert maintenance.salvage(image) is None
     for number in range(2):
-        if harm == "the log's header":  # all of it
+        if harm.startswith("the log's"):  # all of it
             store = await opened(image)
             assert await find(store, "a") is None
         else:

@@ -151,7 +151,7 @@ class _Frames:
         if not self._is_whole:
             # Frames that go on from a header's checksum are its own: it is not one that was just being written.
             seeds = (self._header, _sums((0, 0), self._data[:24], "<"), _sums((0, 0), self._data[:24], ">"))
-            if not any(self._follows(seed, 1, order) for seed in seeds for order in "<>"):
+            if not any(self._follows(seed, 1, order) for seed in seeds for order in "<>") and not self._had_commits():
                 return None
             return Broken(self._path, 0, self._commits_behind(0))
         end = self._taken() if end is None else end
@@ -161,6 +161,17 @@ class _Frames:
                 if self._follows(self._stored(at), at + 1) or self._follows(self._computed(before, at), at + 1):
                     return Broken(self._path, end, self._commits_behind(end))
         return None
+
+    def _had_commits(self) -> bool:
+        """Whether there was a whole log: a commit, and behind it a frame of the same log that goes on from it. Then the
+        header was on the disk as well, and is damaged."""
+        for at in range(1, self._count):
+            salt = self._salt_of(at)
+            if self._is_commit(at) and salt == self._salt_of(at + 1) and salt != b"\0" * 8:
+                if any(self._follows(self._stored(at), at + 1, order) for order in "<>"):
+                    self._salt = salt
+                    return True
+        return False
 
     def _taken(self) -> int:
         """What SQLite does: the last commit before the first frame that doesn't fit. About 0.1 ms a frame."""
@@ -176,8 +187,11 @@ class _Frames:
         return sum(self._is_ours(at) and self._is_commit(at) for at in range(end + 1, self._count + 1))
 
     def _is_ours(self, at: int) -> bool:
+        return self._salt_of(at) == self._salt
+
+    def _salt_of(self, at: int) -> bytes:
         begin = self._begin(at) + 8
-        return self._data[begin : begin + 8] == self._salt
+        return self._data[begin : begin + 8]
 
     def _is_commit(self, at: int) -> bool:
         begin = self._begin(at) + 4
