@@ -9,7 +9,8 @@ import logging
 import resource
 import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -250,26 +251,25 @@ class Server:
 
     async def _sweep_streams(self) -> None:
         """Let the store look after itself, whatever comes of it: what can't be done now is tried again."""
+        verified = False
+        with suppress(StorageFailed):  # whoever waits for that stops the server
+            while True:
+                if not verified:
+                    verified = await self._done(self._store.verify)
+                await trio.sleep(_SWEEP_EVERY)
+                await self._done(self._store.sweep)
+
+    async def _done(self, step: Callable[[], Awaitable[object]]) -> bool:
         try:
-            await self._store.verify()
+            await step()
+            return True
         except StorageFailed:
-            return  # whoever waits for that stops the server
+            raise
+        except ProtocolError as error:
+            log.debug("upkeep has to wait: %s", error)  # a full disk, say
         except Exception as error:
             self._upkeep_failed(error)
-        while True:
-            await trio.sleep(_SWEEP_EVERY)
-            try:
-                removed = await self._store.sweep()
-            except ProtocolError as error:
-                log.debug("removing expired streams has to wait: %s", error)  # a full disk, say
-                continue
-            except StorageFailed:
-                return  # whoever waits for that stops the server
-            except Exception as error:
-                self._upkeep_failed(error)
-                continue
-            if removed:
-                log.debug("%d streams expired", removed)
+        return False
 
 
 def _give_up(connection: Connection) -> None:

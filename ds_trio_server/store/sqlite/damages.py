@@ -7,7 +7,7 @@ which everybody else has to decide again.
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +69,7 @@ class Damages:
 
     `refused` has the changes that can't be committed, by path and kind: while it is empty there is nothing to ask.
     `hidden` are paths whose streams are there and can't be found, because an index has lost them; `verified` says that
-    it is known which. All are bounded.
+    it is known which. `closed` is why nothing can be made, where something keeps it from that. All are bounded.
     """
 
     def __init__(self, folder: Path, counts: Upkeep) -> None:
@@ -80,8 +80,9 @@ class Damages:
         self._kept = 0
         self._round = 0.0
         self.refused: dict[tuple[str, str], _Refusal] = {}
-        self.hidden: frozenset[str] = frozenset()
+        self.hidden: Container[str] = frozenset()
         self.verified = False
+        self.closed = ""
 
     def met(self, error: Damaged) -> Damaged:
         """Take in that somebody has met damage; what to raise."""
@@ -131,6 +132,13 @@ class Damages:
             if time.monotonic() < found.until:
                 raise self.met(_unwritable(path, found.error))
             del self.refused[path, kind]
+
+    def check_made(self, path: str) -> None:
+        """Raise Unverified, or Damaged, where no stream may be made at a path at which none is found."""
+        if not self.verified:
+            raise Unverified
+        if self.closed:
+            raise self.met(Damaged(_at(path), f"{_at(path)} can't be made: what streams are found by is {self.closed}"))
 
     def check_hidden(self, path: str) -> None:
         """Raise Damaged where nothing is found at a path, and something is there."""

@@ -17,7 +17,7 @@ from . import lifecycle, schema
 from .batches import Batch, Entry
 from .cache import StreamCache
 from .committer import Committer
-from .damages import Damages, Unverified, kind_of
+from .damages import Damages, kind_of
 from .database import Database
 from .health import Health
 from .pipeline import Pipeline
@@ -81,8 +81,8 @@ class Decider:
         view = View(entry.stream, self._now(), self._newest + 1, source, needs.piece, producer)
         response, change = decide(view)
         if change is not None:
-            if isinstance(change, Created) and entry.stream is None and not self._damages.verified:
-                raise Unverified
+            if isinstance(change, Created) and entry.stream is None:
+                self._damages.check_made(entry.path)
             if self._db.only_reads is not None:
                 raise type(self._db.only_reads)()
             newcomer = producer is None and isinstance(change, Appended) and change.producer is not None

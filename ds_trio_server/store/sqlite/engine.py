@@ -362,14 +362,11 @@ class SQLiteStore(Store):
             await self._verify()
 
     async def _verify(self) -> None:
-        try:
-            found = await self._queries.run(verifying.verify)
-        except ProtocolError as error:
-            log.warning("%s was not verified: %s", self._folder, error)
-            found = None
+        found = await self._queries.run(verifying.verify)
         self._damages.verified = True
         if found is not None:
             self._damages.hidden = found.hidden
+            self._damages.closed = found.text if found.closed else ""
             self._damages.met(Damaged("what streams are found by", found.text))
 
     async def sweep(self) -> int:

@@ -6,7 +6,7 @@ lost. Nothing is made at a path before that is known. Where neither is sound, no
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Container
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -19,14 +19,26 @@ _BY_PATH = "SELECT id FROM streams WHERE path = CAST(? AS TEXT)"
 
 
 class Found(NamedTuple):
-    """What is wrong, in words, and the paths of streams that are there and `hidden`."""
+    """What is wrong, in words, and the paths of streams that are there and `hidden`, EVERY_PATH where nobody knows.
+    `closed`: the index of paths is damaged, and nothing may be written to it, for a page might be written anew without
+    what can't be read there."""
 
     text: str
-    hidden: frozenset[str]
+    hidden: Container[str]
+    closed: bool
+
+
+class _EveryPath:
+    def __contains__(self, path: object) -> bool:
+        return True
+
+
+EVERY_PATH = _EveryPath()
+"""Any of them may be there and not be found."""
 
 
 def verify(db: sqlite3.Connection) -> Found | None:
-    """What keeps streams from being found, if anything does. Raises sqlite3.DatabaseError where that can't be told."""
+    """What keeps streams from being found, if anything does. Raises sqlite3.Error for what is no damage."""
     try:
         text = str(schema.one(db, "PRAGMA integrity_check(streams)")[0])
     except sqlite3.Error as error:
@@ -35,22 +47,23 @@ def verify(db: sqlite3.Connection) -> Found | None:
         text = str(error)
     if text == "ok":
         return None
-    streams, whole = _as_far_as_it_goes(db.execute(_TABLE))
-    if not whole:
-        paths, sound = _as_far_as_it_goes(db.execute(_INDEX))
-        if not sound or any((first or b"") >= (second or b"") for (first,), (second,) in pairwise(paths)):
-            raise sqlite3.DatabaseError(text)
+    text = text.strip().splitlines()[-1]
+    streams, whole = _as_far_as_it_goes(db, _TABLE)
+    paths, sound = _as_far_as_it_goes(db, _INDEX)
+    sound = sound and all((first or b"") < (second or b"") for (first,), (second,) in pairwise(paths))
+    if not (whole or sound):
+        return Found(text, EVERY_PATH, True)
     # What a damaged page holds can be of any kind; a path that is none is nobody's.
     hidden = {path.decode(errors="replace") for id, path in streams if path is not None and _is_hidden(db, id, path)}
     if len(hidden) > _MOST_HIDDEN:
-        raise sqlite3.DatabaseError(text)
-    return Found(text, frozenset(hidden))
+        return Found(text, EVERY_PATH, True)
+    return Found(text, frozenset(hidden), bool(hidden) or not sound or (whole and len(paths) != len(streams)))
 
 
-def _as_far_as_it_goes(cursor: Iterator[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], bool]:
+def _as_far_as_it_goes(db: sqlite3.Connection, query: str) -> tuple[list[tuple[Any, ...]], bool]:
     found = []
     try:
-        for row in cursor:
+        for row in db.execute(query):
             found.append(row)
     except sqlite3.Error as error:
         if not errors.is_damage(error):
