@@ -217,7 +217,7 @@ async def test_nothing_is_made_where_an_index_has_lost_a_stream(tmp_path):
 
 
 async def test_nothing_is_made_where_nobody_knows_what_is_there(tmp_path):
-    """Neither the table of streams nor the index of their paths is sound: what isn't found may be there nevertheless."""
+    """Neither the table of streams nor the index of their paths is sound: what isn't found may be there."""
     store = await opened(tmp_path)
     names = [f"a/device/of/some/length/s{n:03}" for n in range(300)]
     for name in names:

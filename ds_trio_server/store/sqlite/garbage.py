@@ -106,7 +106,7 @@ class Collector:
                     rows -= 1
                     continue
                 try:
-                    freed, size, whole = _free_stream(db, stream, below, rows, bytes)
+                    freed, size, whole = _free_stream(db, stream, below, rows, bytes, self._shown)
                     rows -= freed + 1
                     bytes -= size
                     if not whole or rows <= 0 or bytes <= 0:
@@ -120,8 +120,6 @@ class Collector:
                     self._damaged.add(stream)
                     raise Stuck(f"what stream {stream} has left", error) from error
                 self.streams += below is None
-                if below is not None and not freed and len(self._shown) < _MOST_SHOWN:
-                    self._shown.add(stream)
 
     def _next(self, db: sqlite3.Connection, after: int) -> list[tuple[int, object]]:
         if time.monotonic() < self._blind_until:
@@ -140,7 +138,7 @@ class Collector:
             raise Stuck("the list of what is to be freed", error) from error
 
 
-def _limit(db: sqlite3.Connection, stream: int, below: object) -> int | None:
+def _limit(db: sqlite3.Connection, stream: int, below: object, shown: set[int]) -> int | None:
     """Below which position a stream may be freed, None where all of it may: never what it shows or its forks need,
     whatever the list says, which has no checksum. Raises Damaged where what it says can't be so."""
     found = rows.read(db, stream)
@@ -156,6 +154,8 @@ def _limit(db: sqlite3.Connection, stream: int, below: object) -> int | None:
         return below  # there is nothing to ask its forks about
     # A trimmed stream's forks may begin before it does now (section 8).
     if _is_shown(db, stream, oldest):
+        if len(shown) < _MOST_SHOWN:
+            shown.add(stream)
         return int(oldest)
     needed = schema.one(db, schema.NEEDED, stream, oldest)[0]
     return below if needed is None else min(below, needed)
@@ -163,22 +163,26 @@ def _limit(db: sqlite3.Connection, stream: int, below: object) -> int | None:
 
 def _is_shown(db: sqlite3.Connection, stream: int, position: int) -> bool:
     """Whether a fork of a stream, or one of its forks, shows a position of it. One that does is found soon where there
-    are many; those that have no forks are never looked at one by one."""
+    are many; those that have no forks are never looked at one by one. Raises Damaged where not all can be found."""
     ancestors = [stream]
     while ancestors:
         source = ancestors.pop()
         if schema.one(db, schema.SHOWN_BY_FORK, source, position) is not None:
             return True
+        there, counted = schema.one(db, schema.COUNTED_FORKS, source)
+        if there != counted:
+            raise Damaged(f"stream {source}", f"an index has lost forks of stream {source}, or has too many")
         ancestors += [id for (id,) in db.execute(schema.FORKED_FORKS, (source, position))]
     return False
 
 
 def _free_stream(
-    db: sqlite3.Connection, stream: int, listed: object, rows: int, bytes: int
+    db: sqlite3.Connection, stream: int, listed: object, rows: int, bytes: int, shown: set[int]
 ) -> tuple[int, int, bool]:
-    """Free rows of one stream, all or those below a position: how many, of how many bytes, and whether that is all."""
+    """Free rows of one stream, all or those below a position: how many, of how many bytes, and whether that is all. One
+    whose oldest a fork shows, so that nothing can be freed, is put among the `shown`."""
     freed = 0
-    below = _limit(db, stream, listed)
+    below = _limit(db, stream, listed, shown)
     if below is None:
         for table, key in (("producers", "id"), ("times", "at")):
             freed += db.execute(

@@ -150,6 +150,8 @@ _FORKS = (
 )
 SHOWN_BY_FORK = f"SELECT 1 FROM streams WHERE source = ?1 AND fork_at > ?2 AND {SHOWN_FROM} <= ?2 LIMIT 1"
 """Whether a fork of a stream shows a position of it: the first that does ends the search, however many there are."""
+COUNTED_FORKS = "SELECT (SELECT count(*) FROM streams WHERE source = ?1), forks FROM streams WHERE id = ?1"
+"""How many forks of a stream are found, and how many its row says it has."""
 FORKED_FORKS = "SELECT id FROM streams WHERE source = ?1 AND fork_at > ?2 AND forks > 0 AND id > ?1"
 """The forks of a stream from behind a position that have forks themselves, which may show it as well."""
 NEEDED = f"{_FORKS} SELECT min(first) FROM forks WHERE first < upto"
