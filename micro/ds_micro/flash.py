@@ -181,8 +181,7 @@ class FlashStore:
         number = self._files[-1]
         known = self._known[number]
         size = known[0]
-        fresh = not self._file
-        if fresh:
+        if not self._file:
             # (Not "ab", which would make one where none is seen.)
             self._file = self._open(number, "r+b")
             self._file.seek(size)
@@ -192,8 +191,7 @@ class FlashStore:
             file.write(record)
             size += 6 + len(record)
         sync(file)
-        if fresh:
-            self._check(number, size)
+        self._check(number, size)
         known[0] = size
         known[1] += len(self._waiting)
         del self._waiting[:]

@@ -139,7 +139,7 @@ def look(store):
         raise RuntimeError("another Outbox was opened on " + path)
     seen = TROUBLE[0]
     let_go(store)
-    if store._gone or store._torn & 4:
+    if store._gone or store._torn & 4 or store._waiting:
         prove(path)
     undo(store)
     if owner is None:
