@@ -88,9 +88,6 @@ def parse(head: bytes, transport: bool = False) -> "RequestHead | None":
 _known: "tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]]" = ({}, {})
 _MOST_KNOWN = 256
 _LONGEST_KNOWN = 256
-_PASSING = frozenset(
-    ("producer-seq", "stream-seq", "if-none-match", "authorization", "proxy-authorization", "cookie")
-)
 
 
 def _field(line: str, transport: bool) -> "tuple[str, str] | None":
@@ -125,3 +122,8 @@ def _printable(text: str) -> bool:
 
 # In C where there is such a thing; for ASCII it means the same.
 _IS_PRINTABLE = getattr(str, "isprintable", None)
+# Where there is not, nothing is remembered.
+if _IS_PRINTABLE is not None:
+    _PASSING = frozenset(
+        ("producer-seq", "stream-seq", "if-none-match", "authorization", "proxy-authorization", "cookie")
+    )

@@ -18,7 +18,7 @@ from tests.tools import ci, node
 BUILDS = (64, 32)
 AT_LEAST = 332
 SECONDS = 200
-HEAP = {64: "320k", 32: "160k"}
+HEAP = {64: "320k", 32: "168k"}
 
 
 @contextlib.contextmanager
