@@ -5,7 +5,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..store.sqlite.maintenance import Report, Unusable, backup, check, salvage
+from ..store.sqlite.maintenance import Report, Unusable, backup, check
+from ..store.sqlite.salvaging import salvage
 
 if TYPE_CHECKING:
     from .parser import Commands

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from ds_trio_server.store.base import StorageFailed
-from ds_trio_server.store.sqlite import broken_log, files, maintenance
+from ds_trio_server.store.sqlite import broken_log, files, maintenance, salvaging
 from ds_trio_server.store.sqlite.shm import SharedIndex
 from ds_trio_server.store.sqlite.wal import FRAME
 from tests.tools import serve
@@ -107,13 +107,13 @@ async def test_nothing_is_lost_silently_and_an_operator_goes_on(tmp_path, harm, 
         with pytest.raises(maintenance.Unusable, match="later commits"):
             maintenance.backup(image, tmp_path / "copy")
         assert log_of(image) == harmed and (image / files.FILE).read_bytes() == before, "the evidence stays"
-    done = maintenance.salvage(image)
+    done = salvaging.salvage(image)
     assert done is not None
     broken, kept, file = done
     assert broken.commits >= 15 and kept.read_bytes() == harmed and kept.stat().st_mode & 0o777 == 0o600
     assert file.read_bytes() == before and file.stat().st_mode & 0o777 == 0o600
     assert not list(image.glob("salvage-*")) and not list(image.glob("*.part"))
-    assert maintenance.salvage(image) is None
+    assert salvaging.salvage(image) is None
     for number in range(2):
         if harm.startswith("the log's"):  # all of it
             store = await opened(image)
@@ -143,7 +143,7 @@ async def test_a_file_that_has_more_than_the_log_before_its_damage_is_not_writte
     (image / LOG).write_bytes(flipped(log, commits(log)[20]))
     with pytest.raises(StorageFailed, match="later commits"):
         await opened(image)
-    done = maintenance.salvage(image)
+    done = salvaging.salvage(image)
     assert done is not None and done.file.read_bytes() == whole
     assert not maintenance.check(image).problems
     store = await opened(image)
@@ -163,7 +163,7 @@ async def test_a_start_beside_a_check_loses_nothing_either(tmp_path):
             with pytest.raises(StorageFailed, match="later commits"):
                 await opened(image)
         with pytest.raises(maintenance.Unusable, match="open in another program"):
-            maintenance.salvage(image)
+            salvaging.salvage(image)
         assert log_of(image) == harmed
     with pytest.raises(StorageFailed, match="later commits"):
         await opened(image)

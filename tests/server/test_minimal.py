@@ -80,7 +80,7 @@ THERE = {
 UNUSED = {
     "access.file", "access.policy", "access.links", "cli.client_options", "cli.client_stream", "cli.append",
     "cli.input", "cli.output", "cli.saved", "cli.notation", "http.tls", "store.sqlite.maintenance",
-    "store.sqlite.copying", "outbound", "outbound.client", "outbound.rules",
+    "store.sqlite.copying", "store.sqlite.salvaging", "outbound", "outbound.client", "outbound.rules",
 }  # fmt: skip
 # Commands have a module for each family, engines a module or a room for each.
 UNUSED |= {f"cli.{family}" for family in FAMILIES if family != "serve"}

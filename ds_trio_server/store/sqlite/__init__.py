@@ -7,7 +7,7 @@ from .space import DefaultMinFree, MinFree
 if TYPE_CHECKING:
     from .engine import SQLiteStore
 
-__all__ = ["SQLiteStore", "MinFree", "DefaultMinFree", "maintenance"]
+__all__ = ["SQLiteStore", "MinFree", "DefaultMinFree", "maintenance", "salvaging"]
 
 
 def __getattr__(name: str) -> object:

@@ -11,8 +11,6 @@ Nothing here changes the log. What SQLite takes, its index tells, as soon as a c
 """
 
 import mmap
-import os
-import shutil
 import sqlite3
 import struct
 from contextlib import suppress
@@ -69,54 +67,6 @@ def look(folder: Path, index: SharedIndex, held: bool = False) -> Broken | None:
     if broken is not None and not index.alone and index.frames() != end:
         return None  # another program has written meanwhile
     return broken
-
-
-class Salvage(NamedTuple):
-    """What was `broken`, and where the `log` and the database's `file` are kept as they were."""
-
-    broken: Broken
-    log: Path
-    file: Path
-
-
-def salvage(folder: Path, index: SharedIndex) -> Salvage | None:
-    """Move what a broken log has before its damage into the file, and keep both as they were before that. None when
-    there is nothing to do. The directory must be held. Raises StorageFailed, OSError and sqlite3.Error."""
-    index.take()
-    broken = look(folder, index, held=True)
-    if broken is None:
-        return None
-    if not index.alone:
-        raise StorageFailed(f"{folder / files.FILE} is open in another program: end that first")
-    number = 1
-    while any((folder / f"{name}.damaged-{number}").exists() for name in (broken.log.name, files.FILE)):
-        number += 1
-    kept = []
-    for path in (broken.log, folder / files.FILE):
-        copy = path.with_name(f"{path.name}.damaged-{number}")
-        shutil.copyfile(path, copy)
-        copy.chmod(0o600)
-        _sync(copy)
-        kept.append(copy)
-    _sync(folder)
-    db = schema.connect(folder, cache_kib=8192, access="mode=rw")
-    try:
-        schema.one(db, "PRAGMA wal_checkpoint(TRUNCATE)")
-    finally:
-        db.close()
-    return Salvage(broken, *kept)
-
-
-def put_back(folder: Path, file: Path) -> None:
-    """Have a database be what was kept of it, without a log. The directory must be held, and nothing of it open."""
-    part = folder / (files.FILE + ".part")
-    shutil.copyfile(file, part)
-    part.chmod(0o600)
-    _sync(part)
-    for end in ("-wal", "-shm"):
-        (folder / (files.FILE + end)).unlink(missing_ok=True)
-    part.rename(folder / files.FILE)
-    _sync(folder)
 
 
 def _end(folder: Path, index: SharedIndex) -> int | None:
@@ -221,11 +171,3 @@ def _sums(before: _Sums, data: bytes, order: str) -> _Sums:
         first = (first + a + second) & _MASK
         second = (second + b + first) & _MASK
     return first, second
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -6,19 +6,15 @@ as they are, so that there can be a backup before the upgrade; neither changes w
 """
 
 import os
-import shutil
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..base import Damaged, StorageFailed, StorageFull, StorageReadOnly
 from . import broken_log, copying, errors, files, meta, rows, schema
-from .broken_log import Broken, Salvage
-from .hold import Hold
+from .broken_log import Broken
 from .shm import SharedIndex
 
 _MOST_PROBLEMS = 20
@@ -105,43 +101,6 @@ def backup(folder: Path, target: Path) -> Report:
     part.rename(file)
     copying.sync(target)
     return check(target)
-
-
-def salvage(folder: Path) -> Salvage | None:
-    """Go on without what a broken log has behind its damage; None when there is nothing to do.
-
-    What stands before the damage is moved into the file; where the file is better without (later pages of the log may
-    be in it already), it stays as it was. Raises Unusable.
-    """
-    if not (folder / files.FILE).is_file():
-        raise Unusable(f"{folder / files.FILE} is not there; give the directory that 'ds serve --data' is given")
-    try:
-        hold = Hold(folder)
-        try:
-            index = SharedIndex(folder)
-            try:
-                done = broken_log.salvage(folder, index)
-            finally:
-                index.close()
-            if done is not None:
-                with TemporaryDirectory(dir=folder, prefix="salvage-") as alone:
-                    shutil.copyfile(done.file, Path(alone) / files.FILE)
-                    if _worth(Path(alone)) > _worth(folder):
-                        broken_log.put_back(folder, done.file)
-            return done
-        finally:
-            hold.close()
-    except (StorageFailed, StorageFull, OSError, sqlite3.Error) as error:
-        raise Unusable(f"{folder} can't be salvaged: {error}") from error
-
-
-def _worth(folder: Path) -> tuple[int, int]:
-    """How good a store is: few problems, then many appends."""
-    try:
-        report = check(folder)
-    except Unusable:
-        return -sys.maxsize, 0
-    return -len(report.problems), report.appends
 
 
 @contextmanager
